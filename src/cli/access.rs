@@ -1,0 +1,126 @@
+//! How a command comes to its store: the options that every command takes, and what is said when
+//! the store had to be created or put right on the way in.
+
+use std::path::Path;
+use std::time::Duration;
+
+use recstore::{Error, Options, RepairReport, Store};
+
+use super::failure::Failure;
+use super::output::{counted, say};
+
+/// The capacity of a record in a store that a command creates on its own, in bytes.
+pub(crate) const RECORD_SIZE_DEFAULT: usize = 256;
+
+/// The options that every command takes.
+#[derive(clap::Args, Clone)]
+pub(crate) struct Access {
+    /// Give up on a write after waiting this long for another process that is inside the same
+    /// region; the default is to wait
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = parse_seconds)]
+    lock_timeout: Option<Duration>,
+    /// Use a store on a network or host-shared file system; safe only while one machine has it open
+    #[arg(long, global = true)]
+    allow_network_file_system: bool,
+}
+
+impl Access {
+    /// The library's options for these arguments.
+    pub(crate) fn options(&self) -> Options {
+        Store::options()
+            .lock_timeout(self.lock_timeout)
+            .allow_network_file_system(self.allow_network_file_system)
+    }
+
+    /// The arguments that give another `recstore` process the same options.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        if let Some(timeout) = self.lock_timeout {
+            arguments.push(format!("--lock-timeout={}", timeout.as_secs_f64()));
+        }
+        if self.allow_network_file_system {
+            arguments.push("--allow-network-file-system".into());
+        }
+        arguments
+    }
+
+    /// Opens the store to look at it as it is. Nothing is written, whatever state it is in.
+    pub(crate) fn look(&self, path: &Path) -> Result<Store, Failure> {
+        Ok(self.options().open_read_only(path)?)
+    }
+
+    /// Opens the store to read records. A store that nobody has used since a crash is put right
+    /// first, if its file may be written, so that reading needs no manual step.
+    pub(crate) fn read(&self, path: &Path) -> Result<Store, Failure> {
+        match self.options().open_read_only(path) {
+            Err(needs_repair @ Error::NeedsRepair { .. }) => match self.options().open(path) {
+                Ok(store) => {
+                    say_repaired(path, store.opened());
+                    Ok(store)
+                }
+                Err(error) => {
+                    say(format_args!("{error}"));
+                    Err(needs_repair.into())
+                }
+            },
+            opened => Ok(opened?),
+        }
+    }
+
+    /// Opens the store to write to it.
+    pub(crate) fn write(&self, path: &Path) -> Result<Store, Failure> {
+        let store = self.options().open(path)?;
+        say_repaired(path, store.opened());
+        Ok(store)
+    }
+
+    /// Opens the store to write to it; creates it with defaults if it is absent, and says so.
+    pub(crate) fn write_or_create(&self, path: &Path) -> Result<Store, Failure> {
+        match self.options().open(path) {
+            Err(Error::NotFound { .. }) => {}
+            opened => {
+                let store = opened?;
+                say_repaired(path, store.opened());
+                return Ok(store);
+            }
+        }
+        match self.options().record_size(RECORD_SIZE_DEFAULT).create(path) {
+            Ok(store) => {
+                say(format_args!(
+                    "{}: created, for records of up to {RECORD_SIZE_DEFAULT} bytes",
+                    path.display()
+                ));
+                Ok(store)
+            }
+            // Somebody else was faster.
+            Err(Error::AlreadyExists { .. }) => self.write(path),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Says what opening the store had to put right. On a healthy store, nothing.
+pub(crate) fn say_repaired(path: &Path, report: &RepairReport) {
+    if report.is_empty() {
+        return;
+    }
+    let why =
+        if report.os_crash { "the system went down while it was in use" } else { "a process died in it" };
+    say(format_args!(
+        "{}: {why}; {} rebuilt, {} made, {} dropped",
+        path.display(),
+        counted(report.regions_rebuilt.len() as u64, "region"),
+        counted(report.fixed.len() as u64, "repair"),
+        counted(report.dropped.len() as u64, "record")
+    ));
+    for dropped in &report.dropped {
+        say(format_args!("dropped: {dropped}"));
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| format!("`{text}` is no number of seconds, such as 2 or 0.5"))
+}

@@ -1,0 +1,63 @@
+//! `recstore create`: a new, empty store. All or nothing: a half-created store is never seen.
+
+use std::path::PathBuf;
+
+use super::access::Access;
+use super::failure::Failure;
+use super::ids;
+use super::output::say;
+
+/// Create an empty store
+///
+/// The geometry is chosen here, once. The file grows by itself as records come; an empty store is
+/// small. Fails if STORE exists.
+#[derive(clap::Args)]
+pub(crate) struct Create {
+    /// The file to create
+    store: PathBuf,
+    /// The longest record that the store takes, in bytes; K, M and G are understood
+    #[arg(long, value_name = "N", default_value = "256", value_parser = ids::parse_record_size)]
+    record_size: usize,
+    /// How many regions the records are spread over; writers in different regions never wait for
+    /// each other
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    regions: u32,
+    /// The size that the file never grows beyond; K, M, G and T are understood [default: 1T]
+    #[arg(long, value_name = "SIZE", value_parser = ids::parse_size)]
+    max_size: Option<u64>,
+    /// How many records the file grows by at a time, in one region; rounded up to a power of two
+    /// [default: from the record size]
+    #[arg(long, value_name = "N")]
+    slots_per_extent: Option<u32>,
+    /// Who may open the file, as for chmod, in octal
+    #[arg(long, value_name = "MODE", default_value = "600", value_parser = parse_mode)]
+    mode: u32,
+}
+
+impl Create {
+    pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
+        let mut options =
+            access.options().record_size(self.record_size).regions(self.regions).mode(self.mode);
+        if let Some(bytes) = self.max_size {
+            options = options.max_size(bytes);
+        }
+        if let Some(slots) = self.slots_per_extent {
+            options = options.slots_per_extent(slots);
+        }
+        options.create(&self.store)?.close()?;
+        say(format_args!(
+            "{}: created, for records of up to {} bytes, in {} regions",
+            self.store.display(),
+            self.record_size,
+            self.regions
+        ));
+        Ok(())
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(format!("`{text}` is no file mode: three octal digits are, such as 600 or 660")),
+    }
+}

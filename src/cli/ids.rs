@@ -1,0 +1,102 @@
+//! Numbers as people type them: ids in decimal or 0x-hex, sizes with a unit.
+
+/// Reads an id: decimal, or hexadecimal after `0x`.
+pub(crate) fn parse_id(text: &str) -> Result<u64, String> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => parse_digits(digits, 16),
+        None => parse_digits(text, 10),
+    }
+    .ok_or_else(|| {
+        format!("`{text}` is no id: a number from 0 to 2^64-1 is, in decimal or in hexadecimal after 0x")
+    })
+}
+
+/// Reads digits of a known radix. A sign is not a digit.
+pub(crate) fn parse_digits(digits: &str, radix: u32) -> Option<u64> {
+    if digits.starts_with('+') {
+        return None;
+    }
+    u64::from_str_radix(digits, radix).ok()
+}
+
+/// Reads a size in bytes: a number, or a number with K, M, G or T, each 1024 times the one before.
+/// `KiB` and `KB` mean the same as `K`.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || {
+        format!("`{text}` is no size: write a number of bytes, or one with a unit, such as 64K, 10M, 2G, 1T")
+    };
+    let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_end);
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let unit = unit.trim_start().to_ascii_uppercase();
+    let unit = unit.strip_suffix('B').unwrap_or(&unit);
+    let shift = match unit.strip_suffix('I').unwrap_or(unit) {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is beyond 2^64 bytes"))
+}
+
+/// Reads a record size, which must fit in memory.
+pub(crate) fn parse_record_size(text: &str) -> Result<usize, String> {
+    usize::try_from(parse_size(text)?).map_err(|_| format!("`{text}` does not fit in memory"))
+}
+
+/// A size for people: `4.2 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    let mut value = bytes as f64;
+    let mut unit = "";
+    for next in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    format!("{value:.1} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_decimal_or_hexadecimal_and_nothing_else() {
+        assert_eq!(parse_id("0"), Ok(0));
+        assert_eq!(parse_id("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(parse_id("0x1F980"), Ok(0x1F980));
+        assert_eq!(parse_id("0Xff"), Ok(255));
+        for wrong in ["", "0x", "+1", "-1", "0x+1", "1F", "18446744073709551616", " 1", "1_000"] {
+            assert!(parse_id(wrong).is_err(), "{wrong:?} was taken for an id");
+        }
+    }
+
+    #[test]
+    fn a_size_has_an_optional_unit_of_1024() {
+        assert_eq!(parse_size("0"), Ok(0));
+        assert_eq!(parse_size("640"), Ok(640));
+        assert_eq!(parse_size("64K"), Ok(64 << 10));
+        assert_eq!(parse_size("64kb"), Ok(64 << 10));
+        assert_eq!(parse_size("10 MiB"), Ok(10 << 20));
+        assert_eq!(parse_size("16777215T"), Ok(16_777_215 << 40));
+        for wrong in ["", "K", "1X", "-1", "1.5G", "16777216T", "1KK"] {
+            assert!(parse_size(wrong).is_err(), "{wrong:?} was taken for a size");
+        }
+    }
+
+    #[test]
+    fn sizes_are_rounded_for_people() {
+        assert_eq!(size(0), "0 bytes");
+        assert_eq!(size(1023), "1023 bytes");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(u64::MAX), "16.0 EiB");
+    }
+}

@@ -1,0 +1,100 @@
+//! A record as one line of JSON: `{"id":1,"data":"text"}`, or `{"id":1,"base64":"/w=="}` when the
+//! bytes are not UTF-8. What [`encode`] writes, [`decode`] reads back byte for byte.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+use super::ids;
+
+/// The line of a record, without the newline. Equal records give equal lines.
+pub(crate) fn encode(id: u64, data: &[u8]) -> String {
+    let mut fields = Map::new();
+    fields.insert("id".into(), id.into());
+    insert_data(&mut fields, data);
+    Value::Object(fields).to_string()
+}
+
+/// Adds the bytes to an object: as `data` if they are text, as `base64` otherwise.
+pub(crate) fn insert_data(fields: &mut Map<String, Value>, data: &[u8]) {
+    match str::from_utf8(data) {
+        Ok(text) => fields.insert("data".into(), text.into()),
+        Err(_) => fields.insert("base64".into(), STANDARD.encode(data).into()),
+    };
+}
+
+/// The id and the bytes of a line. Other fields, such as the version that `read --json` adds, are
+/// passed over.
+pub(crate) fn decode(line: &[u8]) -> Result<(u64, Vec<u8>), String> {
+    let value: Value = serde_json::from_slice(line).map_err(|error| {
+        // To the parser this is line 1, whichever line it is to the user.
+        let error = error.to_string().replace(" at line 1 column ", " at column ");
+        format!("not a JSON object: {error} (for lines with columns: --format delimited)")
+    })?;
+    let Value::Object(mut fields) = value else {
+        return Err("not a JSON object; write {\"id\":1,\"data\":\"text\"}".into());
+    };
+    let id = match fields.get("id") {
+        Some(Value::Number(number)) => {
+            number.as_u64().ok_or_else(|| format!("\"id\" is {number}, not a number from 0 to 2^64-1"))?
+        }
+        Some(Value::String(text)) => ids::parse_id(text)?,
+        Some(_) => return Err("\"id\" is not a number".into()),
+        None => return Err("there is no \"id\"".into()),
+    };
+    match (fields.remove("data"), fields.remove("base64")) {
+        (Some(Value::String(text)), None) => Ok((id, text.into_bytes())),
+        (None, Some(Value::String(text))) => match STANDARD.decode(text) {
+            Ok(data) => Ok((id, data)),
+            Err(error) => Err(format!("\"base64\" is not base64: {error}")),
+        },
+        (None, None) => Err("there is neither \"data\" nor \"base64\"".into()),
+        (Some(_), Some(_)) => Err("there are both \"data\" and \"base64\"".into()),
+        _ => Err("\"data\" and \"base64\" are strings".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_is_decoded_byte_for_byte() {
+        let every_byte: Vec<u8> = (0..=255).collect();
+        for data in [&b""[..], b"plain", b"\"\\\0\x1b\n\r\x7f", "🦀\u{2028}".as_bytes(), b"\xff", &every_byte]
+        {
+            for id in [0, 1, u64::MAX] {
+                let line = encode(id, data);
+                assert!(!line.contains('\n'), "{line}");
+                assert_eq!(decode(line.as_bytes()), Ok((id, data.to_vec())));
+            }
+        }
+    }
+
+    #[test]
+    fn text_is_readable_and_the_rest_is_base64() {
+        assert_eq!(encode(7, "é".as_bytes()), r#"{"id":7,"data":"é"}"#);
+        assert_eq!(encode(7, b"\xff"), r#"{"id":7,"base64":"/w=="}"#);
+    }
+
+    #[test]
+    fn a_line_that_is_no_record_is_refused_with_the_reason() {
+        for (line, reason) in [
+            ("", "not a JSON object"),
+            ("[1]", "not a JSON object"),
+            ("0041;A", "--format delimited"),
+            (r#"{"id":1"#, "at column 7"),
+            (r#"{"data":"x"}"#, "no \"id\""),
+            (r#"{"id":-1,"data":"x"}"#, "2^64-1"),
+            (r#"{"id":1.5,"data":"x"}"#, "2^64-1"),
+            (r#"{"id":true,"data":"x"}"#, "not a number"),
+            (r#"{"id":1}"#, "neither"),
+            (r#"{"id":1,"data":"x","base64":""}"#, "both"),
+            (r#"{"id":1,"data":5}"#, "strings"),
+            (r#"{"id":1,"base64":"*"}"#, "not base64"),
+        ] {
+            let error = decode(line.as_bytes()).expect_err(line);
+            assert!(error.contains(reason), "{line}: {error}");
+        }
+    }
+}

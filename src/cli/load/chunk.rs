@@ -1,0 +1,225 @@
+//! What goes through the pipes between the process that deals records out and a writer.
+//!
+//! To the writer, a chunk: the length in bytes of what follows (u64), then for each record its id
+//! (u64), its length (u32) and its bytes. Back from it, a [`Reply`] for each chunk, in the same order.
+//! Both ends are the same build, hence no magic and no version; what comes in is checked all the same,
+//! because anybody can start the writer by hand.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+const HEADER_BYTES: usize = size_of::<u64>();
+const DONE: u8 = b'+';
+const FAILED: u8 = b'!';
+const NO_RECORD: u32 = u32::MAX;
+
+/// Records for one writer, in the form in which they go through its pipe.
+pub(crate) struct Chunk {
+    frame: Vec<u8>,
+    /// Where each record comes from.
+    pub(crate) origins: Vec<Origin>,
+    /// The permit that it shares with the other chunks of its batch.
+    _permit: Option<Arc<Permit>>,
+}
+
+/// Where a record comes from.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    /// The number of its line, from 1.
+    pub(crate) line: u64,
+    /// Its id.
+    pub(crate) id: u64,
+}
+
+impl Chunk {
+    /// A chunk without records, which holds on to the permit.
+    pub(crate) fn new(permit: Option<Arc<Permit>>) -> Self {
+        Self { frame: vec![0; HEADER_BYTES], origins: Vec::new(), _permit: permit }
+    }
+
+    /// Adds a record; `None` if it is longer than any store takes.
+    pub(crate) fn push(&mut self, origin: Origin, data: &[u8]) -> Option<()> {
+        let len = u32::try_from(data.len()).ok()?;
+        self.frame.extend_from_slice(&origin.id.to_le_bytes());
+        self.frame.extend_from_slice(&len.to_le_bytes());
+        self.frame.extend_from_slice(data);
+        let payload_bytes = (self.frame.len() - HEADER_BYTES) as u64;
+        self.frame[..HEADER_BYTES].copy_from_slice(&payload_bytes.to_le_bytes());
+        self.origins.push(origin);
+        Some(())
+    }
+
+    /// The bytes for the pipe.
+    pub(crate) fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+}
+
+/// Reads the next chunk's bytes, without the header. `false` at the end of the input, also where the
+/// input ends within a chunk: whoever was writing it is dead, and nobody waits for it.
+pub(crate) fn read_frame(input: &mut impl Read, payload: &mut Vec<u8>) -> io::Result<bool> {
+    payload.clear();
+    let mut header = [0; HEADER_BYTES];
+    match input.read_exact(&mut header) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        read => read?,
+    }
+    let payload_bytes = u64::from_le_bytes(header);
+    // The buffer grows with what really comes, whatever the header says.
+    let read_bytes = input.take(payload_bytes).read_to_end(payload)?;
+    Ok(read_bytes as u64 == payload_bytes)
+}
+
+/// The records in a chunk's bytes; `None` if the bytes are no chunk.
+pub(crate) fn records(mut payload: &[u8]) -> Option<Vec<(u64, &[u8])>> {
+    let mut records = Vec::new();
+    while !payload.is_empty() {
+        let (id, rest) = payload.split_first_chunk()?;
+        let (len, rest) = rest.split_first_chunk()?;
+        let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+        let (data, rest) = rest.split_at_checked(len)?;
+        records.push((u64::from_le_bytes(*id), data));
+        payload = rest;
+    }
+    Some(records)
+}
+
+/// What a writer reports.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// The next chunk is in the store.
+    Done,
+    /// The writer can't go on, and ends.
+    Failed {
+        /// How many records of the next chunk are in the store; `None` if none of them is to blame.
+        at: Option<u32>,
+        /// The exit code for it.
+        code: u8,
+        /// What to tell the user.
+        message: String,
+    },
+}
+
+impl Reply {
+    /// Sends the reply at once.
+    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Self::Done => out.write_all(&[DONE])?,
+            Self::Failed { at, code, message } => {
+                let mut bytes = vec![FAILED, *code];
+                bytes.extend_from_slice(&at.unwrap_or(NO_RECORD).to_le_bytes());
+                bytes.extend_from_slice(&(message.len() as u64).to_le_bytes());
+                bytes.extend_from_slice(message.as_bytes());
+                out.write_all(&bytes)?;
+            }
+        }
+        out.flush()
+    }
+
+    /// Waits for the next reply; `None` when there will be none.
+    pub(crate) fn read(input: &mut impl Read) -> Option<Self> {
+        match read_array::<1>(input)? {
+            [DONE] => Some(Self::Done),
+            [FAILED] => {
+                let [code] = read_array(input)?;
+                let at = u32::from_le_bytes(read_array(input)?);
+                let len = u64::from_le_bytes(read_array(input)?);
+                let mut message = Vec::new();
+                input.take(len).read_to_end(&mut message).ok()?;
+                let message = String::from_utf8_lossy(&message).into_owned();
+                Some(Self::Failed { at: (at != NO_RECORD).then_some(at), code, message })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn read_array<const N: usize>(input: &mut impl Read) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    input.read_exact(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The right to have one batch of chunks on the way. It is given back when the last of them is done
+/// with, and so bounds what is held in memory.
+pub(crate) struct Permit(Sender<()>);
+
+impl Permit {
+    /// A permit that is given back through this channel.
+    pub(crate) fn new(back: Sender<()>) -> Self {
+        Self(back)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // At the end of the load nobody wants it back.
+        let _ = self.0.send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(id: u64) -> Origin {
+        Origin { line: 1, id }
+    }
+
+    #[test]
+    fn a_chunk_comes_out_of_the_pipe_as_it_went_in() {
+        let mut chunk = Chunk::new(None);
+        let written: [(u64, &[u8]); 3] = [(1, b"one"), (u64::MAX, b""), (1, &[0xff; 1000])];
+        for (id, data) in written {
+            chunk.push(origin(id), data).expect("short enough");
+        }
+        let mut pipe = [chunk.frame(), Chunk::new(None).frame()].concat();
+        pipe.extend_from_slice(b"cut");
+        let mut pipe = pipe.as_slice();
+        let mut payload = Vec::new();
+        assert!(read_frame(&mut pipe, &mut payload).unwrap());
+        assert_eq!(records(&payload).unwrap(), written);
+        assert!(read_frame(&mut pipe, &mut payload).unwrap());
+        assert_eq!(records(&payload).unwrap(), []);
+        assert!(!read_frame(&mut pipe, &mut payload).unwrap());
+    }
+
+    #[test]
+    fn a_chunk_that_is_cut_off_anywhere_is_no_chunk() {
+        let mut chunk = Chunk::new(None);
+        chunk.push(origin(7), b"some bytes").expect("short enough");
+        for end in 0..chunk.frame().len() {
+            let mut payload = Vec::new();
+            assert!(!read_frame(&mut &chunk.frame()[..end], &mut payload).unwrap(), "cut at {end}");
+        }
+        let payload = &chunk.frame()[HEADER_BYTES..];
+        for end in 1..payload.len() {
+            assert!(records(&payload[..end]).is_none(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_lies_allocates_nothing() {
+        let mut payload = Vec::new();
+        assert!(!read_frame(&mut &[0xff; 20][..], &mut payload).unwrap());
+        assert!(payload.capacity() < 1 << 20);
+    }
+
+    #[test]
+    fn replies_come_out_in_their_order() {
+        let failed =
+            |at| Reply::Failed { at, code: 4, message: "a disk, full; with \"quotes\" and\nlines".into() };
+        let mut pipe = Vec::new();
+        for reply in [Reply::Done, failed(None), failed(Some(3)), Reply::Done] {
+            reply.write(&mut pipe).unwrap();
+        }
+        let mut pipe = pipe.as_slice();
+        assert_eq!(Reply::read(&mut pipe), Some(Reply::Done));
+        assert_eq!(Reply::read(&mut pipe), Some(failed(None)));
+        assert_eq!(Reply::read(&mut pipe), Some(failed(Some(3))));
+        assert_eq!(Reply::read(&mut pipe), Some(Reply::Done));
+        assert_eq!(Reply::read(&mut pipe), None);
+        assert_eq!(Reply::read(&mut &b"?"[..]), None);
+    }
+}

@@ -1,0 +1,70 @@
+//! A writer process of `recstore load`: takes chunks of records from standard input, puts them into
+//! the store, and reports each chunk on standard output after its records are in.
+//!
+//! It ends at the end of its input, which is also what it sees when the process that started it dies,
+//! and when nobody listens to its reports any more.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use recstore::{Error, Store};
+
+use super::super::access::Access;
+use super::super::failure::Failure;
+use super::super::output::say;
+use super::chunk::{Reply, read_frame, records};
+
+/// A writer of `recstore load`, which starts it
+#[derive(clap::Args)]
+pub(crate) struct LoadWriter {
+    /// The store
+    store: PathBuf,
+}
+
+impl LoadWriter {
+    pub(crate) fn run(self, access: &Access) -> Result<(), Failure> {
+        let mut input = io::stdin().lock();
+        let mut out = io::stdout().lock();
+        let store = match access.options().open(&self.store) {
+            Ok(store) => store,
+            Err(error) => return Err(report(&mut out, None, error.into())),
+        };
+        let cannot_read = |error| Failure::Other(format!("standard input: {error}"));
+        let mut payload = Vec::new();
+        while read_frame(&mut input, &mut payload).map_err(cannot_read)? {
+            let Some(records) = records(&payload) else {
+                let failure = Failure::Other("a writer understands `recstore load` alone".into());
+                return Err(report(&mut out, None, failure));
+            };
+            if let Err((at, error)) = put_all(&store, &records) {
+                return Err(report(&mut out, u32::try_from(at).ok(), error.into()));
+            }
+            Reply::Done.write(&mut out).map_err(|error| Failure::output(&error))?;
+        }
+        // Dropped, not closed: the process that started this one flushes once for all.
+        Ok(())
+    }
+}
+
+/// Writes the records in their order. If one can't be written, tells which, and those before it are in.
+fn put_all(store: &Store, records: &[(u64, &[u8])]) -> Result<(), (usize, Error)> {
+    if store.write_many(records.iter().copied()).is_ok() {
+        return Ok(());
+    }
+    // Some are in, out of order. To write them again is harmless, and tells which one is the culprit.
+    for (at, &(id, data)) in records.iter().enumerate() {
+        store.put(id, data).map_err(|error| (at, error))?;
+    }
+    Ok(())
+}
+
+/// Hands a failure to the process that started this one; what is left of it is the exit code.
+fn report(out: &mut impl Write, at: Option<u32>, failure: Failure) -> Failure {
+    let code = failure.code();
+    let message = failure.message().unwrap_or_default();
+    let reply = Reply::Failed { at, code, message };
+    if let (Err(error), Reply::Failed { message, .. }) = (reply.write(out), &reply) {
+        say(format_args!("{message} (and nobody listens: {error})"));
+    }
+    Failure::Reported { code }
+}

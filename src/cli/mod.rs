@@ -1,0 +1,121 @@
+//! The command line: what the arguments are, and which file carries each subcommand out.
+//!
+//! * Everything goes through the public API of the library.
+//! * Data goes to standard output, messages to standard error, one line each, after `recstore: `.
+//! * The exit code is decided in [`failure`] and nowhere else.
+//! * Nothing here panics: a closed pipe, a full disk under standard output and odd arguments are
+//!   ordinary ends.
+
+mod access;
+mod create;
+mod delete;
+mod dump;
+mod failure;
+mod ids;
+mod inspect;
+mod jsonl;
+mod list;
+mod load;
+mod output;
+mod progress;
+mod read;
+mod repair;
+mod stat;
+mod verify;
+mod walk;
+mod write;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use self::access::Access;
+use self::failure::Failure;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the record is absent (read, delete)
+  2  the command line is wrong
+  3  the store is damaged, or verify found damage
+  4  any other failure
+  128 + N  ended by signal N: 130 after Ctrl-C, 141 when the reader of the output went away
+
+An ID is any number from 0 to 2^64-1, in decimal or in hexadecimal after 0x.";
+
+/// A file of records that several processes read and write at once, and that survives their death.
+#[derive(Parser)]
+#[command(name = "recstore", version, propagate_version = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    access: Access,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Create(create::Create),
+    Write(write::Write),
+    Read(read::Read),
+    Delete(delete::Delete),
+    List(list::List),
+    Load(load::Load),
+    Dump(dump::Dump),
+    Stat(stat::Stat),
+    Verify(verify::Verify),
+    Repair(repair::Repair),
+    Inspect(inspect::Inspect),
+    #[command(hide = true)]
+    LoadWriter(load::LoadWriter),
+}
+
+impl Command {
+    fn run(self, access: &Access) -> Result<(), Failure> {
+        match self {
+            Self::Create(args) => args.run(access),
+            Self::Write(args) => args.run(access),
+            Self::Read(args) => args.run(access),
+            Self::Delete(args) => args.run(access),
+            Self::List(args) => args.run(access),
+            Self::Load(args) => args.run(access),
+            Self::Dump(args) => args.run(access),
+            Self::Stat(args) => args.run(access),
+            Self::Verify(args) => args.run(access),
+            Self::Repair(args) => args.run(access),
+            Self::Inspect(args) => args.run(access),
+            Self::LoadWriter(args) => args.run(access),
+        }
+    }
+}
+
+/// Runs the command line of this process and gives its exit code.
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too. Whoever closed the pipe does not want them.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
+        }
+    };
+    match cli.command.run(&cli.access) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message() {
+                output::say(format_args!("{message}"));
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

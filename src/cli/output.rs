@@ -1,0 +1,97 @@
+//! Standard output and standard error: what is written, and what a failure to write means.
+//!
+//! The `print` macros panic when the pipe is closed; everything goes through here instead.
+
+use std::fmt;
+use std::io::{self, BufWriter, Write};
+
+use super::failure::Failure;
+
+/// Says something to the user, on standard error. Nobody there to hear it is no failure.
+pub(crate) fn say(message: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "recstore: {message}");
+}
+
+/// Buffered standard output. Call [`Output::finish`]: what is dropped unflushed may be lost.
+pub(crate) struct Output(BufWriter<io::StdoutLock<'static>>);
+
+impl Output {
+    /// Takes standard output.
+    pub(crate) fn new() -> Self {
+        Self(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
+    }
+
+    /// Writes a line.
+    pub(crate) fn line(&mut self, text: fmt::Arguments<'_>) -> Result<(), Failure> {
+        writeln!(self.0, "{text}").map_err(|error| Failure::output(&error))
+    }
+
+    /// Writes bytes as they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.0.write_all(bytes).map_err(|error| Failure::output(&error))
+    }
+
+    /// Hands over what is buffered.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        // The inner writer keeps what follows the last newline, hence both.
+        self.0.flush().map_err(|error| Failure::output(&error))
+    }
+
+    /// Hands over the rest.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        self.flush()
+    }
+}
+
+/// A number of things: `1 record`, `2 records`.
+pub(crate) fn counted(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// The beginning of a record for people: printable text as it is, all else escaped, so that no
+/// record can move the cursor or colour the terminal.
+pub(crate) fn preview(data: &[u8], chars_max: usize) -> String {
+    let mut shown = String::new();
+    let mut left = chars_max;
+    for chunk in data.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if left == 0 {
+                shown.push('…');
+                return shown;
+            }
+            left -= 1;
+            match c {
+                '"' | '\'' => shown.push(c),
+                _ => shown.extend(c.escape_debug()),
+            }
+        }
+        for byte in chunk.invalid() {
+            if left == 0 {
+                shown.push('…');
+                return shown;
+            }
+            left -= 1;
+            shown.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preview_has_no_raw_control_bytes() {
+        assert_eq!(preview(b"plain \"text\"", 48), "plain \"text\"");
+        assert_eq!(preview(b"\x1b[31m\r\n\0\xff\\", 48), "\\u{1b}[31m\\r\\n\\0\\xff\\\\");
+        assert_eq!(preview("\u{202e}🦀".as_bytes(), 48), "\\u{202e}🦀");
+    }
+
+    #[test]
+    fn a_long_preview_says_that_it_goes_on() {
+        assert_eq!(preview(b"abcdef", 6), "abcdef");
+        assert_eq!(preview(b"abcdefg", 6), "abcdef…");
+        assert_eq!(preview(&[0xff; 3], 2), "\\xff\\xff…");
+    }
+}

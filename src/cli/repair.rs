@@ -1,0 +1,71 @@
+//! `recstore repair`: puts right what can be, says what was dropped. A healthy store, in use or
+//! not, is left as it is.
+
+use std::path::PathBuf;
+
+use recstore::RepairReport;
+
+use super::access::Access;
+use super::failure::Failure;
+use super::output::{Output, counted};
+use super::progress;
+
+/// Put right what can be, and say what was dropped
+///
+/// The commands and the library heal what a dead process left behind by themselves; this is for
+/// damage that `verify` found. On a healthy store, in use or not, it does nothing. Exit code 3 if
+/// damage remains.
+#[derive(clap::Args)]
+pub(crate) struct Repair {
+    /// The store
+    store: PathBuf,
+}
+
+impl Repair {
+    pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
+        let store = access.options().open(&self.store)?;
+        let spinner = progress::working("checking and repairing");
+        let repaired = store.repair();
+        let checked = repaired.and_then(|repaired| Ok((repaired, store.verify()?)));
+        spinner.finish_and_clear();
+        let (repaired, left) = checked?;
+
+        let mut out = Output::new();
+        print(&mut out, store.opened())?;
+        print(&mut out, &repaired)?;
+        let did_nothing = store.opened().is_empty() && repaired.is_empty();
+        store.close()?;
+        for damage in &left.damage {
+            out.line(format_args!("remains: {damage}"))?;
+        }
+        if did_nothing && left.is_clean() {
+            out.line(format_args!("healthy: {}, nothing to repair", counted(left.records, "record")))?;
+        }
+        out.finish()?;
+        match left.damage.len() {
+            0 => Ok(()),
+            places => Err(Failure::Damaged(format!(
+                "{}: still damaged in {}; save what is readable with `recstore dump`",
+                self.store.display(),
+                counted(places as u64, "place")
+            ))),
+        }
+    }
+}
+
+fn print(out: &mut Output, report: &RepairReport) -> Result<(), Failure> {
+    if report.os_crash {
+        out.line(format_args!("the system went down while the store was in use: every slot was checked"))?;
+    }
+    if !report.regions_rebuilt.is_empty() {
+        let regions: Vec<String> = report.regions_rebuilt.iter().map(u32::to_string).collect();
+        out.line(format_args!("rebuilt: regions {}", regions.join(", ")))?;
+    }
+    for fixed in &report.fixed {
+        out.line(format_args!("fixed: {fixed}"))?;
+    }
+    for dropped in &report.dropped {
+        out.line(format_args!("dropped: {dropped}"))?;
+    }
+    Ok(())
+}

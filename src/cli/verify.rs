@@ -1,0 +1,84 @@
+//! `recstore verify`: every checksum, every structure, every count. Changes nothing.
+
+use std::path::PathBuf;
+
+use recstore::{Damage, VerifyReport};
+use serde_json::{Value, json};
+
+use super::access::Access;
+use super::failure::{DAMAGED, Failure};
+use super::output::{Output, counted};
+use super::progress;
+
+/// Check everything, change nothing
+///
+/// Lists each damage on standard output. Exit code 3 if there is any.
+#[derive(clap::Args)]
+pub(crate) struct Verify {
+    /// The store
+    store: PathBuf,
+    /// Print one object: {"clean", "records", "slots", "damage": [{"region", "slot", "id",
+    /// "what"}]}; of a store that can't be opened for damage, {"clean": false, "error"}
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
+        let report = match self.check(access) {
+            Ok(report) => report,
+            Err(failure) => {
+                if self.json && failure.code() == DAMAGED {
+                    let error = json!({"clean": false, "error": failure.message()});
+                    let mut out = Output::new();
+                    out.line(format_args!("{error}"))?;
+                    out.finish()?;
+                }
+                return Err(failure);
+            }
+        };
+        let mut out = Output::new();
+        if self.json {
+            let damage: Vec<Value> = report.damage.iter().map(damage_json).collect();
+            let whole = json!({
+                "clean": report.is_clean(),
+                "records": report.records,
+                "slots": report.slots,
+                "damage": damage,
+            });
+            out.line(format_args!("{whole}"))?;
+        } else {
+            for damage in &report.damage {
+                out.line(format_args!("{damage}"))?;
+            }
+            if report.is_clean() {
+                out.line(format_args!(
+                    "clean: {} and {} checked",
+                    counted(report.records, "record"),
+                    counted(report.slots, "slot")
+                ))?;
+            }
+        }
+        out.finish()?;
+        match report.damage.len() {
+            0 => Ok(()),
+            places => Err(Failure::Damaged(format!(
+                "{path}: damaged in {}; to put right what can be: recstore repair {path}",
+                counted(places as u64, "place"),
+                path = self.store.display()
+            ))),
+        }
+    }
+
+    fn check(&self, access: &Access) -> Result<VerifyReport, Failure> {
+        let store = access.look(&self.store)?;
+        let spinner = progress::working("checking every slot");
+        let report = store.verify();
+        spinner.finish_and_clear();
+        Ok(report?)
+    }
+}
+
+fn damage_json(damage: &Damage) -> Value {
+    json!({"region": damage.region, "slot": damage.slot, "id": damage.id, "what": damage.what})
+}

@@ -1,0 +1,81 @@
+//! `recstore write`: one record, from the command line, a file or standard input.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::access::{Access, RECORD_SIZE_DEFAULT};
+use super::failure::Failure;
+use super::ids;
+use super::output::say;
+
+/// No store takes a longer record; what is longer is not read to its end.
+const RECORD_SIZE_MAX: u64 = 1 << 30;
+
+/// Write one record
+///
+/// When the command is done the record is on disk. Creates STORE with defaults if it is absent,
+/// and says so.
+#[derive(clap::Args)]
+pub(crate) struct Write {
+    /// The store
+    store: PathBuf,
+    /// The record's id, decimal or 0x-hex
+    #[arg(value_parser = ids::parse_id)]
+    id: u64,
+    /// The record's bytes as they are; `-`, or nothing, takes them from standard input
+    data: Option<OsString>,
+    /// Take the bytes from this file
+    #[arg(long, value_name = "PATH", conflicts_with = "data")]
+    file: Option<PathBuf>,
+}
+
+impl Write {
+    pub(crate) fn run(self, access: &Access) -> Result<(), Failure> {
+        let data = match (self.file, self.data) {
+            (Some(path), _) => read_file(&path)?,
+            (None, Some(data)) if data != "-" => data.into_vec(),
+            _ => read_stdin()?,
+        };
+        // Otherwise the refusal would leave a store behind that is too small for its purpose.
+        if data.len() > RECORD_SIZE_DEFAULT && matches!(self.store.try_exists(), Ok(false)) {
+            return Err(Failure::Other(format!(
+                "{path} does not exist, and the record is {len} bytes long while a store with defaults \
+                 takes {RECORD_SIZE_DEFAULT}; create it first: recstore create {path} --record-size {len}",
+                path = self.store.display(),
+                len = data.len()
+            )));
+        }
+        let store = access.write_or_create(&self.store)?;
+        store.put(self.id, &data)?;
+        Ok(store.close()?)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    let cannot = |error: io::Error| Failure::Other(format!("{}: {error}", path.display()));
+    let data = read_bounded(File::open(path).map_err(cannot)?).map_err(cannot)?;
+    data.ok_or_else(|| too_long(&path.display().to_string()))
+}
+
+fn read_stdin() -> Result<Vec<u8>, Failure> {
+    let stdin = io::stdin().lock();
+    if stdin.is_terminal() {
+        say(format_args!("type the record, and end it with Ctrl-D"));
+    }
+    read_bounded(stdin)
+        .map_err(|error| Failure::Other(format!("standard input: {error}")))?
+        .ok_or_else(|| too_long("standard input"))
+}
+
+fn read_bounded(input: impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut data = Vec::new();
+    input.take(RECORD_SIZE_MAX + 1).read_to_end(&mut data)?;
+    Ok((data.len() as u64 <= RECORD_SIZE_MAX).then_some(data))
+}
+
+fn too_long(what: &str) -> Failure {
+    Failure::Other(format!("{what}: longer than {RECORD_SIZE_MAX} bytes, which no store takes; split it"))
+}

@@ -1,0 +1,192 @@
+//! What can go wrong, said so that the reader knows what to do next.
+//!
+//! One enum for the whole crate: a caller who embeds the store handles a handful of cases
+//! ([`Error::Full`], [`Error::Busy`], [`Error::Corrupt`]) and passes the rest on.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The result of every fallible call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed. Nothing that was acknowledged before is lost by any of these.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no file at the path.
+    #[error("{}: no such store; create it first (Options::create, or `recstore create`)", path.display())]
+    NotFound {
+        /// The path that was opened.
+        path: PathBuf,
+    },
+    /// There is a file at the path already, and it was to be created.
+    #[error("{}: exists already; open it, or choose another path", path.display())]
+    AlreadyExists {
+        /// The path that was to be created.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{}: not a recstore file: {why}", path.display())]
+    NotAStore {
+        /// The file.
+        path: PathBuf,
+        /// What gives it away.
+        why: String,
+    },
+    /// The file was written by another version of the format.
+    #[error("{}: format version {found}, and this build reads version {supported}; use a build that reads version {found}", path.display())]
+    UnsupportedVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u32,
+        /// The version that this build reads and writes.
+        supported: u32,
+    },
+    /// The file was written on, or is opened on, a machine of the other byte order.
+    #[error("{}: the store is little-endian and so must the machine be; copy the records with `recstore dump` and `load`", path.display())]
+    WrongByteOrder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is shorter than its own superblock says.
+    #[error("{}: cut off: {len} bytes, and at least {needed} are needed; restore the file from a copy", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: u64,
+        /// The least length in bytes that its superblock allows.
+        needed: u64,
+    },
+    /// The file lies where mappings or locks are not shared by all who may open it.
+    #[error("{}: on a {kind} file system, where a shared mapping and byte-range locks can't be trusted; move it to a local disk, or allow it with Options::allow_network_file_system if only one host ever opens it", path.display())]
+    NetworkFileSystem {
+        /// The file.
+        path: PathBuf,
+        /// The kind of file system.
+        kind: String,
+    },
+    /// A write through a handle that was opened for reading.
+    #[error("{}: opened read-only; open it with Options::open to write", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The store must be put right before a read-only handle can trust it.
+    #[error("{}: needs repair ({why}); open it once for writing, or run `recstore repair`", path.display())]
+    NeedsRepair {
+        /// The file.
+        path: PathBuf,
+        /// What is to be put right.
+        why: String,
+    },
+    /// The record does not fit into a slot.
+    #[error("{}: record {id:#x} is {len} bytes long and the store takes {max}; split it, or create a store with a larger record size", path.display())]
+    RecordTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The record's id.
+        id: u64,
+        /// Its length in bytes.
+        len: usize,
+        /// The store's record capacity in bytes.
+        max: usize,
+    },
+    /// There is no room for another slot. The store goes on working; deleting makes room.
+    #[error("{}: no room for another record in region {region} ({why}); delete records, sync, or make room", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// The region that needed a slot.
+        region: u32,
+        /// The ceiling of the file's size in bytes.
+        limit: u64,
+        /// Which limit was met.
+        why: String,
+        /// What the operating system said, if it was asked.
+        source: Option<io::Error>,
+    },
+    /// A live owner kept the region's lock for longer than the caller would wait.
+    #[error("{}: region {region} is held by live process {owner_pid} (waited {waited:?}); try again, or look at what that process does", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+        /// The region.
+        region: u32,
+        /// The owner's process id as it sees itself, for people; it may be of another PID namespace.
+        owner_pid: u32,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+    /// A record is damaged: its checksum does not match. Never returned as data.
+    #[error("{}: record {id:#x}{} in region {region} is damaged ({what}); write it anew, or run `recstore verify`", path.display(), slot.map_or_else(String::new, |s| format!(" in slot {s}")))]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// The region.
+        region: u32,
+        /// The slot number, if it is known which slot was the record's.
+        slot: Option<u32>,
+        /// The record's id.
+        id: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Something other than a record is damaged.
+    #[error("{}: damaged: {what}; run `recstore repair`", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The handle was inherited through `fork`.
+    #[error("{}: this handle belongs to the parent process; open the store anew in the child", path.display())]
+    Forked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A write from inside the closure of `update` on the same region.
+    #[error("{}: this thread holds region {region} already (a call from inside `update`); return from it first", path.display())]
+    Reentrant {
+        /// The file.
+        path: PathBuf,
+        /// The region.
+        region: u32,
+    },
+    /// Every seat is taken by a live handle.
+    #[error("{}: {max} handles are attached already; close one", path.display())]
+    TooManyHandles {
+        /// The file.
+        path: PathBuf,
+        /// The number of seats.
+        max: u32,
+    },
+    /// An option is out of its range.
+    #[error("invalid option: {what}")]
+    InvalidOption {
+        /// Which, and what its range is.
+        what: String,
+    },
+    /// A flush failed. The kernel may have dropped what was not written, so this handle is not
+    /// believed about durability any more.
+    #[error("{}: a flush to disk failed earlier ({source}); close every handle, check the disk, open the store anew", path.display())]
+    FlushFailed {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The operating system refused a call.
+    #[error("{}: {doing}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}

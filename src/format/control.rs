@@ -1,0 +1,64 @@
+//! The control page: what changes for the store as a whole. One cache line per purpose.
+
+use std::mem::offset_of;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::PAGE_BYTES;
+
+/// Offset of the control page.
+pub(crate) const CONTROL: u64 = PAGE_BYTES;
+
+/// The control page's words. "Checked" words are encoded by [`super::checked`].
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Control {
+    // Line 0: read by every write, changed by `sync`.
+    /// Checked: the current epoch; every write is stamped with it.
+    epoch: u64,
+    /// Checked: everything stamped with this epoch or an earlier one is on disk.
+    durable: u64,
+    pad0: [u64; 6],
+    // Line 1: read at open.
+    /// The boot (as two words) during which the store was last attached for writing.
+    boot: [u64; 2],
+    /// Bit 0: no write since the last flush that closed the store.
+    clean: u64,
+    /// Checked: extents that were in the file when it last grew. A shorter file was cut off.
+    extents: u64,
+    /// Checked: the same, as of the last flush: even a loss of power leaves as many.
+    durable_extents: u64,
+    pad1: [u64; 3],
+    // Line 2: counters for people.
+    /// Flushes done.
+    flushes: u64,
+    /// Writes that asked to be durable.
+    durable_writes: u64,
+    pad2: [u64; 6],
+    // Line 3: pins.
+    /// Handles that have a pin.
+    pinned: u64,
+    pad3: [u64; 7],
+}
+
+const _: () = assert!(size_of::<Control>() == 256);
+
+/// Offset of the epoch.
+pub(crate) const EPOCH: u64 = CONTROL + offset_of!(Control, epoch) as u64;
+/// Offset of the durable epoch.
+pub(crate) const DURABLE: u64 = CONTROL + offset_of!(Control, durable) as u64;
+/// Offset of the boot id's two words.
+pub(crate) const BOOT: u64 = CONTROL + offset_of!(Control, boot) as u64;
+/// Offset of the clean mark.
+pub(crate) const CLEAN: u64 = CONTROL + offset_of!(Control, clean) as u64;
+/// Offset of the number of extents.
+pub(crate) const EXTENTS: u64 = CONTROL + offset_of!(Control, extents) as u64;
+/// Offset of the number of extents at the last flush.
+pub(crate) const DURABLE_EXTENTS: u64 = CONTROL + offset_of!(Control, durable_extents) as u64;
+/// Offset of the flush counter.
+pub(crate) const FLUSHES: u64 = CONTROL + offset_of!(Control, flushes) as u64;
+/// Offset of the counter of durable writes.
+pub(crate) const DURABLE_WRITES: u64 = CONTROL + offset_of!(Control, durable_writes) as u64;
+
+/// The first epoch of a store.
+pub(crate) const FIRST_EPOCH: u64 = 1;

@@ -1,0 +1,97 @@
+//! The extent header: what an extent is and whose.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::geometry::Geometry;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"rec-extn");
+
+/// What an extent holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Slots of one region.
+    Data {
+        /// The region.
+        region: u32,
+    },
+    /// Index tables, in this extent and the ones after it, `run` in all.
+    Index {
+        /// Extents in the run.
+        run: u32,
+    },
+}
+
+/// An extent header's bytes. `crc` is CRC-32 (IEEE) of all bytes before it.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct ExtentHeader {
+    magic: u64,
+    store: u64,
+    extent: u32,
+    kind: u32,
+    region_or_run: u32,
+    record_size: u32,
+    slots_log2: u32,
+    regions: u32,
+    hash_key: u64,
+    reserved: [u32; 3],
+    crc: u32,
+}
+
+/// 8-byte words of an extent header.
+pub(crate) const HEADER_WORDS: usize = size_of::<ExtentHeader>() / 8;
+const _: () = assert!(size_of::<ExtentHeader>() == 64);
+
+impl ExtentHeader {
+    /// The header of `extent`. It repeats the geometry, for salvage.
+    pub(crate) fn new(store: u64, geometry: &Geometry, extent: u32, kind: Kind) -> Self {
+        let (kind, region_or_run) = match kind {
+            Kind::Data { region } => (1, region),
+            Kind::Index { run } => (2, run),
+        };
+        let mut h = Self {
+            magic: MAGIC,
+            store,
+            extent,
+            kind,
+            region_or_run,
+            record_size: geometry.record_size,
+            slots_log2: geometry.slots_log2,
+            regions: geometry.regions,
+            hash_key: geometry.hash_key,
+            reserved: [0; 3],
+            crc: 0,
+        };
+        h.crc = h.sum();
+        h
+    }
+
+    fn sum(&self) -> u32 {
+        crc32fast::hash(&bytemuck::bytes_of(self)[..size_of::<Self>() - 4])
+    }
+
+    /// The header as words, in the order in which they are stored.
+    pub(crate) fn words(&self) -> [u64; HEADER_WORDS] {
+        bytemuck::cast(*self)
+    }
+
+    /// What the words say of `extent`, or `None` if they are not its header.
+    pub(crate) fn parse(
+        words: &[u64; HEADER_WORDS],
+        store: u64,
+        geometry: &Geometry,
+        extent: u32,
+    ) -> Option<Kind> {
+        let h: Self = bytemuck::cast(*words);
+        if h.magic != MAGIC || h.store != store || h.extent != extent || h.crc != h.sum() {
+            return None;
+        }
+        match h.kind {
+            1 if h.region_or_run < geometry.regions => Some(Kind::Data { region: h.region_or_run }),
+            2 if h.region_or_run > 0 && h.region_or_run <= geometry.extents_max() => {
+                Some(Kind::Index { run: h.region_or_run })
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The region head: everything about a region that is not in its slots. All of it is derived.
+
+use std::mem::offset_of;
+
+use bytemuck::{Pod, Zeroable};
+
+/// Bytes of a region head.
+pub(crate) const HEAD_BYTES: u64 = size_of::<Head>() as u64;
+
+/// A region head's words. Slot references are `slot + 1`, 0 for none.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Head {
+    // Line 0: the writers' line.
+    /// The lock word: see `protocol::lock`.
+    lock: u64,
+    /// The sequence number of the next write.
+    next_seq: u64,
+    /// First slot of the free list.
+    free: u64,
+    /// Slots that were never used: next (low half), end (high half); empty when equal.
+    fresh: u64,
+    /// Checked: live records.
+    live: u64,
+    /// Checked: entries of the index that are marked deleted.
+    markers: u64,
+    /// Retired slots: first of the queue (low half), last (high half).
+    retired: u64,
+    /// Checked: slots on the free list.
+    free_count: u64,
+    // Line 1: the readers' line; changes only when the index moves.
+    /// Where the index table is, and its shape: see `format::index`.
+    shape: u64,
+    /// 1 when every data extent of the region has its links allocated.
+    links: u64,
+    /// Checked: slots in the retired queue.
+    retired_count: u64,
+    /// Slots that hold a damaged version whose id is not to be trusted: until they are dropped by a
+    /// repair, an absent record of the region may be one of them.
+    damaged: u64,
+    pad1: [u64; 4],
+    // Lines 2 and 3: room for what wakes watchers.
+    pad2: [u64; 16],
+}
+
+const _: () = assert!(size_of::<Head>() == 256);
+
+/// Offsets of the words inside a head, as indexes of 8-byte words.
+pub(crate) mod word {
+    use super::{Head, offset_of};
+    pub(crate) const LOCK: usize = offset_of!(Head, lock) / 8;
+    pub(crate) const NEXT_SEQ: usize = offset_of!(Head, next_seq) / 8;
+    pub(crate) const FREE: usize = offset_of!(Head, free) / 8;
+    pub(crate) const FRESH: usize = offset_of!(Head, fresh) / 8;
+    pub(crate) const LIVE: usize = offset_of!(Head, live) / 8;
+    pub(crate) const MARKERS: usize = offset_of!(Head, markers) / 8;
+    pub(crate) const RETIRED: usize = offset_of!(Head, retired) / 8;
+    pub(crate) const FREE_COUNT: usize = offset_of!(Head, free_count) / 8;
+    pub(crate) const SHAPE: usize = offset_of!(Head, shape) / 8;
+    pub(crate) const LINKS: usize = offset_of!(Head, links) / 8;
+    pub(crate) const RETIRED_COUNT: usize = offset_of!(Head, retired_count) / 8;
+    pub(crate) const DAMAGED: usize = offset_of!(Head, damaged) / 8;
+    /// Words of a head.
+    pub(crate) const COUNT: usize = size_of::<Head>() / 8;
+}

@@ -1,0 +1,59 @@
+//! Seats: one per attached handle. A seat is held by a file lock on its own byte; what stands in
+//! its words is for finding a free one and for people.
+
+use std::mem::offset_of;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::PAGE_BYTES;
+
+/// Seats in every store.
+pub(crate) const SEATS: u32 = 1024;
+/// Offset of the first seat.
+pub(crate) const SEATS_OFFSET: u64 = 2 * PAGE_BYTES;
+/// Bytes of a seat.
+pub(crate) const SEAT_BYTES: u64 = size_of::<Seat>() as u64;
+
+/// A seat's words.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Seat {
+    /// Checked (or zero: never claimed): how often the seat was claimed; raised by each claim.
+    generation: u64,
+    /// 1 from claim to release: tells a seat that was left from one whose owner died.
+    taken: u64,
+    /// The owner's process id as it sees itself. For people.
+    pid: u64,
+    pad: [u64; 5],
+}
+
+const _: () = assert!(size_of::<Seat>() == 64);
+
+/// Offset of a seat's generation.
+pub(crate) const fn generation(seat: u32) -> u64 {
+    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, generation) as u64
+}
+/// Offset of a seat's taken mark.
+pub(crate) const fn taken(seat: u32) -> u64 {
+    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, taken) as u64
+}
+/// Offset of a seat's process id.
+pub(crate) const fn pid(seat: u32) -> u64 {
+    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, pid) as u64
+}
+
+/// Byte-range file locks lie far behind every file's end, where no data can be.
+const LOCKS: u64 = 1 << 61;
+
+/// The byte whose lock holds a seat.
+pub(crate) const fn seat_byte(seat: u32) -> u64 {
+    LOCKS + seat as u64
+}
+/// The byte whose lock makes one waiter the region's judge.
+pub(crate) const fn queue_byte(region: u32) -> u64 {
+    LOCKS + (1 << 20) + region as u64
+}
+/// The byte whose lock is held to let the file grow.
+pub(crate) const GROWTH_BYTE: u64 = LOCKS + (1 << 30);
+/// The byte whose lock is held to flush.
+pub(crate) const SYNC_BYTE: u64 = LOCKS + (1 << 30) + 1;

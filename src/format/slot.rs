@@ -1,0 +1,119 @@
+//! The slot: one version of one record.
+//!
+//! ```text
+//! 0   seq    u64  bit 63 set, and the version; 0: this is no record (free, or being written)
+//! 8   id     u64
+//! 16  stamp  u64  epoch of the write (low 48 bits); members of its atomic batch, 0 for none (high 16)
+//! 24  len    u32  length of data (low 30 bits); kind (high 2 bits)
+//! 28  crc    u32  CRC-32 (IEEE) of bytes 0 to 27 and of data
+//! 32  data        up to the record capacity, padded to a multiple of 32
+//! ```
+//!
+//! A header never crosses a 512-byte sector, and a slot of 64 bytes of data lies in two cache lines.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Bytes of a slot's header.
+pub(crate) const HEADER_BYTES: u64 = size_of::<Header>() as u64;
+/// 8-byte words of a slot's header.
+pub(crate) const HEADER_WORDS: usize = size_of::<Header>() / 8;
+/// Slots start at multiples of this many bytes.
+pub(crate) const SLOT_ALIGN: u64 = 32;
+
+/// Set in every `seq` that is not 0, so that no single flipped bit makes a record absent.
+pub(crate) const PRESENT: u64 = 1 << 63;
+/// The first `seq` of a region.
+pub(crate) const FIRST_SEQ: u64 = PRESENT | 1;
+
+/// A slot's header, as stored.
+#[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub(crate) seq: u64,
+    pub(crate) id: u64,
+    pub(crate) stamp: u64,
+    pub(crate) len_kind: u32,
+    pub(crate) crc: u32,
+}
+
+const _: () = assert!(size_of::<Header>() == 32);
+
+/// What a slot is, by its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A version of a record.
+    Record,
+    /// The deletion of a record.
+    Tombstone,
+    /// On a free list.
+    Free,
+    /// None of these: damage.
+    Unknown,
+}
+
+const LEN_MASK: u32 = (1 << 30) - 1;
+const KIND_FREE: u32 = 2 << 30;
+
+/// Word 3 of a scrubbed slot: what is on a free list says so.
+pub(crate) const FREE_WORD: u64 = KIND_FREE as u64;
+
+/// The stamp of a slot on a free list: whose it is.
+pub(crate) fn free_stamp(region: u32) -> u64 {
+    super::checked::encode(u64::from(region))
+}
+
+impl Header {
+    /// The header of a version about to be written; its checksum is still to be set.
+    pub(crate) fn record(seq: u64, id: u64, epoch: u64, len: usize) -> Self {
+        Self { seq, id, stamp: epoch & super::checked::MAX, len_kind: len as u32 & LEN_MASK, crc: 0 }
+    }
+
+    /// What the slot is.
+    pub(crate) fn kind(&self) -> Kind {
+        match self.len_kind >> 30 {
+            0 => Kind::Record,
+            1 => Kind::Tombstone,
+            2 => Kind::Free,
+            _ => Kind::Unknown,
+        }
+    }
+
+    /// The version as users see it.
+    pub(crate) fn version(&self) -> u64 {
+        self.seq & !PRESENT
+    }
+
+    /// Length of data in bytes.
+    pub(crate) fn len(&self) -> usize {
+        (self.len_kind & LEN_MASK) as usize
+    }
+
+    /// The epoch of the write.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.stamp & super::checked::MAX
+    }
+
+    /// The checksum of this header and `data`.
+    pub(crate) fn sum(&self, data: &[u8]) -> u32 {
+        let mut hasher = self.hasher();
+        hasher.update(data);
+        hasher.finalize()
+    }
+
+    /// A hasher that has taken in the header; data follows.
+    pub(crate) fn hasher(&self) -> crc32fast::Hasher {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&bytemuck::bytes_of(self)[..28]);
+        hasher
+    }
+
+    /// The header as stored words.
+    pub(crate) fn words(&self) -> [u64; HEADER_WORDS] {
+        bytemuck::cast(*self)
+    }
+
+    /// Stored words as a header.
+    pub(crate) fn from_words(words: [u64; HEADER_WORDS]) -> Self {
+        bytemuck::cast(words)
+    }
+}

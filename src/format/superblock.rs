@@ -1,0 +1,136 @@
+//! The superblock: what a store is. Written once, at creation, in two places.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::geometry::Geometry;
+use super::{FORMAT_VERSION, hash};
+
+/// The first eight bytes of every store.
+pub(crate) const MAGIC: [u8; 8] = *b"recstor\x1a";
+/// As read on a machine of the file's byte order.
+const BYTE_ORDER: u32 = 0x0102_0304;
+
+/// The superblock's bytes. `crc` is CRC-32 (IEEE) of all bytes before it.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Superblock {
+    magic: [u8; 8],
+    version: u32,
+    byte_order: u32,
+    uuid: [u8; 16],
+    hash_key: u64,
+    max_size: u64,
+    record_size: u32,
+    slots_log2: u32,
+    regions: u32,
+    slot_size: u32,
+    extent_size: u64,
+    base: u64,
+    reserved: [u64; 5],
+    reserved2: u32,
+    crc: u32,
+}
+
+/// Bytes of a superblock.
+pub(crate) const SUPERBLOCK_BYTES: usize = size_of::<Superblock>();
+const _: () = assert!(SUPERBLOCK_BYTES == 128);
+
+/// Why bytes are not a superblock.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// Other magic: some other file.
+    Foreign,
+    /// Another version of the format.
+    Version(u32),
+    /// Another byte order.
+    ByteOrder,
+    /// The right magic, and content that can't be.
+    Damaged(String),
+}
+
+impl Superblock {
+    /// The superblock of a new store.
+    pub(crate) fn new(geometry: &Geometry, uuid: [u8; 16]) -> Self {
+        let mut s = Self {
+            magic: MAGIC,
+            version: FORMAT_VERSION,
+            byte_order: BYTE_ORDER,
+            uuid,
+            hash_key: geometry.hash_key,
+            max_size: geometry.max_size,
+            record_size: geometry.record_size,
+            slots_log2: geometry.slots_log2,
+            regions: geometry.regions,
+            slot_size: geometry.slot_size as u32,
+            extent_size: geometry.extent_size,
+            base: geometry.base,
+            reserved: [0; 5],
+            reserved2: 0,
+            crc: 0,
+        };
+        s.crc = s.sum();
+        s
+    }
+
+    fn sum(&self) -> u32 {
+        crc32fast::hash(&bytemuck::bytes_of(self)[..SUPERBLOCK_BYTES - 4])
+    }
+
+    /// The superblock's bytes as they are stored.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        bytemuck::bytes_of(self)
+    }
+
+    /// Bytes of a file, checked: the geometry and the store's uuid.
+    pub(crate) fn parse(bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<(Geometry, [u8; 16]), Flaw> {
+        let s: Self = bytemuck::pod_read_unaligned(bytes);
+        if s.magic != MAGIC {
+            return Err(Flaw::Foreign);
+        }
+        if s.byte_order == BYTE_ORDER.swap_bytes() {
+            return Err(Flaw::ByteOrder);
+        }
+        let sum_holds = s.crc == s.sum();
+        if s.version != FORMAT_VERSION && (sum_holds || s.byte_order == BYTE_ORDER) {
+            // A later format may sum other bytes, so the version is believed before the sum.
+            return Err(Flaw::Version(s.version));
+        }
+        if !sum_holds {
+            return Err(Flaw::Damaged("the superblock's checksum does not match".into()));
+        }
+        let geometry =
+            Geometry::new(u64::from(s.record_size), s.slots_log2, s.regions, s.max_size, s.hash_key)
+                .map_err(Flaw::Damaged)?;
+        if u64::from(s.slot_size) != geometry.slot_size
+            || s.extent_size != geometry.extent_size
+            || s.base != geometry.base
+        {
+            return Err(Flaw::Damaged("the superblock's sizes contradict each other".into()));
+        }
+        Ok((geometry, s.uuid))
+    }
+}
+
+/// A short number that ties extent headers to their store.
+pub(crate) fn store_tag(uuid: &[u8; 16]) -> u64 {
+    let (a, b) = uuid.split_at(8);
+    let word = |b: &[u8]| b.iter().fold(0u64, |w, &x| (w << 8) | u64::from(x));
+    hash::hash(word(a), word(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_is_seen() {
+        let g = Geometry::new(64, 4, 2, 1 << 30, 99).unwrap();
+        let good: [u8; SUPERBLOCK_BYTES] = Superblock::new(&g, [7; 16]).bytes().try_into().unwrap();
+        assert_eq!(Superblock::parse(&good), Ok((g, [7; 16])));
+        for bit in 0..SUPERBLOCK_BYTES * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Superblock::parse(&bad).is_err(), "bit {bit}");
+        }
+    }
+}

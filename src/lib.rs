@@ -1,0 +1,93 @@
+//! A persistent, memory-mapped record store that several processes write at once, and that
+//! survives their death.
+//!
+//! A store is one file of records `(id: u64, version, data)`. Any number of processes map it and
+//! read and write it side by side. Reading takes no lock and makes no system call; writing takes the
+//! lock of one region, a compare-and-swap. A process that is killed at any instant, `kill -9`
+//! included, loses nothing that was acknowledged and blocks nobody: the next one that needs the
+//! region heals it.
+//!
+//! ```
+//! # fn main() -> recstore::Result<()> {
+//! use recstore::Store;
+//!
+//! # let path = std::env::temp_dir().join(format!("recstore-lib-{}.rec", std::process::id()));
+//! let store = Store::options().record_size(64).open_or_create(&path)?;
+//! let version = store.put(7, b"seven")?;
+//! assert_eq!(store.get(7)?.unwrap().data(), b"seven");
+//! assert_eq!(store.version(7)?, Some(version));
+//!
+//! // An exact counter, from any number of processes.
+//! store.update(1, |old| {
+//!     let n = old.map_or(0, |old| u64::from_le_bytes(old.try_into().unwrap()));
+//!     Some((n + 1).to_le_bytes())
+//! })?;
+//! store.close()?;
+//! # std::fs::remove_file(path).unwrap();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The guarantees
+//!
+//! * A record is all or nothing: at every instant `get` gives a whole version that somebody wrote.
+//! * A write that returned survives the death of any process.
+//! * What [`Store::sync`] returned for survives a loss of power.
+//! * A dead owner of a lock is recognised by the kernel's own file locks: no time-out, no clock and
+//!   no process id takes part. A live owner is never robbed.
+//! * Damage is an error that names the place, never wrong data.
+//! * The file grows by itself. A full disk is [`Error::Full`] at the call that needed room.
+//!
+//! # What it asks of its surroundings
+//!
+//! Linux on a 64-bit little-endian processor; a local file system; a file that nobody shortens while
+//! it is mapped (that gives SIGBUS, as for every mapping). Who may write the file can spoil its
+//! content, never the memory safety of another process: all that is read from the mapping is checked
+//! before it is used.
+//!
+//! # How it works
+//!
+//! See the chapters [`design::format`], [`design::protocol`] and [`design::recovery`].
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
+compile_error!("recstore runs on Linux on 64-bit little-endian processors");
+
+mod error;
+mod format;
+mod protocol;
+mod record;
+mod recovery;
+mod region;
+mod report;
+mod store;
+mod sys;
+
+pub use error::{Error, Result};
+pub use record::{Durability, Record, Swap, Version};
+pub use report::{Damage, RepairReport, VerifyReport};
+pub use store::Store;
+pub use store::iter::Iter;
+pub use store::options::Options;
+pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
+
+/// The design, in three chapters.
+pub mod design {
+    /// # The file format
+    #[doc = include_str!("format/mod.md")]
+    pub mod format {}
+    /// # The concurrency protocol
+    #[doc = include_str!("protocol/mod.md")]
+    pub mod protocol {}
+    /// # Recovery
+    #[doc = include_str!("recovery/mod.md")]
+    pub mod recovery {}
+}
+
+/// For the crate's own tests: kill points and faults. Not part of the API.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,59 @@
+//! Searching an index table: the reader's way, without a lock, and the owner's.
+//!
+//! Invariant: a line with an empty entry was never full since the table was built, so no record
+//! whose home is at or before it lies behind it. Hence a search ends at such a line; and an entry of
+//! a full line is deleted by a marker, not by emptying it.
+
+use crate::format::index::{ENTRIES, LINE_WORDS, Line, Shape};
+use crate::sys::atomic::{AtomicU64, Ordering};
+
+/// Copies a line out.
+#[inline]
+pub(crate) fn load_line(words: &[AtomicU64]) -> Line {
+    let mut line = [0; LINE_WORDS];
+    for (to, from) in line.iter_mut().zip(words) {
+        *to = from.load(Ordering::Acquire); // Pairs with the stores in `store_entry`.
+    }
+    Line::from_words(line)
+}
+
+/// Whether entry `i` of a line is still `entry`.
+#[inline]
+pub(crate) fn entry_is(words: &[AtomicU64], i: usize, entry: u32) -> bool {
+    let word = words[i / 2].load(Ordering::Acquire);
+    (word >> (32 * (i % 2))) as u32 == entry
+}
+
+/// Entries of `line` whose tag is that of `hash`, as a bit set.
+#[inline]
+pub(crate) fn candidates(line: &Line, shape: &Shape, hash: u64) -> u32 {
+    let tag = shape.tag(hash);
+    let mask = shape.slot_mask();
+    let mut found = 0;
+    for (i, &entry) in line.0[..ENTRIES].iter().enumerate() {
+        found |= u32::from((entry ^ tag) & !mask == 0 && entry & mask != 0) << i;
+    }
+    found
+}
+
+/// Stores entry `i` and the line's checksum. Only the region's owner may; `line` is the line as it
+/// is. The entry's store makes a version visible (pairs with the Acquire load in `load_line`); it is
+/// an exchange, so that it is ordered before whatever the writer looks at next.
+#[inline]
+pub(crate) fn store_entry(words: &[AtomicU64], line: &mut Line, i: usize, entry: u32) {
+    line.set(i, entry);
+    let now = line.words();
+    words[i / 2].swap(now[i / 2], Ordering::SeqCst);
+    crate::sys::step::step("index: entry stored, checksum not");
+    if i / 2 != LINE_WORDS - 1 {
+        words[LINE_WORDS - 1].store(now[LINE_WORDS - 1], Ordering::Release);
+    }
+    crate::sys::step::step("index: entry and checksum stored");
+}
+
+/// Writes a whole line. Only while no reader looks (the shape says `rebuilding`, or is another one).
+pub(crate) fn store_line(words: &[AtomicU64], line: &Line) {
+    for (to, from) in words.iter().zip(line.words()) {
+        to.store(from, Ordering::Relaxed);
+    }
+}

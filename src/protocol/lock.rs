@@ -1,0 +1,116 @@
+//! The lock word of a region: who holds it, and whether somebody sleeps for it.
+//!
+//! ```text
+//! bit 0       somebody sleeps on the word
+//! bits 1-11   seat + 1 (0: not held)
+//! bits 12-31  check of the other bits
+//! bits 32-63  generation of the seat
+//! ```
+//!
+//! A word names one handle in the whole life of a store: a seat's generation rises with every claim.
+//! So a compare-and-swap from a dead owner's word can succeed once only, and whoever makes it is
+//! the one that repairs the region. A word whose check does not hold is damage, and is taken over
+//! likewise.
+//!
+//! # Taking the lock
+//!
+//! 1. Compare-and-swap from 0 to the own word (SeqCst: whoever takes it later sees all that was
+//!    stored before [`unlock`]; and ordered with the epoch, see `store::flush`). No system call.
+//! 2. Spin a little, retrying 1.
+//! 3. Ask the kernel whether the owner's seat byte is locked. If it isn't, the owner is dead:
+//!    compare-and-swap from its word to the own one, rebuild the region, done.
+//! 4. Set bit 0 and sleep on the word (futex), for a bounded time; then go on at 1. The waiter that
+//!    has the region's queue byte sleeps for 2 ms at most, the others for 20 ms.
+//! 5. A lock that was slept for is taken with bit 0 set, since others may sleep still.
+
+use crate::sys::atomic::{AtomicU64, Ordering};
+
+/// A handle's claim of a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) seat: u32,
+    pub(crate) generation: u32,
+}
+
+/// What a lock word says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nobody holds it.
+    Free,
+    /// This claim holds it.
+    Held(Owner),
+    /// No word that this protocol writes.
+    Damaged,
+}
+
+/// Bit 0: somebody sleeps.
+pub(crate) const SLEEPERS: u64 = 1;
+
+const fn check(owner: Owner) -> u64 {
+    let mix = crate::format::hash::hash(((owner.generation as u64) << 32) | owner.seat as u64, 0x5eed);
+    mix >> 44
+}
+
+impl Owner {
+    /// The lock word of this claim.
+    pub(crate) const fn word(self) -> u64 {
+        ((self.generation as u64) << 32) | (check(self) << 12) | ((self.seat as u64 + 1) << 1)
+    }
+}
+
+/// What `word` says.
+pub(crate) fn state(word: u64) -> State {
+    if word == 0 {
+        return State::Free;
+    }
+    let seat = (word >> 1) as u32 & 0x7ff;
+    if seat == 0 {
+        return State::Damaged;
+    }
+    let owner = Owner { seat: seat - 1, generation: (word >> 32) as u32 };
+    if owner.word() == word & !SLEEPERS { State::Held(owner) } else { State::Damaged }
+}
+
+/// Step 1.
+#[inline]
+pub(crate) fn try_lock(lock: &AtomicU64, own: u64) -> bool {
+    lock.compare_exchange(0, own, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+}
+
+/// Step 3: takes the lock from an owner that is known to be dead.
+pub(crate) fn take_over(lock: &AtomicU64, dead: u64, own: u64) -> bool {
+    lock.compare_exchange(dead, own, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+}
+
+/// Step 4: marks the word that somebody sleeps; whether it still is `word`.
+pub(crate) fn mark_sleeper(lock: &AtomicU64, word: u64) -> bool {
+    word & SLEEPERS != 0
+        || lock.compare_exchange(word, word | SLEEPERS, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+}
+
+/// Gives the lock back; whether somebody sleeps for it. The exchange is a Release of all that the
+/// owner stored (pairs with step 1 of the next owner).
+#[inline]
+pub(crate) fn unlock(lock: &AtomicU64) -> bool {
+    lock.swap(0, Ordering::SeqCst) & SLEEPERS != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_never_makes_another_owner() {
+        for (seat, generation) in [(0, 1), (5, 77), (1023, u32::MAX)] {
+            let owner = Owner { seat, generation };
+            assert_eq!(state(owner.word()), State::Held(owner));
+            assert_eq!(state(owner.word() | SLEEPERS), State::Held(owner));
+            for bit in 1..64 {
+                assert_eq!(state(owner.word() ^ (1 << bit)), State::Damaged, "bit {bit}");
+            }
+        }
+        for bit in 0..64 {
+            assert_eq!(state(1 << bit), State::Damaged);
+        }
+    }
+}

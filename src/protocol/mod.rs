@@ -1,0 +1,5 @@
+#![doc = include_str!("mod.md")]
+
+pub(crate) mod index;
+pub(crate) mod lock;
+pub(crate) mod slot;

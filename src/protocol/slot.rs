@@ -1,0 +1,181 @@
+//! Publishing, reading and scrubbing one slot: a sequence lock whose sequence number is the version.
+//!
+//! Invariants: a slot whose `seq` is not 0 is a whole version and its bytes do not change;
+//! a `seq` is never used twice in a region, so an unchanged `seq` means unchanged bytes.
+
+use crate::format::slot::{FREE_WORD, HEADER_WORDS, Header, free_stamp};
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
+use crate::sys::copy::{copy_in, copy_out};
+use crate::sys::step::step;
+
+/// What a read of a slot found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The version, whole; data is in the caller's buffer.
+    Whole(Header),
+    /// Another record, whole at the moment of the look.
+    Other(Header),
+    /// Being written, or free.
+    InMotion,
+    /// A version whose bytes cannot be what was written.
+    Damaged(Header, &'static str),
+}
+
+/// The slot's header as it is now; only the region's owner, or who checks `seq` again, may trust it.
+#[inline]
+pub(crate) fn header(slot: &[AtomicU64]) -> Header {
+    let mut words = [0; HEADER_WORDS];
+    words[0] = slot[0].load(Ordering::Acquire);
+    for i in 1..HEADER_WORDS {
+        words[i] = slot[i].load(Ordering::Relaxed);
+    }
+    Header::from_words(words)
+}
+
+/// Writes a version into a free slot of the region that the caller has locked: data and header
+/// first, `seq` last.
+#[inline]
+pub(crate) fn publish(slot: &[AtomicU64], mut header: Header, data: &[u8]) {
+    header.crc = header.sum(data);
+    let words = header.words();
+    // Whoever sees any of the stores below sees that `seq` was 0 before (pairs with the Acquire
+    // fence in `read`).
+    fence(Ordering::Release);
+    copy_in(&slot[HEADER_WORDS..], data);
+    step("publish: data written");
+    for i in (1..HEADER_WORDS).rev() {
+        slot[i].store(words[i], Ordering::Relaxed);
+    }
+    step("publish: header written, seq still 0");
+    slot[0].store(words[0], Ordering::Release); // Pairs with the Acquire load in `read`.
+    step("publish: seq stored");
+}
+
+/// Reads the version of `id` from a slot into `out`, without a lock. `verify`: check the checksum.
+/// Without `out` the header alone is read, which has no checksum of its own.
+#[inline]
+pub(crate) fn read(
+    slot: &[AtomicU64],
+    id: u64,
+    capacity: usize,
+    verify: bool,
+    out: Option<&mut Vec<u8>>,
+) -> Seen {
+    let header = header(slot); // Acquire; pairs with the Release store of `seq` in `publish`.
+    if header.seq == 0 {
+        return Seen::InMotion;
+    }
+    if header.id != id {
+        return other(slot, header);
+    }
+    match out {
+        Some(out) => copy_version(slot, header, capacity, verify, out),
+        None if unchanged(slot, header) => Seen::Whole(header),
+        None => Seen::InMotion,
+    }
+}
+
+/// Reads whatever version a slot holds into `out`, without a lock.
+#[inline]
+pub(crate) fn read_any(slot: &[AtomicU64], capacity: usize, verify: bool, out: &mut Vec<u8>) -> Seen {
+    let header = header(slot);
+    if header.seq == 0 {
+        return Seen::InMotion;
+    }
+    copy_version(slot, header, capacity, verify, out)
+}
+
+#[inline]
+fn copy_version(
+    slot: &[AtomicU64],
+    header: Header,
+    capacity: usize,
+    verify: bool,
+    out: &mut Vec<u8>,
+) -> Seen {
+    let len = header.len();
+    if header.kind() != crate::format::slot::Kind::Record || len > capacity {
+        return match unchanged(slot, header) {
+            true => Seen::Damaged(header, "its kind or length cannot be"),
+            false => Seen::InMotion,
+        };
+    }
+    out.resize(len, 0);
+    copy_out(&slot[HEADER_WORDS..], out);
+    if !unchanged(slot, header) {
+        return Seen::InMotion;
+    }
+    if verify && header.sum(out) != header.crc {
+        return Seen::Damaged(header, "checksum mismatch");
+    }
+    Seen::Whole(header)
+}
+
+#[inline]
+fn unchanged(slot: &[AtomicU64], header: Header) -> bool {
+    fence(Ordering::Acquire); // Pairs with the Release fences in `publish` and `scrub`.
+    slot[0].load(Ordering::Relaxed) == header.seq
+}
+
+#[cold]
+fn other(slot: &[AtomicU64], header: Header) -> Seen {
+    if unchanged(slot, header) { Seen::Other(header) } else { Seen::InMotion }
+}
+
+/// Makes a slot free: `seq` 0 first, then what says that it is free, and the next free slot.
+#[inline]
+pub(crate) fn scrub(slot: &[AtomicU64], region: u32, next_free: u64) {
+    slot[0].store(0, Ordering::Relaxed);
+    fence(Ordering::Release); // Pairs with the Acquire fence in `unchanged`.
+    slot[1].store(next_free, Ordering::Relaxed);
+    slot[2].store(free_stamp(region), Ordering::Relaxed);
+    slot[3].store(FREE_WORD, Ordering::Relaxed);
+    step("scrub: slot scrubbed");
+}
+
+/// Whether a slot says that it is free and the region's.
+#[inline]
+pub(crate) fn is_free(header: &Header, region: u32) -> bool {
+    header.seq == 0
+        && header.stamp == free_stamp(region)
+        && u64::from(header.len_kind) == FREE_WORD
+        && header.crc == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Vec<AtomicU64> {
+        (0..12).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    #[test]
+    fn a_version_is_read_as_it_was_published() {
+        let s = slot();
+        let mut out = Vec::new();
+        assert_eq!(read(&s, 7, 64, true, Some(&mut out)), Seen::InMotion);
+        publish(&s, Header::record(3, 7, 1, 11), b"hello there");
+        assert!(
+            matches!(read(&s, 7, 64, true, Some(&mut out)), Seen::Whole(h) if h.seq == 3 && h.epoch() == 1)
+        );
+        assert_eq!(out, b"hello there");
+        assert!(matches!(read(&s, 8, 64, true, Some(&mut out)), Seen::Other(h) if h.id == 7));
+        scrub(&s, 2, 9);
+        assert_eq!(read(&s, 7, 64, true, Some(&mut out)), Seen::InMotion);
+        assert!(is_free(&header(&s), 2) && !is_free(&header(&s), 3));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_version_is_seen() {
+        let s = slot();
+        publish(&s, Header::record(3, 7, 1, 64), &[0x5a; 64]);
+        let mut out = Vec::new();
+        for bit in 0..12 * 64 {
+            let was = s[bit / 64].load(Ordering::Relaxed);
+            s[bit / 64].store(was ^ (1 << (bit % 64)), Ordering::Relaxed);
+            assert!(!matches!(read(&s, 7, 64, true, Some(&mut out)), Seen::Whole(_)), "bit {bit}");
+            s[bit / 64].store(was, Ordering::Relaxed);
+        }
+    }
+}

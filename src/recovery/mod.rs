@@ -1,0 +1,7 @@
+#![doc = include_str!("mod.md")]
+
+pub(crate) mod adopt;
+pub(crate) mod rebuild;
+pub(crate) mod recover;
+pub(crate) mod survey;
+pub(crate) mod verify;

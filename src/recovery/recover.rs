@@ -1,0 +1,110 @@
+//! Recovery after a crash of the operating system. The caller holds the whole store.
+//!
+//! 1. Flush: what is read from here on is on disk, so nothing that is scrubbed was needed.
+//! 2. Nobody is attached, so every lock word is a dead owner's: clear them.
+//! 3. Give extents without a header back to the regions whose slots lie in them.
+//! 4. Rebuild every region, in parallel; slots that fail their checksum are given up.
+//! 5. Flush; raise the epochs: everything that is left is durable.
+//! 6. Note the boot; flush.
+//!
+//! A death or another crash before the end of 6 leaves the old boot id, and all of it is done again.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
+
+use crate::error::{Error, Result};
+use crate::format::region::word;
+use crate::format::{checked, control};
+use crate::recovery::adopt::adopt;
+use crate::recovery::rebuild::{Cause, Rebuilt, rebuild};
+use crate::region::arena::Arena;
+use crate::region::owned::Region;
+use crate::report::RepairReport;
+use crate::sys::atomic::Ordering;
+use crate::sys::step::step;
+
+/// Recovers the store.
+pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
+    let mut report = RepairReport { os_crash: true, ..RepairReport::default() };
+    flush(arena)?;
+    let durable_extents = checked::decode(arena.word(control::DURABLE_EXTENTS).load(Ordering::SeqCst));
+    let extents = arena.extent_count()?;
+    if let Some(needed) = durable_extents.filter(|&n| n > u64::from(extents)) {
+        return Err(cut_off(arena, needed));
+    }
+    for region in 0..arena.geo.regions {
+        arena.head(region)[word::LOCK].store(0, Ordering::SeqCst);
+    }
+    step("recover: locks cleared");
+    adopt(arena, true, &mut report.fixed)?;
+    step("recover: extents adopted");
+    let epoch_max = rebuild_all(arena, &mut report)?;
+    flush(arena)?;
+    step("recover: regions flushed");
+
+    let known = arena.epoch().unwrap_or(0).max(arena.durable().unwrap_or(0)).max(epoch_max);
+    arena.word(control::DURABLE).store(checked::encode(known), Ordering::SeqCst);
+    arena.word(control::EPOCH).store(checked::encode(known + 1), Ordering::SeqCst);
+    for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
+        arena.word(at).store(checked::encode(u64::from(arena.extent_count()?)), Ordering::SeqCst);
+    }
+    step("recover: epochs raised");
+    set_boot(arena, boot);
+    flush(arena)?;
+    step("recover: done");
+    Ok(report)
+}
+
+/// The error for a file that has fewer extents than it had.
+pub(crate) fn cut_off(arena: &Arena, extents: u64) -> Error {
+    Error::Truncated {
+        path: arena.path.clone(),
+        len: arena.map.len(),
+        needed: arena.geo.base.saturating_add(extents.saturating_mul(arena.geo.extent_size)),
+    }
+}
+
+/// Notes the boot, and that the store is in use.
+pub(crate) fn set_boot(arena: &Arena, boot: [u64; 2]) {
+    arena.word(control::CLEAN).store(0, Ordering::SeqCst);
+    arena.word(control::BOOT).store(boot[0], Ordering::SeqCst);
+    arena.word(control::BOOT + 8).store(boot[1], Ordering::SeqCst);
+}
+
+fn flush(arena: &Arena) -> Result<()> {
+    arena.file.sync_data().map_err(arena.io("flushing during recovery"))
+}
+
+fn rebuild_all(arena: &Arena, report: &mut RepairReport) -> Result<u64> {
+    let regions = arena.geo.regions;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(regions as usize);
+    let next = AtomicU32::new(0);
+    let results: Mutex<Vec<(u32, Result<Rebuilt>)>> = Mutex::default();
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= regions {
+                return;
+            }
+            let result = rebuild(&Region::new(arena, number), Cause::OsCrash);
+            results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // Without another thread, this one does its part.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.sort_by_key(|(number, _)| *number);
+    let mut epoch_max = 0;
+    for (number, result) in results {
+        let rebuilt = result?;
+        epoch_max = epoch_max.max(rebuilt.epoch_max);
+        report.regions_rebuilt.push(number);
+        report.dropped.extend(rebuilt.dropped);
+    }
+    Ok(epoch_max)
+}

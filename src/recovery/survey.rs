@@ -1,0 +1,59 @@
+//! What a slot is, judged by its bytes alone.
+
+use crate::format::geometry::Geometry;
+use crate::format::slot::{Header, Kind, PRESENT};
+use crate::protocol::slot::{header, is_free};
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
+use crate::sys::copy::copy_out;
+
+/// What a slot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotState {
+    /// On the region's free list, or ought to be.
+    Free,
+    /// Never used.
+    Fresh,
+    /// `seq` is 0, and neither of the above: a write or a scrub was cut off here.
+    CutOff,
+    /// Free or never used, but for its `seq`: a bit of it was flipped.
+    FreeButForSeq,
+    /// A whole version of a record of the region.
+    Version(Header),
+    /// Anything else.
+    Damaged(Header, &'static str),
+    /// It changed while it was looked at.
+    Moved,
+}
+
+/// Judges a slot. `buffer` is room for its data.
+pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &mut Vec<u8>) -> SlotState {
+    let header = header(slot);
+    let rest_is_zero = header.id == 0 && header.stamp == 0 && header.len_kind == 0 && header.crc == 0;
+    let free = Header { seq: 0, ..header };
+    let state = if header.seq == 0 {
+        match (is_free(&header, region), rest_is_zero) {
+            (true, _) => SlotState::Free,
+            (_, true) => SlotState::Fresh,
+            _ => SlotState::CutOff,
+        }
+    } else if is_free(&free, region) || rest_is_zero {
+        // No version has a stamp of 0: epochs begin at 1.
+        SlotState::FreeButForSeq
+    } else if header.kind() != Kind::Record {
+        SlotState::Damaged(header, "it is of no known kind")
+    } else if header.len() > geo.record_size as usize {
+        SlotState::Damaged(header, "its length is beyond the record size")
+    } else {
+        buffer.resize(header.len(), 0);
+        copy_out(&slot[crate::format::slot::HEADER_WORDS..], buffer);
+        if header.sum(buffer) != header.crc {
+            SlotState::Damaged(header, "checksum mismatch")
+        } else if header.seq & PRESENT == 0 || geo.region_of(geo.hash(header.id)) != region {
+            SlotState::Damaged(header, "it does not belong into its region")
+        } else {
+            SlotState::Version(header)
+        }
+    };
+    fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`.
+    if slot[0].load(Ordering::Relaxed) == header.seq { state } else { SlotState::Moved }
+}

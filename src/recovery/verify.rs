@@ -1,0 +1,210 @@
+//! Checking everything, changing nothing: each slot by its own bytes, then every derived structure
+//! against the slots.
+
+use std::collections::HashMap;
+
+use crate::error::Result;
+use crate::format::geometry::SUPERBLOCK_B;
+use crate::format::index::ENTRIES;
+use crate::format::region::word;
+use crate::format::slot::PRESENT;
+use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
+use crate::format::{checked, control};
+use crate::protocol::index::load_line;
+use crate::protocol::slot::{header, is_free};
+use crate::recovery::adopt::headless;
+use crate::recovery::survey::{SlotState, survey};
+use crate::region::arena::Arena;
+use crate::region::owned::{Found, Region, unpair};
+use crate::report::{Damage, VerifyReport};
+use crate::sys::atomic::Ordering;
+use crate::sys::copy::copy_out;
+
+/// Checks what belongs to the store as a whole.
+pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()> {
+    for (name, at) in [("first", 0), ("second", SUPERBLOCK_B)] {
+        if !superblock_holds(arena, at) {
+            report.damage.push(Damage::of_store(format!("the {name} superblock is damaged")));
+        }
+    }
+    for (name, at) in [
+        ("epoch", control::EPOCH),
+        ("durable epoch", control::DURABLE),
+        ("number of extents", control::EXTENTS),
+        ("number of durable extents", control::DURABLE_EXTENTS),
+    ] {
+        if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
+            report.damage.push(Damage::of_store(format!("the {name} in the control page is damaged")));
+        }
+    }
+    for extent in headless(arena)? {
+        report.damage.push(Damage::of_store(format!("extent {extent} has no valid header")));
+    }
+    Ok(())
+}
+
+/// Whether the superblock at `at` says what the store was opened with.
+pub(crate) fn superblock_holds(arena: &Arena, at: u64) -> bool {
+    let mut bytes = [0; SUPERBLOCK_BYTES];
+    copy_out(arena.fixed(at, SUPERBLOCK_BYTES / 8), &mut bytes);
+    matches!(Superblock::parse(&bytes), Ok((geo, uuid)) if geo == arena.geo && uuid == arena.uuid)
+}
+
+/// The slots of a region, as far as they speak for themselves.
+#[derive(Default)]
+struct Census {
+    /// Per id: the highest `seq` and its slot.
+    newest: HashMap<u64, (u64, u32)>,
+    versions: u64,
+    damaged: u64,
+    free: u64,
+    fresh: u64,
+    slots: u64,
+    seq_max: u64,
+    cut_off: Vec<u32>,
+}
+
+/// Checks one region. `at_rest`: nobody writes to it meanwhile; else only what each slot says of
+/// itself is checked.
+pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut VerifyReport) -> Result<()> {
+    let number = region.number;
+    let census = take_census(region, report)?;
+    report.slots += census.slots;
+    report.records += census.newest.len() as u64;
+    if !at_rest {
+        return Ok(());
+    }
+    for &slot in &census.cut_off {
+        report.damage.push(Damage::of_slot(number, slot, None, "neither free nor a record"));
+    }
+    let mut flaws = Vec::new();
+    let shape = region.shape();
+    if shape.rebuilding {
+        flaws.push("a rebuild was begun and not finished".to_owned());
+    } else if !region.arena.table_is_sound(number, &shape) {
+        flaws.push("its index can't be where its head says".to_owned());
+    } else {
+        check_index(region, &census, &mut flaws);
+    }
+    check_counts(region, &census, &mut flaws);
+    report.damage.extend(flaws.into_iter().map(|what| Damage::of_region(number, what)));
+    Ok(())
+}
+
+fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census> {
+    let (arena, number) = (region.arena, region.number);
+    let mut census = Census::default();
+    let mut buffer = Vec::new();
+    for extent in arena.data_extents(number)? {
+        for slot in arena.slots_of(extent) {
+            let Some(words) = arena.slot(slot) else { continue };
+            census.slots += 1;
+            match survey(words, number, &arena.geo, &mut buffer) {
+                SlotState::Version(h) => {
+                    census.versions += 1;
+                    census.seq_max = census.seq_max.max(h.seq);
+                    let newest = census.newest.entry(h.id).or_insert((h.seq, slot));
+                    if newest.0 < h.seq {
+                        *newest = (h.seq, slot);
+                    }
+                }
+                SlotState::Damaged(h, what) => {
+                    census.damaged += 1;
+                    report.damage.push(Damage::of_slot(number, slot, Some(h.id), what));
+                }
+                SlotState::FreeButForSeq => {
+                    report.damage.push(Damage::of_slot(number, slot, None, "a free slot's seq is not 0"));
+                }
+                SlotState::Free => census.free += 1,
+                SlotState::Fresh => census.fresh += 1,
+                SlotState::CutOff => census.cut_off.push(slot),
+                SlotState::Moved => {}
+            }
+        }
+    }
+    Ok(census)
+}
+
+fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
+    let (arena, number, shape) = (region.arena, region.number, region.shape());
+    let (mut live, mut markers) = (0u64, 0u64);
+    for line_number in 0..1u64 << shape.lines_log2 {
+        let Some(words) = arena.line(&shape, line_number) else {
+            flaws.push("its index lies outside the file".to_owned());
+            return;
+        };
+        let line = load_line(words);
+        if !line.holds(shape.seed(number, line_number)) {
+            flaws.push(format!("line {line_number} of its index is damaged"));
+            continue;
+        }
+        for &entry in line.0[..ENTRIES].iter().filter(|&&e| e != 0) {
+            let Some(slot) = shape.slot(entry) else {
+                markers += 1;
+                continue;
+            };
+            live += 1;
+            let id = arena.slot(slot).map(|words| header(words).id);
+            let newest = id.and_then(|id| census.newest.get(&id)).map(|n| n.1);
+            if newest.is_some() && newest != Some(slot) {
+                flaws.push(format!("its index names slot {slot}, which a newer version has replaced"));
+            }
+        }
+    }
+    for (&id, &(_, slot)) in &census.newest {
+        match region.find(arena.geo.hash(id), id) {
+            Ok(Found::Hit { slot: found, .. }) if found == slot => {}
+            _ => flaws.push(format!("its index does not lead to record {id:#x} in slot {slot}")),
+        }
+    }
+    for (name, at, counted) in [("records", word::LIVE, live), ("deleted entries", word::MARKERS, markers)] {
+        if checked::decode(region.get(at)) != Some(counted) {
+            flaws.push(format!("its count of {name} is not {counted}, which its index has"));
+        }
+    }
+    if live < census.newest.len() as u64 || live > census.newest.len() as u64 + census.damaged {
+        flaws.push(format!("its index has {live} records and its slots {}", census.newest.len()));
+    }
+}
+
+fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
+    let arena = region.arena;
+    let mut free = 0;
+    let mut next = region.get(word::FREE);
+    while next != 0 && free <= census.free {
+        let words = u32::try_from(next - 1).ok().and_then(|slot| arena.slot(slot));
+        match words.map(header) {
+            Some(h) if is_free(&h, region.number) => next = h.id,
+            _ => {
+                flaws.push(format!("its free list names {next}, which is no free slot"));
+                break;
+            }
+        }
+        free += 1;
+    }
+    if free != census.free || checked::decode(region.get(word::FREE_COUNT)) != Some(free) {
+        flaws.push(format!("its free list has {free} slots of {}", census.free));
+    }
+    let (fresh, end) = unpair(region.get(word::FRESH));
+    let unused = u64::from(end.saturating_sub(fresh));
+    if unused != census.fresh {
+        flaws.push(format!("{} slots were never used, and its head says {unused}", census.fresh));
+    }
+    let retired = census.versions - census.newest.len() as u64;
+    match region.retired_slots() {
+        Ok(queued)
+            if queued == retired && checked::decode(region.get(word::RETIRED_COUNT)) == Some(retired) => {}
+        Ok(queued) => flaws.push(format!("{retired} replaced versions, of which {queued} are queued")),
+        Err(_) => flaws.push("its queue of retired slots is damaged".to_owned()),
+    }
+    let next_seq = region.get(word::NEXT_SEQ);
+    if next_seq & PRESENT == 0 || next_seq <= census.seq_max {
+        flaws.push("its next sequence number was used already".to_owned());
+    }
+    if region.get(word::DAMAGED) > census.damaged {
+        flaws.push("its head says that slots are damaged, and none is".to_owned());
+    }
+    if region.get(word::LINKS) > 1 {
+        flaws.push("its mark of links is damaged".to_owned());
+    }
+}

@@ -1,0 +1,199 @@
+//! The mapped file as typed places: heads, lines, slots, extent headers. Offsets come from the
+//! geometry; whether a place lies inside the file is checked at every access.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::error::{Error, Result};
+use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
+use crate::format::geometry::Geometry;
+use crate::format::{checked, control, index, region};
+use crate::region::grow::Extents;
+use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::fork::ForkFile;
+use crate::sys::mapping::Mapping;
+
+/// The mapped file of one handle.
+pub(crate) struct Arena {
+    pub(crate) map: Mapping,
+    pub(crate) file: ForkFile,
+    pub(crate) geo: Geometry,
+    pub(crate) uuid: [u8; 16],
+    pub(crate) tag: u64,
+    pub(crate) path: PathBuf,
+    /// What is known of the extents; its lock goes with the growth byte's.
+    pub(crate) extents: Mutex<Extents>,
+}
+
+impl Arena {
+    /// An error of the operating system while `doing` something with the store's file.
+    pub(crate) fn io(&self, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+        io_error(&self.path, doing)
+    }
+
+    /// Damage of something that is not a record.
+    pub(crate) fn damaged(&self, what: impl Into<String>) -> Error {
+        Error::Damaged { path: self.path.clone(), what: what.into() }
+    }
+
+    /// Words of the parts before the first extent, which are in every file that opens.
+    #[inline]
+    pub(crate) fn fixed(&self, offset: u64, count: usize) -> &[AtomicU64] {
+        self.map.words(offset, count).expect("open refuses files that end before the first extent")
+    }
+
+    /// A word of the control page or of a seat.
+    #[inline]
+    pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
+        &self.fixed(offset, 1)[0]
+    }
+
+    /// The words of a region's head.
+    #[inline]
+    pub(crate) fn head(&self, region: u32) -> &[AtomicU64] {
+        self.fixed(self.geo.head_offset(region), region::word::COUNT)
+    }
+
+    /// Words anywhere in the file, or `None` outside it.
+    #[inline]
+    pub(crate) fn words(&self, offset: u64, count: usize) -> Option<&[AtomicU64]> {
+        match self.map.words(offset, count) {
+            Some(words) => Some(words),
+            None => self.words_after_growth(offset, count),
+        }
+    }
+
+    #[cold]
+    fn words_after_growth(&self, offset: u64, count: usize) -> Option<&[AtomicU64]> {
+        self.map.refresh(&self.file).ok()?;
+        self.map.words(offset, count)
+    }
+
+    /// The words of a slot, header and data, or `None` if there is no such slot.
+    #[inline]
+    pub(crate) fn slot(&self, slot: u32) -> Option<&[AtomicU64]> {
+        self.words(self.geo.slot_offset(slot), (self.geo.slot_size / 8) as usize)
+    }
+
+    /// The words of an index line.
+    #[inline]
+    pub(crate) fn line(&self, shape: &index::Shape, line: u64) -> Option<&[AtomicU64]> {
+        self.words(shape.line_at(line), index::LINE_WORDS)
+    }
+
+    /// The links of a slot: queue and predecessor (word 0), epoch (word 1).
+    pub(crate) fn link(&self, slot: u32) -> Option<&[AtomicU64]> {
+        self.words(self.geo.link_offset(slot), 2)
+    }
+
+    /// The current epoch.
+    #[inline]
+    pub(crate) fn epoch(&self) -> Result<u64> {
+        checked::decode(self.word(control::EPOCH).load(Ordering::SeqCst))
+            .ok_or_else(|| self.damaged("the epoch in the control page"))
+    }
+
+    /// The epoch up to which everything is on disk.
+    pub(crate) fn durable(&self) -> Result<u64> {
+        checked::decode(self.word(control::DURABLE).load(Ordering::SeqCst))
+            .ok_or_else(|| self.damaged("the durable epoch in the control page"))
+    }
+
+    /// Whole extents in the file now.
+    pub(crate) fn extent_count(&self) -> Result<u32> {
+        let len = self.map.refresh(&self.file).map_err(self.io("looking at the file's length"))?;
+        Ok(self.geo.extents_in(len))
+    }
+
+    /// What an extent is, or `None` if its header is no header.
+    pub(crate) fn extent_kind(&self, extent: u32) -> Option<Kind> {
+        let words = self.words(self.geo.extent_offset(extent), HEADER_WORDS)?;
+        let mut copy = [0; HEADER_WORDS];
+        for (to, from) in copy.iter_mut().zip(words) {
+            *to = from.load(Ordering::Acquire);
+        }
+        ExtentHeader::parse(&copy, self.tag, &self.geo, extent)
+    }
+
+    /// Writes an extent's header.
+    pub(crate) fn write_extent_header(&self, extent: u32, kind: Kind) -> Result<()> {
+        let words = self
+            .words(self.geo.extent_offset(extent), HEADER_WORDS)
+            .ok_or_else(|| self.damaged(format!("extent {extent} is not in the file")))?;
+        let header = ExtentHeader::new(self.tag, &self.geo, extent, kind).words();
+        for (to, from) in words.iter().zip(header).rev() {
+            to.store(from, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Every extent in order, with what it is; the inside of an index run is passed over.
+    pub(crate) fn each_extent(&self, mut visit: impl FnMut(u32, Option<Kind>)) -> Result<()> {
+        let count = self.extent_count()?;
+        let mut extent = 0;
+        while extent < count {
+            let kind = self.extent_kind(extent);
+            visit(extent, kind);
+            extent += match kind {
+                Some(Kind::Index { run }) => run,
+                _ => 1,
+            };
+        }
+        Ok(())
+    }
+
+    /// The data extents of a region, in order.
+    pub(crate) fn data_extents(&self, region: u32) -> Result<Vec<u32>> {
+        let mut found = Vec::new();
+        self.each_extent(|extent, kind| {
+            if kind == Some(Kind::Data { region }) {
+                found.push(extent);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// The slots of an extent.
+    pub(crate) fn slots_of(&self, extent: u32) -> std::ops::Range<u32> {
+        let first = self.geo.first_slot(extent);
+        first..first + self.geo.slots_per_extent()
+    }
+
+    /// Whether the table that `shape` describes can be `region`'s: it is its first one, or lies in
+    /// an index run and meets no other region's.
+    pub(crate) fn table_is_sound(&self, region: u32, shape: &index::Shape) -> bool {
+        if shape.lines_log2 > index::LINES_LOG2_MAX {
+            return false;
+        }
+        if shape.offset() == self.geo.first_index_offset(region) {
+            return shape.lines_log2 == index::FIRST_LINES_LOG2;
+        }
+        let (from, to) = (shape.offset(), shape.offset() + shape.bytes());
+        let mut inside = false;
+        let walked = self.each_extent(|extent, kind| {
+            if let Some(Kind::Index { run }) = kind {
+                let start = self.geo.extent_offset(extent);
+                let end = start + u64::from(run) * self.geo.extent_size;
+                inside |= from >= start + size_of::<ExtentHeader>() as u64 && to <= end;
+            }
+        });
+        walked.is_ok()
+            && inside
+            && self.words(to - 8, 1).is_some()
+            && (0..self.geo.regions).filter(|&r| r != region).all(|r| {
+                let other = self.shape(r);
+                other.offset() + other.bytes() <= from || to <= other.offset()
+            })
+    }
+
+    /// A region's shape as it is now.
+    #[inline]
+    pub(crate) fn shape(&self, region: u32) -> index::Shape {
+        index::Shape::decode(self.head(region)[region::word::SHAPE].load(Ordering::Acquire))
+    }
+}
+
+/// An error of the operating system while `doing` something with the file at `path`.
+pub(crate) fn io_error(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Io { path: path.to_path_buf(), doing, source }
+}

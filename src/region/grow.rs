@@ -1,0 +1,213 @@
+//! Growth: extents are appended, index tables move to where there is more room.
+//!
+//! All of it is done by one handle at a time, under the growth lock. Blocks are allocated before
+//! anything points to them, so a full disk is an error here and never a SIGBUS later.
+//!
+//! Steps of adding an extent: 1. allocate its blocks (the file's length grows); 2. populate its
+//! pages; 3. write its header: it belongs to its region; 4. (in the region) its slots are the fresh
+//! ones. A process that dies between 1 and 3 leaves an extent of zeros, which the next growth uses.
+
+use std::ops::Range;
+use std::sync::MutexGuard;
+
+use crate::error::{Error, Result};
+use crate::format::extent::{ExtentHeader, Kind};
+use crate::format::geometry::EXTENT_HEADER_BYTES;
+use crate::format::index::{LINE_BYTES, Shape};
+use crate::format::seat::GROWTH_BYTE;
+use crate::format::slot::HEADER_BYTES;
+use crate::format::{checked, control, round_up};
+use crate::region::arena::Arena;
+use crate::sys::atomic::Ordering;
+use crate::sys::step::step;
+use crate::sys::{file, file_lock};
+
+/// What is known of the extents before `cursor`: they are in use.
+#[derive(Default)]
+pub(crate) struct Extents {
+    cursor: u32,
+    index_runs: Vec<Range<u32>>,
+}
+
+/// At most so many bytes are populated at once.
+const POPULATE_BYTES_MAX: u64 = 4 << 20;
+/// Slots of this size and more are populated one by one, when they are first taken.
+pub(crate) const LARGE_SLOT_BYTES: u64 = 64 << 10;
+
+/// The growth lock, held.
+pub(crate) struct Growth<'a> {
+    arena: &'a Arena,
+    extents: MutexGuard<'a, Extents>,
+}
+
+impl Drop for Growth<'_> {
+    fn drop(&mut self) {
+        // A failure leaves the lock to the kernel, which drops it when the handle is closed.
+        let _ = file_lock::unlock(&self.arena.file, GROWTH_BYTE);
+    }
+}
+
+impl<'a> Growth<'a> {
+    /// Waits for the growth lock.
+    pub(crate) fn lock(arena: &'a Arena) -> Result<Self> {
+        let extents = arena.extents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        file_lock::lock(&arena.file, GROWTH_BYTE).map_err(arena.io("waiting for the growth lock"))?;
+        Ok(Self { arena, extents })
+    }
+
+    /// Adds a data extent to a region; the caller holds the region's lock.
+    pub(crate) fn add_data_extent(&mut self, region: u32, with_links: bool) -> Result<u32> {
+        let geo = &self.arena.geo;
+        let extent = self.free_run(1, region)?;
+        let at = geo.extent_offset(extent);
+        let bytes = if with_links { geo.extent_size } else { geo.links_offset };
+        self.allocate(region, at, bytes, at + geo.extent_size)?;
+        step("grow: blocks allocated");
+        if geo.slot_size < LARGE_SLOT_BYTES {
+            self.arena.map.populate(at, bytes.min(POPULATE_BYTES_MAX));
+        }
+        self.arena.write_extent_header(extent, Kind::Data { region })?;
+        step("grow: extent header written");
+        self.note_extents();
+        Ok(extent)
+    }
+
+    /// Room for an index table of `shape`'s size: its file offset in lines.
+    pub(crate) fn index_space(&mut self, region: u32, bytes: u64) -> Result<u64> {
+        let geo = self.arena.geo;
+        self.classify()?;
+        let mut used: Vec<Range<u64>> = (0..geo.regions)
+            .map(|r| self.arena.shape(r))
+            .map(|s| s.offset()..s.offset() + s.bytes())
+            .collect();
+        used.sort_by_key(|r| r.start);
+        for run in &self.extents.index_runs {
+            let start = geo.extent_offset(run.start) + EXTENT_HEADER_BYTES;
+            let end = geo.extent_offset(run.end);
+            let mut at = start;
+            for taken in used.iter().filter(|u| u.end > start && u.start < end) {
+                if taken.start >= at + bytes {
+                    break;
+                }
+                at = at.max(round_up(taken.end, LINE_BYTES));
+            }
+            if at + bytes <= end {
+                self.allocate(region, at, bytes, at + bytes)?;
+                self.arena.map.populate(at, bytes.min(POPULATE_BYTES_MAX));
+                return Ok(at / LINE_BYTES);
+            }
+        }
+        let run = (bytes + EXTENT_HEADER_BYTES).div_ceil(geo.extent_size) as u32;
+        let extent = self.free_run(run, region)?;
+        let at = geo.extent_offset(extent);
+        self.allocate(region, at, EXTENT_HEADER_BYTES + bytes, geo.extent_offset(extent + run))?;
+        step("grow: blocks of an index run allocated");
+        self.arena.write_extent_header(extent, Kind::Index { run })?;
+        step("grow: header of an index run written");
+        self.note_extents();
+        self.arena.map.populate(at, (EXTENT_HEADER_BYTES + bytes).min(POPULATE_BYTES_MAX));
+        Ok((at + EXTENT_HEADER_BYTES) / LINE_BYTES)
+    }
+
+    /// Allocates the blocks of the links of a region's extents, which are holes until then.
+    pub(crate) fn allocate_links(&mut self, region: u32) -> Result<()> {
+        let geo = self.arena.geo;
+        for extent in self.arena.data_extents(region)? {
+            let at = geo.extent_offset(extent) + geo.links_offset;
+            self.allocate(region, at, geo.extent_size - geo.links_offset, at)?;
+        }
+        Ok(())
+    }
+
+    /// Notes how many extents the file has, so that a cut-off one is recognised.
+    fn note_extents(&self) {
+        let extents = self.arena.geo.extents_in(self.arena.map.len());
+        self.arena.word(control::EXTENTS).store(checked::encode(u64::from(extents)), Ordering::SeqCst);
+    }
+
+    /// Moves the cursor past all extents in use.
+    fn classify(&mut self) -> Result<()> {
+        let count = self.arena.extent_count()?;
+        while self.extents.cursor < count {
+            let extent = self.extents.cursor;
+            self.extents.cursor += match self.arena.extent_kind(extent) {
+                Some(Kind::Index { run }) => {
+                    self.extents.index_runs.push(extent..extent + run);
+                    run
+                }
+                Some(Kind::Data { .. }) => 1,
+                None if self.is_zero(extent) => break,
+                // Not ours to overwrite: a damaged header, perhaps, with good slots behind it.
+                None => 1,
+            };
+        }
+        Ok(())
+    }
+
+    fn is_zero(&self, extent: u32) -> bool {
+        let geo = &self.arena.geo;
+        self.arena
+            .words(geo.extent_offset(extent), (geo.extent_size / 8) as usize)
+            .is_some_and(|words| words.iter().all(|w| w.load(Ordering::Relaxed) == 0))
+    }
+
+    /// The first of `run` extents in a row that are free: left by a growth that died, or new.
+    fn free_run(&mut self, run: u32, region: u32) -> Result<u32> {
+        self.classify()?;
+        let count = self.arena.extent_count()?;
+        let mut first = self.extents.cursor;
+        let mut extent = first;
+        while extent < count && extent - first < run {
+            match self.arena.extent_kind(extent) {
+                None if self.is_zero(extent) => extent += 1,
+                kind => {
+                    first = extent + if let Some(Kind::Index { run }) = kind { run } else { 1 };
+                    extent = first;
+                }
+            }
+        }
+        let limit = self.arena.geo.extents_max();
+        if u64::from(first) + u64::from(run) > u64::from(limit) {
+            return Err(Error::Full {
+                path: self.arena.path.clone(),
+                region,
+                limit: self.arena.geo.max_size,
+                why: format!("the file may not grow beyond {} bytes", self.arena.geo.max_size),
+                source: None,
+            });
+        }
+        Ok(first)
+    }
+
+    fn allocate(&self, region: u32, offset: u64, bytes: u64, end: u64) -> Result<()> {
+        let arena = self.arena;
+        let result = file::allocate(&arena.file, offset, bytes).and_then(|()| {
+            let len = arena.map.refresh(&arena.file)?;
+            if len < end {
+                step("grow: length not yet extended");
+                arena.file.set_len(end)?;
+                arena.map.refresh(&arena.file)?;
+            }
+            Ok(())
+        });
+        result.map_err(|source| {
+            let room =
+                fs2::available_space(&arena.path).map_or_else(|_| "unknown".to_owned(), |b| b.to_string());
+            Error::Full {
+                path: arena.path.clone(),
+                region,
+                limit: arena.geo.max_size,
+                why: format!("the file system gave no {bytes} bytes: {source}; available: {room}"),
+                source: Some(source),
+            }
+        })
+    }
+}
+
+const _: () = assert!(size_of::<ExtentHeader>() as u64 == EXTENT_HEADER_BYTES && HEADER_BYTES == 32);
+
+/// The size of the next table of a region with `live` records: room for twice as many (four
+/// times for small ones, which grow fast).
+pub(crate) fn next_lines_log2(shape: &Shape) -> u32 {
+    if shape.lines_log2 < 10 { shape.lines_log2 + 2 } else { shape.lines_log2 + 1 }
+}

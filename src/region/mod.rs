@@ -1,0 +1,23 @@
+//! The regions: the file as typed places, what a region's owner does in it, how it grows.
+
+pub(crate) mod arena;
+pub(crate) mod grow;
+pub(crate) mod owned;
+pub(crate) mod read;
+
+use crate::error::Error;
+
+/// Why an owner's step could not be done.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The region's derived state contradicts itself: rebuild it and try again.
+    Flaw(&'static str),
+    /// Anything else.
+    Error(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}

@@ -1,0 +1,126 @@
+//! Reading a record without a lock.
+
+use crate::format::region::word;
+use crate::format::slot::Header;
+use crate::protocol::index::{candidates, entry_is, load_line};
+use crate::protocol::slot::{Seen, read, read_any};
+use crate::region::arena::Arena;
+use crate::sys::atomic::Ordering;
+
+/// How a look without a lock ended.
+pub(crate) enum Look {
+    /// The version, whole; data is in the caller's buffer.
+    Hit(Header),
+    /// There is no such record.
+    Miss,
+    /// The record is there and damaged.
+    Damaged { slot: Option<u32>, what: &'static str },
+    /// Something moved: look again.
+    Moved,
+    /// The region must be rebuilt before it can be read: what is wrong.
+    Broken(&'static str),
+}
+
+/// Looks for `id`, whose hash is `hash`, once; its data goes to `out`, if that is given. Constant
+/// time: one index line and one slot, nearly always.
+#[inline]
+pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Option<&mut Vec<u8>>) -> Look {
+    let region = arena.geo.region_of(hash);
+    let head = arena.head(region);
+    let word = head[word::SHAPE].load(Ordering::Acquire); // Pairs with the Release store of a flip.
+    let shape = crate::format::index::Shape::decode(word);
+    if shape.rebuilding {
+        return Look::Broken("it is being rebuilt");
+    }
+    let capacity = arena.geo.record_size as usize;
+    let home = shape.home(hash);
+    let mut suspect = None;
+    let mut n = 0;
+    loop {
+        let Some(words) = arena.line(&shape, home + n) else {
+            return Look::Broken("its index lies outside the file");
+        };
+        let line = load_line(words);
+        let mut found = candidates(&line, &shape, hash);
+        while found != 0 {
+            let i = found.trailing_zeros() as usize;
+            found &= found - 1;
+            let entry = line.0[i];
+            let Some(slot) = shape.slot(entry) else { continue };
+            let Some(slot_words) = arena.slot(slot) else {
+                return if entry_is(words, i, entry) {
+                    Look::Broken("its index names a slot outside the file")
+                } else {
+                    Look::Moved
+                };
+            };
+            match read(slot_words, id, capacity, verify, out.as_deref_mut()) {
+                Seen::Whole(header) => {
+                    return if head[word::SHAPE].load(Ordering::Acquire) == word {
+                        Look::Hit(header)
+                    } else {
+                        Look::Moved
+                    };
+                }
+                Seen::Damaged(_, what) => return Look::Damaged { slot: Some(slot), what },
+                Seen::InMotion => return Look::Moved,
+                Seen::Other(other) => {
+                    // Another record with the same tag, if the entry still stands and the other
+                    // record is what it says it is; else its id may be the damaged part.
+                    if !entry_is(words, i, entry) || slot_words[0].load(Ordering::Acquire) != other.seq {
+                        return Look::Moved;
+                    }
+                    match read_any(slot_words, capacity, true, &mut Vec::new()) {
+                        Seen::Whole(_) => {}
+                        Seen::Damaged(_, what) => suspect = Some((slot, what)),
+                        _ => return Look::Moved,
+                    }
+                }
+            }
+        }
+        if !line.holds(shape.seed(region, (home + n) & ((1 << shape.lines_log2) - 1))) {
+            return Look::Moved;
+        }
+        n += 1;
+        if line.has_empty() || n >> shape.lines_log2 != 0 {
+            break;
+        }
+    }
+    if head[word::SHAPE].load(Ordering::Acquire) != word {
+        return Look::Moved;
+    }
+    match suspect {
+        Some((slot, what)) => Look::Damaged { slot: Some(slot), what },
+        None if head[word::DAMAGED].load(Ordering::Relaxed) != 0 => {
+            Look::Damaged { slot: None, what: "a damaged slot of the region may have been this record" }
+        }
+        None => Look::Miss,
+    }
+}
+
+/// Reads around an index that can't be used: looks at every slot of the region. For handles that
+/// may not repair. Time and page touches grow with the region.
+pub(crate) fn look_at_every_slot(
+    arena: &Arena,
+    id: u64,
+    out: Option<&mut Vec<u8>>,
+) -> crate::error::Result<Look> {
+    let region = arena.geo.region_of(arena.geo.hash(id));
+    let mut best: Option<(u32, Header)> = None;
+    for extent in arena.data_extents(region)? {
+        for slot in arena.slots_of(extent) {
+            let Some(words) = arena.slot(slot) else { continue };
+            let header = crate::protocol::slot::header(words);
+            if header.seq != 0 && header.id == id && best.is_none_or(|(_, b)| b.seq < header.seq) {
+                best = Some((slot, header));
+            }
+        }
+    }
+    let Some((slot, header)) = best else { return Ok(Look::Miss) };
+    let Some(words) = arena.slot(slot) else { return Ok(Look::Moved) };
+    Ok(match read(words, id, arena.geo.record_size as usize, true, out) {
+        Seen::Whole(now) if now.seq == header.seq => Look::Hit(now),
+        Seen::Damaged(_, what) => Look::Damaged { slot: Some(slot), what },
+        _ => Look::Moved,
+    })
+}

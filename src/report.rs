@@ -1,0 +1,88 @@
+//! What a check or a repair says: damage, and what was done about it.
+
+use std::fmt;
+
+/// One damaged place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The region, if the place is one's.
+    pub region: Option<u32>,
+    /// The slot number, if the place is one.
+    pub slot: Option<u32>,
+    /// The id that the slot's header gives; it may be what is damaged.
+    pub id: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl Damage {
+    pub(crate) fn of_store(what: impl Into<String>) -> Self {
+        Self { region: None, slot: None, id: None, what: what.into() }
+    }
+
+    pub(crate) fn of_region(region: u32, what: impl Into<String>) -> Self {
+        Self { region: Some(region), slot: None, id: None, what: what.into() }
+    }
+
+    pub(crate) fn of_slot(region: u32, slot: u32, id: Option<u64>, what: impl Into<String>) -> Self {
+        Self { region: Some(region), slot: Some(slot), id, what: what.into() }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(region) = self.region {
+            write!(f, "region {region}: ")?;
+        }
+        if let Some(slot) = self.slot {
+            write!(f, "slot {slot}: ")?;
+        }
+        if let Some(id) = self.id {
+            write!(f, "record {id} ({id:#x}): ")?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// What [`Store::verify`](crate::Store::verify) found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Live records that were checked.
+    pub records: u64,
+    /// Slots that were checked.
+    pub slots: u64,
+    /// All damage that was found.
+    pub damage: Vec<Damage>,
+}
+
+impl VerifyReport {
+    /// Whether there is no damage.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+/// What opening a store, or [`Store::repair`](crate::Store::repair), put right.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// Regions whose derived state was built anew from their slots.
+    pub regions_rebuilt: Vec<u32>,
+    /// Damaged versions that were given up.
+    pub dropped: Vec<Damage>,
+    /// Everything else that was put right, in words.
+    pub fixed: Vec<String>,
+    /// The operating system went down while the store was in use.
+    pub os_crash: bool,
+}
+
+impl RepairReport {
+    /// Whether there was nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.regions_rebuilt.is_empty() && self.dropped.is_empty() && self.fixed.is_empty() && !self.os_crash
+    }
+}

@@ -1,0 +1,90 @@
+//! Flushing: what was acknowledged before is made to survive a loss of power.
+//!
+//! 1. Take the sync lock. Whoever finds that another flush, begun after its own writes were done,
+//!    has ended meanwhile, is done (group commit).
+//! 2. Raise the epoch. Wait for the writers that are still inside a region with the old one: a
+//!    writer takes its region's lock before it reads the epoch, the flush raises the epoch before it
+//!    looks at the locks, and all four are SeqCst, so one of the two sees the other.
+//! 3. `fdatasync`.
+//! 4. The durable epoch becomes the one before the raise.
+
+use std::sync::PoisonError;
+
+use crate::error::{Error, Result};
+use crate::format::region::word;
+use crate::format::seat::SYNC_BYTE;
+use crate::format::{checked, control};
+use crate::store::handle::Handle;
+use crate::sys::atomic::Ordering;
+use crate::sys::file_lock;
+use crate::sys::step::step;
+
+/// The sync byte, held.
+struct SyncByte<'a>(&'a Handle);
+
+impl Drop for SyncByte<'_> {
+    fn drop(&mut self) {
+        // A failure leaves the lock to the kernel, which drops it when the handle is closed.
+        let _ = file_lock::unlock(&self.0.arena.file, SYNC_BYTE);
+    }
+}
+
+impl Handle {
+    /// Makes every write that was done before durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let arena = &self.arena;
+        self.refuse_after_failure()?;
+        let wanted = arena.epoch()?;
+        let _threads = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
+        file_lock::lock(&arena.file, SYNC_BYTE).map_err(arena.io("waiting for the sync lock"))?;
+        let _handles = SyncByte(self);
+        self.refuse_after_failure()?;
+        if arena.durable()? >= wanted {
+            return Ok(());
+        }
+        let old = arena.epoch()?;
+        arena.word(control::EPOCH).store(checked::encode(old + 1), Ordering::SeqCst);
+        step("sync: epoch raised");
+        for region in 0..arena.geo.regions {
+            if arena.head(region)[word::LOCK].load(Ordering::SeqCst) != 0 {
+                drop(self.lock(region)?);
+            }
+        }
+        let extents = arena.word(control::EXTENTS).load(Ordering::SeqCst);
+        step("sync: writers of the old epoch are done");
+        if let Err(source) = arena.file.sync_data() {
+            self.flush_failed.store(source.raw_os_error().unwrap_or(libc::EIO), Ordering::SeqCst);
+            return Err(Error::FlushFailed { path: arena.path.clone(), source });
+        }
+        step("sync: flushed");
+        arena.word(control::DURABLE).store(checked::encode(old), Ordering::SeqCst);
+        arena.word(control::DURABLE_EXTENTS).store(extents, Ordering::SeqCst);
+        arena.word(control::FLUSHES).fetch_add(1, Ordering::Relaxed);
+        step("sync: durable epoch raised");
+        Ok(())
+    }
+
+    /// After a failed flush the kernel may take pages for clean that never reached the disk, so no
+    /// later flush of this handle is believed.
+    fn refuse_after_failure(&self) -> Result<()> {
+        match self.flush_failed.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            code => Err(Error::FlushFailed {
+                path: self.arena.path.clone(),
+                source: std::io::Error::from_raw_os_error(code),
+            }),
+        }
+    }
+
+    /// Flushes, and marks the store clean if no other handle is attached.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.sync()?;
+        let arena = &self.arena;
+        if fs2::FileExt::try_lock_exclusive(&*arena.file).is_ok() {
+            arena.word(control::CLEAN).store(1, Ordering::SeqCst);
+            step("close: marked clean");
+            arena.file.sync_data().map_err(arena.io("flushing the clean mark"))?;
+        }
+        Ok(())
+    }
+}

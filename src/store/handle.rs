@@ -1,0 +1,261 @@
+//! One attached handle: its arena, its seat, and how it comes to hold a region's lock.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI32};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::format::region::word;
+use crate::format::seat::queue_byte;
+use crate::protocol::lock::{self, Owner, SLEEPERS, State};
+use crate::record::Durability;
+use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
+use crate::region::Trouble;
+use crate::region::arena::Arena;
+use crate::region::owned::Region;
+use crate::store::options::Options;
+use crate::store::seat;
+use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::step::step;
+use crate::sys::{file_lock, futex};
+
+/// How often a waiter looks again whether the owner lives: the one at the head of the queue, and
+/// the others.
+const LOOK_FIRST: Duration = Duration::from_millis(2);
+const LOOK_OTHERS: Duration = Duration::from_millis(20);
+/// Looks at a held lock before a system call is made for it; a write takes less.
+const SPINS: u32 = 200;
+
+/// An attached handle.
+pub(crate) struct Handle {
+    pub(crate) arena: Arena,
+    /// The claim of a seat; a handle for reading has none.
+    pub(crate) owner: Option<Owner>,
+    own_word: u64,
+    /// Per region: a thread of this handle is at the head of the queue.
+    queued: Box<[AtomicBool]>,
+    lock_timeout: Option<Duration>,
+    pub(crate) verify_reads: bool,
+    pub(crate) durability: Durability,
+    /// Excludes the handle's threads from the sync byte, which excludes handles.
+    pub(crate) flush: Mutex<()>,
+    /// The error number of the flush that failed, or 0.
+    pub(crate) flush_failed: AtomicI32,
+}
+
+/// A region's lock, held.
+pub(crate) struct Locked<'a> {
+    arena: &'a Arena,
+    region: u32,
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let word = &self.arena.head(self.region)[word::LOCK];
+        if lock::unlock(word) {
+            futex::wake(word, 1);
+        }
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(arena: Arena, owner: Option<Owner>, options: &Options) -> Self {
+        let queued = (0..arena.geo.regions).map(|_| AtomicBool::new(false)).collect();
+        Self {
+            arena,
+            owner,
+            own_word: owner.map_or(0, Owner::word),
+            queued,
+            lock_timeout: options.lock_timeout,
+            verify_reads: options.verify_reads,
+            durability: options.durability,
+            flush: Mutex::default(),
+            flush_failed: AtomicI32::new(0),
+        }
+    }
+
+    /// Refuses a handle that was inherited through `fork`.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.arena.file.is_ours() { Ok(()) } else { Err(Error::Forked { path: self.arena.path.clone() }) }
+    }
+
+    /// Refuses a handle that may not write.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check()?;
+        if self.owner.is_none() {
+            return Err(Error::ReadOnly { path: self.arena.path.clone() });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Takes a region's lock; a region that a dead owner left, or a rebuild that was cut off, is
+    /// rebuilt first. Without contention: one compare-and-swap, no system call.
+    #[inline]
+    pub(crate) fn lock(&self, number: u32) -> Result<Locked<'_>> {
+        let head = self.arena.head(number);
+        let took_over = if lock::try_lock(&head[word::LOCK], self.own_word) {
+            step("lock: taken");
+            false
+        } else {
+            self.wait_for(number, &head[word::LOCK])?
+        };
+        let locked = Locked { arena: &self.arena, region: number };
+        let region = Region::new(&self.arena, number);
+        if took_over || region.is_being_rebuilt() {
+            rebuild(&region, Cause::Process)?;
+        }
+        Ok(locked)
+    }
+
+    /// Takes a lock that is held; whether it was a dead owner's.
+    #[cold]
+    fn wait_for(&self, number: u32, lock: &AtomicU64) -> Result<bool> {
+        let started = Instant::now();
+        let mut head_of_queue = QueueByte { handle: self, region: number, held: false };
+        let mut slept = 0;
+        let mut spins = 0;
+        loop {
+            let word = lock.load(Ordering::Relaxed);
+            let owner = match lock::state(word) {
+                State::Free => {
+                    if lock::take_over(lock, 0, self.own_word | slept) {
+                        return Ok(false);
+                    }
+                    continue;
+                }
+                State::Held(owner) if spins < SPINS => {
+                    spins += 1;
+                    std::hint::spin_loop();
+                    let _ = owner;
+                    continue;
+                }
+                State::Held(owner) => Some(owner),
+                State::Damaged => None,
+            };
+            let alive = match owner {
+                Some(owner) => seat::is_alive(&self.arena, self.owner, owner)?,
+                None => false,
+            };
+            if !alive {
+                if lock::take_over(lock, word, self.own_word | (word & SLEEPERS) | slept) {
+                    step("lock: taken over");
+                    return Ok(true);
+                }
+                continue;
+            }
+            let waited = started.elapsed();
+            let mut limit = if head_of_queue.try_hold() { LOOK_FIRST } else { LOOK_OTHERS };
+            if let Some(timeout) = self.lock_timeout {
+                if waited >= timeout {
+                    let owner_pid = owner.map_or(0, |o| seat::pid_of(&self.arena, o.seat));
+                    let path = self.arena.path.clone();
+                    return Err(Error::Busy { path, region: number, owner_pid, waited });
+                }
+                limit = limit.min(timeout - waited);
+            }
+            if lock::mark_sleeper(lock, word) {
+                futex::wait(lock, (word | SLEEPERS) as u32, limit);
+                slept = SLEEPERS; // Others may sleep still; whoever takes the lock wakes one.
+                spins = 0;
+            }
+        }
+    }
+
+    /// Does `work` in a region, holding its lock. If the region's derived state turns out to
+    /// contradict itself, it is rebuilt and the work done once more.
+    #[inline]
+    pub(crate) fn with_region<T>(
+        &self,
+        number: u32,
+        mut work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
+    ) -> Result<T> {
+        let _locked = self.lock(number)?;
+        let region = Region::new(&self.arena, number);
+        match work(&region) {
+            Ok(done) => Ok(done),
+            Err(Trouble::Error(error)) => Err(error),
+            Err(Trouble::Flaw(_)) => rebuilt_and_again(&region, work),
+        }
+    }
+
+    /// Rebuilds a region that a dead owner left. What a living one holds is left alone.
+    pub(crate) fn heal(&self, number: u32) -> Result<()> {
+        if !self.is_writable() {
+            return Ok(());
+        }
+        let word = self.arena.head(number)[word::LOCK].load(Ordering::SeqCst);
+        let dead = match lock::state(word) {
+            State::Free => Region::new(&self.arena, number).is_being_rebuilt(),
+            State::Held(owner) => !seat::is_alive(&self.arena, self.owner, owner)?,
+            State::Damaged => true,
+        };
+        if dead { self.lock(number).map(drop) } else { Ok(()) }
+    }
+}
+
+#[cold]
+fn rebuilt_and_again<T>(
+    region: &Region<'_>,
+    mut work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
+) -> Result<T> {
+    let mut what = "";
+    for _ in 0..2 {
+        rebuild(region, Cause::Process)?;
+        match work(region) {
+            Ok(done) => return Ok(done),
+            Err(Trouble::Error(error)) => return Err(error),
+            Err(Trouble::Flaw(flaw)) => what = flaw,
+        }
+    }
+    Err(still_in_trouble(region, what))
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let (Some(owner), true) = (self.owner, self.arena.file.is_ours()) {
+            seat::release(&self.arena, owner);
+            // Closing the file does it too, but for descriptors that somebody else duplicated.
+            let _ = fs2::FileExt::unlock(&*self.arena.file);
+        }
+    }
+}
+
+/// The head of the queue for a region, if held.
+struct QueueByte<'a> {
+    handle: &'a Handle,
+    region: u32,
+    held: bool,
+}
+
+impl QueueByte<'_> {
+    /// Whether this waiter is, or now becomes, the head of the queue.
+    fn try_hold(&mut self) -> bool {
+        if !self.held {
+            let ours = &self.handle.queued[self.region as usize];
+            if !ours.swap(true, Ordering::Acquire) {
+                self.held =
+                    file_lock::try_lock(&self.handle.arena.file, queue_byte(self.region)).unwrap_or(false);
+                if !self.held {
+                    ours.store(false, Ordering::Release);
+                }
+            }
+        }
+        self.held
+    }
+}
+
+impl Drop for QueueByte<'_> {
+    fn drop(&mut self) {
+        if self.held {
+            let _ = file_lock::unlock(&self.handle.arena.file, queue_byte(self.region));
+            self.handle.queued[self.region as usize].store(false, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Regions and slots as they are in the file, as text for people who debug.
+
+use std::fmt::Write;
+
+use crate::error::{Error, Result};
+use crate::format::region::word;
+use crate::format::slot::{HEADER_WORDS, Header, Kind, PRESENT};
+use crate::format::{checked, slot as slot_format};
+use crate::protocol::slot::header;
+use crate::recovery::survey::{SlotState, survey};
+use crate::region::owned::unpair;
+use crate::store::Store;
+use crate::store::stats::lock_owner;
+use crate::sys::atomic::Ordering;
+use crate::sys::copy::copy_out;
+
+/// Bytes of a slot's data that are shown.
+const SHOWN_BYTES_MAX: usize = 4096;
+
+impl Store {
+    /// A region's head and slots, as text. The form is for people and may change.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if there is no such region; [`Error::Io`].
+    pub fn inspect_region(&self, region: u32) -> Result<String> {
+        self.handle.check()?;
+        let arena = &self.handle.arena;
+        if region >= arena.geo.regions {
+            let what = format!("region {region}: the store has regions 0 to {}", arena.geo.regions - 1);
+            return Err(Error::InvalidOption { what });
+        }
+        let mut text = String::new();
+        self.region_text(region, &mut text)?;
+        Ok(text)
+    }
+
+    /// Writing to a string can't fail, so what `writeln!` gives is passed over.
+    fn region_text(&self, region: u32, out: &mut String) -> Result<()> {
+        let arena = &self.handle.arena;
+        let get = |at: usize| arena.head(region)[at].load(Ordering::Relaxed);
+        let count = |at| checked::decode(get(at)).map_or_else(|| "damaged".to_owned(), |n| n.to_string());
+        let slot =
+            |reference: u64| if reference == 0 { "none".to_owned() } else { (reference - 1).to_string() };
+        let shape = arena.shape(region);
+        let lock = match lock_owner(&self.handle, get(word::LOCK))? {
+            None => "free".to_owned(),
+            Some(o) => format!(
+                "seat {} generation {} process {} ({})",
+                o.seat,
+                o.generation,
+                o.pid,
+                if o.alive { "alive" } else { "dead" }
+            ),
+        };
+        let (fresh, fresh_end) = unpair(get(word::FRESH));
+        let (retired, retired_last) = unpair(get(word::RETIRED));
+        let mut lines = vec![
+            format!("region {region}: head at offset {}", arena.geo.head_offset(region)),
+            format!("  lock          {:#018x} {lock}", get(word::LOCK)),
+            format!("  next version  {}", get(word::NEXT_SEQ) & !PRESENT),
+            format!("  records       {}", count(word::LIVE)),
+            format!("  free list     first {}, {} slots", slot(get(word::FREE)), count(word::FREE_COUNT)),
+            format!("  never used    slots {fresh} to before {fresh_end}"),
+            format!(
+                "  retired       first {}, last {}, {} slots; links {}",
+                slot(u64::from(retired)),
+                slot(u64::from(retired_last)),
+                count(word::RETIRED_COUNT),
+                get(word::LINKS)
+            ),
+            format!(
+                "  index         at offset {}, 2^{} lines, {} slot bits, version {}{}, {} deleted entries",
+                shape.offset(),
+                shape.lines_log2,
+                shape.slot_bits,
+                shape.version,
+                if shape.rebuilding { ", being rebuilt" } else { "" },
+                count(word::MARKERS)
+            ),
+        ];
+        if get(word::DAMAGED) != 0 {
+            lines.push(format!("  damaged slots {}", get(word::DAMAGED)));
+        }
+        for line in lines {
+            let _ = writeln!(out, "{line}");
+        }
+        let mut buffer = Vec::new();
+        for extent in arena.data_extents(region)? {
+            let _ = writeln!(out, "  extent {extent} at offset {}", arena.geo.extent_offset(extent));
+            let (mut free, mut fresh) = (0, 0);
+            for number in arena.slots_of(extent) {
+                let Some(words) = arena.slot(number) else { continue };
+                match survey(words, region, &arena.geo, &mut buffer) {
+                    SlotState::Free => free += 1,
+                    SlotState::Fresh => fresh += 1,
+                    state => {
+                        let _ = writeln!(out, "    slot {number}: {}", describe(&state));
+                    }
+                }
+            }
+            let _ = writeln!(out, "    {free} slots free, {fresh} never used");
+        }
+        Ok(())
+    }
+
+    /// A slot's header and bytes, as text. The form is for people and may change.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if there is no such slot; [`Error::Io`].
+    pub fn inspect_slot(&self, slot: u32) -> Result<String> {
+        self.handle.check()?;
+        let arena = &self.handle.arena;
+        let extent = arena.geo.extent_of(slot);
+        let count = arena.extent_count()?;
+        let words = arena.slot(slot).filter(|_| extent < count);
+        let Some(words) = words else {
+            let what = format!(
+                "slot {slot}: the store has {count} extents of {} slots",
+                arena.geo.slots_per_extent()
+            );
+            return Err(Error::InvalidOption { what });
+        };
+        let header = header(words);
+        let kind = arena.extent_kind(extent);
+        let region = match kind {
+            Some(crate::format::extent::Kind::Data { region }) => region,
+            _ => arena.geo.region_of(arena.geo.hash(header.id)),
+        };
+        let mut buffer = Vec::new();
+        let state = survey(words, region, &arena.geo, &mut buffer);
+        let mut out = format!(
+            "slot {slot} at offset {} in extent {extent} ({kind:?})\n  {}\n",
+            arena.geo.slot_offset(slot),
+            describe(&state)
+        );
+        let raw = [header.seq, header.id, header.stamp, header.words()[3]];
+        for (name, word) in ["seq", "id", "stamp", "len, kind, crc"].iter().zip(raw) {
+            let _ = writeln!(out, "  {name:<14} {word:#018x}");
+        }
+        let len = if header.kind() == Kind::Free { 0 } else { header.len() };
+        let shown = len.min(arena.geo.record_size as usize).min(SHOWN_BYTES_MAX);
+        let mut data = vec![0; shown];
+        copy_out(&words[HEADER_WORDS..], &mut data);
+        for (i, row) in data.chunks(16).enumerate() {
+            let hex: String = row.iter().map(|b| format!("{b:02x} ")).collect();
+            let text: String =
+                row.iter().map(|&b| if (0x20..0x7f).contains(&b) { char::from(b) } else { '.' }).collect();
+            let _ = writeln!(out, "  {:06x}  {hex:<48} {text}", i * 16);
+        }
+        if shown < len {
+            let _ = writeln!(out, "  ... {} bytes more", len - shown);
+        }
+        Ok(out)
+    }
+}
+
+fn describe(state: &SlotState) -> String {
+    let version = |h: &Header| {
+        format!(
+            "record {} ({:#x}), version {}, {} bytes, epoch {}",
+            h.id,
+            h.id,
+            h.version(),
+            h.len(),
+            h.epoch()
+        )
+    };
+    match state {
+        SlotState::Free => "free".to_owned(),
+        SlotState::Fresh => "never used".to_owned(),
+        SlotState::CutOff => "a write or a scrub was cut off here".to_owned(),
+        SlotState::FreeButForSeq => "free, but its seq is damaged".to_owned(),
+        SlotState::Version(h) => version(h),
+        SlotState::Damaged(h, what) => format!("damaged ({what}): {}", version(h)),
+        SlotState::Moved => "being written".to_owned(),
+    }
+}
+
+const _: () = assert!(slot_format::HEADER_WORDS == 4);

@@ -1,0 +1,308 @@
+//! Going through all records without a lock.
+//!
+//! Region by region:
+//!
+//! 1. Note the region's next `seq`, the *cut*: versions before it were published when the pass began
+//!    (if the lock was held then, all but the last).
+//! 2. Pass over the slots in the order of the file, and give each current version before the cut. A
+//!    record that is overwritten before the pass comes to it is missed here.
+//! 3. If anything was written since 1, gather the ids in the index, and read those that were not
+//!    given yet, one by one.
+//!
+//! So a record that is there throughout is given once, whatever is written meanwhile.
+
+use crate::error::{Error, Result};
+use crate::format::index::ENTRIES;
+use crate::format::region::word;
+use crate::format::slot::Header;
+use crate::protocol::index::load_line;
+use crate::protocol::slot::{Seen, header, read_any};
+use crate::record::{Record, Version};
+use crate::region::Trouble;
+use crate::region::arena::Arena;
+use crate::region::read::{Look, look};
+use crate::store::Store;
+use crate::store::handle::Handle;
+use crate::sys::atomic::Ordering;
+
+/// Every live record of a store: see [`Store::iter`].
+pub struct Iter<'a> {
+    store: &'a Store,
+    cursor: Cursor,
+}
+
+impl<'a> Iter<'a> {
+    pub(crate) fn new(store: &'a Store) -> Self {
+        Self { store, cursor: Cursor::new() }
+    }
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut data = Vec::new();
+        let found = self.cursor.next(self.store, &mut data)?;
+        Some(found.map(|(id, version)| Record { id, version, data }))
+    }
+}
+
+impl std::iter::FusedIterator for Iter<'_> {}
+
+impl<'a> IntoIterator for &'a Store {
+    type Item = Result<Record>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// Where in a region the pass is.
+enum Stage {
+    /// Before the region.
+    Start,
+    /// Step 2: the next slot of the extent at this place of the list.
+    Slots { extent: usize, slot: u32 },
+    /// Step 3: ids that are still to be read.
+    Ids(Vec<u64>),
+}
+
+/// How far a pass over all records has come.
+pub(crate) struct Cursor {
+    region: u32,
+    stage: Stage,
+    extents: Vec<u32>,
+    next_seq: u64,
+    cut: u64,
+    given: Vec<u64>,
+    failed: bool,
+}
+
+impl Cursor {
+    pub(crate) fn new() -> Self {
+        Self {
+            region: 0,
+            stage: Stage::Start,
+            extents: Vec::new(),
+            next_seq: 0,
+            cut: 0,
+            given: Vec::new(),
+            failed: false,
+        }
+    }
+
+    /// The next record, its data in `out`.
+    pub(crate) fn next(&mut self, store: &Store, out: &mut Vec<u8>) -> Option<Result<(u64, Version)>> {
+        if self.failed {
+            return None;
+        }
+        let result = self.try_next(store, out);
+        if let Err(error) = &result {
+            self.failed = !matches!(error, Error::Corrupt { .. });
+        }
+        result.transpose()
+    }
+
+    fn try_next(&mut self, store: &Store, out: &mut Vec<u8>) -> Result<Option<(u64, Version)>> {
+        let handle = &store.handle;
+        handle.check()?;
+        while self.region < handle.arena.geo.regions {
+            match &mut self.stage {
+                Stage::Start => self.start(handle)?,
+                Stage::Slots { .. } => {
+                    if let Some(found) = self.next_slot(store, out)? {
+                        self.given.push(found.0);
+                        return Ok(Some(found));
+                    }
+                    let head = handle.arena.head(self.region);
+                    if head[word::NEXT_SEQ].load(Ordering::Acquire) == self.cut {
+                        self.leave();
+                    } else {
+                        let mut ids = gather(handle, self.region)?;
+                        self.given.sort_unstable();
+                        ids.retain(|id| self.given.binary_search(id).is_err());
+                        self.stage = Stage::Ids(ids);
+                    }
+                }
+                Stage::Ids(ids) => match ids.pop() {
+                    None => self.leave(),
+                    Some(id) => {
+                        if let Some(header) = store.read(id, Some(out))? {
+                            return Ok(Some((id, Version(header.version()))));
+                        }
+                    }
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    fn leave(&mut self) {
+        self.region += 1;
+        self.stage = Stage::Start;
+    }
+
+    /// Step 1. The lock is looked at after the number: if it is free then, whoever drew the number
+    /// has given the lock back (pairs with the Release store of the number under the lock).
+    fn start(&mut self, handle: &Handle) -> Result<()> {
+        handle.heal(self.region)?;
+        let head = handle.arena.head(self.region);
+        self.next_seq = head[word::NEXT_SEQ].load(Ordering::Acquire);
+        let free = head[word::LOCK].load(Ordering::SeqCst) == 0;
+        self.cut = if free { self.next_seq } else { self.next_seq.wrapping_sub(1) };
+        self.extents = handle.arena.data_extents(self.region)?;
+        self.given.clear();
+        self.stage = match self.extents.first() {
+            Some(&first) => Stage::Slots { extent: 0, slot: handle.arena.geo.first_slot(first) },
+            None => Stage::Slots { extent: 0, slot: 0 },
+        };
+        Ok(())
+    }
+
+    /// Step 2: the next current version before the cut.
+    fn next_slot(&mut self, store: &Store, out: &mut Vec<u8>) -> Result<Option<(u64, Version)>> {
+        let arena = &store.handle.arena;
+        let Stage::Slots { extent, slot } = &mut self.stage else { return Ok(None) };
+        while let Some(&number) = self.extents.get(*extent) {
+            let end = arena.slots_of(number).end;
+            while *slot < end {
+                let at = *slot;
+                *slot += 1;
+                let Some(words) = arena.slot(at) else { break };
+                let seq = words[0].load(Ordering::Relaxed);
+                if seq == 0 || seq >= self.cut {
+                    continue;
+                }
+                match read_any(words, arena.geo.record_size as usize, store.handle.verify_reads, out) {
+                    Seen::Whole(header)
+                        if header.seq < self.cut && is_current(arena, self.region, at, &header) =>
+                    {
+                        return Ok(Some((header.id, Version(header.version()))));
+                    }
+                    Seen::Damaged(header, what) if header.seq < self.cut => {
+                        // Given as an error once; if it is indexed under its id, not again in step 3.
+                        self.given.push(header.id);
+                        return Err(store.corrupt(header.id, Some(at), what));
+                    }
+                    _ => {}
+                }
+            }
+            *extent += 1;
+            if let Some(&next) = self.extents.get(*extent) {
+                *slot = arena.geo.first_slot(next);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Records of a region whose count is damaged, for a handle that can't repair it.
+    pub(crate) fn count(handle: &Handle, region: u32) -> Result<u64> {
+        Ok(gather_from_slots(handle, region)?.len() as u64)
+    }
+}
+
+/// Whether a whole version is the one that its id has now. Only where replaced versions are kept
+/// for durability can there be two versions before the cut.
+fn is_current(arena: &Arena, region: u32, slot: u32, header: &Header) -> bool {
+    if arena.head(region)[word::LINKS].load(Ordering::Relaxed) == 0 {
+        return true;
+    }
+    loop {
+        return match look(arena, arena.geo.hash(header.id), header.id, false, None) {
+            Look::Hit(now) => now.seq == header.seq,
+            Look::Moved => {
+                // It moved, or it was replaced: step 3 gives what it has become.
+                let words = arena.slot(slot);
+                if words.is_some_and(|w| w[0].load(Ordering::Acquire) == header.seq) {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                false
+            }
+            // A deleted record may be left out. A broken index says nothing of it; its slot does.
+            Look::Miss | Look::Damaged { .. } => false,
+            Look::Broken(_) => true,
+        };
+    }
+}
+
+/// Step 3: the ids of all records of a region now.
+fn gather(handle: &Handle, number: u32) -> Result<Vec<u64>> {
+    const TRIES: u32 = 16;
+    let arena = &handle.arena;
+    for _ in 0..TRIES {
+        if let Some(ids) = try_gather(arena, number) {
+            return Ok(ids);
+        }
+    }
+    if handle.is_writable() {
+        handle.with_region(number, |region| {
+            try_gather(region.arena, number)
+                .ok_or(Trouble::Flaw("its index and its slots contradict each other"))
+        })
+    } else {
+        gather_from_slots(handle, number)
+    }
+}
+
+/// One pass over the index; `None` if it moved meanwhile, or can't be read. Lines are gone through
+/// one by one; a record's entry stays in its line for as long as the record is there.
+fn try_gather(arena: &Arena, number: u32) -> Option<Vec<u64>> {
+    const TRIES: u32 = 1000;
+    let shape = arena.shape(number);
+    if shape.rebuilding || !arena.table_is_sound(number, &shape) {
+        return None;
+    }
+    let mut ids = Vec::new();
+    for line_number in 0..1u64 << shape.lines_log2 {
+        let words = arena.line(&shape, line_number)?;
+        let seed = shape.seed(number, line_number);
+        let start = ids.len();
+        let mut done = false;
+        for _ in 0..TRIES {
+            ids.truncate(start);
+            let line = load_line(words);
+            done = line.holds(seed)
+                && line.0[..ENTRIES].iter().filter(|&&e| e != 0).all(|&entry| {
+                    let Some(slot) = shape.slot(entry) else { return true };
+                    let Some(slot) = arena.slot(slot) else { return false };
+                    let header = header(slot);
+                    ids.push(header.id);
+                    header.seq != 0 && slot[0].load(Ordering::Acquire) == header.seq
+                })
+                && load_line(words).0 == line.0;
+            if done {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        if !done {
+            return None;
+        }
+    }
+    if arena.shape(number) != shape {
+        return None;
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Some(ids)
+}
+
+/// The ids that the slots of a region name, for a handle that can't repair its index.
+fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<u64>> {
+    let arena = &handle.arena;
+    let mut ids = Vec::new();
+    for extent in arena.data_extents(number)? {
+        for slot in arena.slots_of(extent) {
+            let Some(words) = arena.slot(slot) else { continue };
+            let header = header(words);
+            if header.seq != 0 && arena.geo.region_of(arena.geo.hash(header.id)) == number {
+                ids.push(header.id);
+            }
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}

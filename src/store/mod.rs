@@ -1,0 +1,550 @@
+//! The store as its users see it.
+
+pub(crate) mod flush;
+pub(crate) mod handle;
+pub(crate) mod inside;
+pub(crate) mod inspect;
+pub(crate) mod iter;
+pub(crate) mod open;
+pub(crate) mod options;
+pub(crate) mod seat;
+pub(crate) mod stats;
+pub(crate) mod upkeep;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::format::control;
+use crate::format::region::word;
+use crate::format::slot::{Header, PRESENT};
+use crate::record::{Durability, Record, Swap, Version};
+use crate::region::Trouble;
+use crate::region::owned::Region;
+use crate::region::read::{Look, look, look_at_every_slot};
+use crate::report::RepairReport;
+use crate::store::handle::Handle;
+use crate::store::inside::{Inside, is_inside};
+use crate::store::iter::{Cursor, Iter};
+use crate::store::options::Options;
+use crate::sys::atomic::Ordering;
+
+/// Looks without a lock before a reader takes the region's lock.
+const LOOKS: u32 = 64;
+/// Looks before a reader that may not take locks gives the processor away, and before it looks at
+/// every slot instead.
+const LOOKS_READ_ONLY: u32 = 10_000;
+/// How many ids ahead `get_many` asks for index lines and slots.
+const AHEAD: usize = 8;
+
+/// A handle on a store: a file of records that any number of threads and processes read and write.
+///
+/// Share one among threads by reference or in an `Arc`; open as many as you like, in one process or
+/// in many. Dropping it detaches; [`close`](Self::close) also flushes and marks the store clean.
+///
+/// Reads take no lock and make no system call. A write takes its region's lock, a compare-and-swap.
+/// After `fork`, the child's handle gives [`Error::Forked`] for everything.
+pub struct Store {
+    pub(crate) handle: Handle,
+    pub(crate) opened: RepairReport,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.handle.arena.path)
+            .field("read_only", &self.is_read_only())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opening and closing.
+impl Store {
+    /// Options to create or open a store with.
+    #[must_use]
+    pub fn options() -> Options {
+        Options::new()
+    }
+
+    /// Creates a store with default options: see [`Options::create`].
+    ///
+    /// # Errors
+    /// As [`Options::create`].
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().create(path)
+    }
+
+    /// Opens a store: see [`Options::open`].
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    /// Opens a store, or creates it with default options: see [`Options::open_or_create`].
+    ///
+    /// # Errors
+    /// As [`Options::open_or_create`].
+    pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open_or_create(path)
+    }
+
+    /// Opens a store for reading: see [`Options::open_read_only`].
+    ///
+    /// # Errors
+    /// As [`Options::open_read_only`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open_read_only(path)
+    }
+
+    /// Flushes, marks the store clean if this is the last handle for writing, and detaches. A store
+    /// that is marked clean opens without recovery after a reboot.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync). The handle is gone in any case.
+    pub fn close(self) -> Result<()> {
+        self.handle.check()?;
+        if self.is_read_only() { Ok(()) } else { self.handle.close() }
+    }
+
+    /// The path that the store was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.handle.arena.path
+    }
+
+    /// Whether the handle was opened for reading.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        !self.handle.is_writable()
+    }
+
+    /// Capacity of a record in bytes.
+    #[must_use]
+    pub fn record_size(&self) -> usize {
+        self.handle.arena.geo.record_size as usize
+    }
+
+    /// The region that an id belongs to. Ids of one region share a lock.
+    #[must_use]
+    pub fn region_of(&self, id: u64) -> u32 {
+        let geo = &self.handle.arena.geo;
+        geo.region_of(geo.hash(id))
+    }
+
+    /// What opening the store had to put right.
+    #[must_use]
+    pub fn opened(&self) -> &RepairReport {
+        &self.opened
+    }
+}
+
+/// Reading. No lock, no system call: O(1), one index line and one slot nearly always.
+impl Store {
+    /// The record with this id, or `None`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the record is damaged; [`Error::Damaged`]; [`Error::NeedsRepair`] for a
+    /// handle that may not repair; [`Error::Forked`].
+    #[inline]
+    pub fn get(&self, id: u64) -> Result<Option<Record>> {
+        let mut data = Vec::new();
+        let version = self.get_into(id, &mut data)?;
+        Ok(version.map(|version| Record { id, version, data }))
+    }
+
+    /// Reads a record into `out`, which is overwritten, and its room used again. If there is no such
+    /// record, the content of `out` is unspecified.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    #[inline]
+    pub fn get_into(&self, id: u64, out: &mut Vec<u8>) -> Result<Option<Version>> {
+        self.handle.check()?;
+        Ok(self.read(id, Some(out))?.map(|header| Version(header.version())))
+    }
+
+    /// Whether there is a record with this id. The record's data is not looked at, nor its checksum.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    #[inline]
+    pub fn contains(&self, id: u64) -> Result<bool> {
+        Ok(self.version(id)?.is_some())
+    }
+
+    /// The version of the record with this id. The record's data is not looked at, nor its checksum.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    #[inline]
+    pub fn version(&self, id: u64) -> Result<Option<Version>> {
+        self.handle.check()?;
+        Ok(self.read(id, None)?.map(|header| Version(header.version())))
+    }
+
+    /// Reads many records, in the order of `ids`, and gives each to `each`. Faster than one by one:
+    /// memory is asked for ahead. The reads are not of one moment.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); what `each` was given before stands.
+    pub fn get_many(&self, ids: &[u64], mut each: impl FnMut(u64, Option<(Version, &[u8])>)) -> Result<()> {
+        self.handle.check()?;
+        let mut data = Vec::new();
+        for &id in ids.iter().take(2 * AHEAD) {
+            self.ask_for_line(id);
+        }
+        for (i, &id) in ids.iter().enumerate() {
+            if let Some(&later) = ids.get(i + 2 * AHEAD) {
+                self.ask_for_line(later);
+            }
+            if let Some(&soon) = ids.get(i + AHEAD) {
+                self.ask_for_slot(soon);
+            }
+            let found = self.read(id, Some(&mut data))?;
+            each(id, found.map(|header| (Version(header.version()), &data[..])));
+        }
+        Ok(())
+    }
+
+    /// Number of live records: O(regions). What is written meanwhile may or may not be counted.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`]; [`Error::Forked`].
+    pub fn len(&self) -> Result<u64> {
+        self.handle.check()?;
+        let mut live = 0;
+        for number in 0..self.handle.arena.geo.regions {
+            self.handle.heal(number)?;
+            live += match Region::new(&self.handle.arena, number).live() {
+                Ok(live) => live,
+                Err(_) if self.is_read_only() => Cursor::count(&self.handle, number)?,
+                Err(_) => self.handle.with_region(number, |region| region.live())?,
+            };
+        }
+        Ok(live)
+    }
+
+    /// Whether there is no record.
+    ///
+    /// # Errors
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Every live record, once, in no order. What is written meanwhile may or may not appear; no
+    /// record is torn, and none that is there throughout is left out. Damaged records come as
+    /// [`Error::Corrupt`], and the iteration goes on.
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_> {
+        Iter::new(self)
+    }
+
+    /// As [`iter`](Self::iter), without an allocation per record: gives id, version and data to
+    /// `each`, until it breaks.
+    ///
+    /// # Errors
+    /// The first error ends the scan: as [`get`](Self::get).
+    pub fn scan(&self, mut each: impl FnMut(u64, Version, &[u8]) -> ControlFlow<()>) -> Result<()> {
+        let mut cursor = Cursor::new();
+        let mut data = Vec::new();
+        self.handle.check()?;
+        while let Some(found) = cursor.next(self, &mut data) {
+            let (id, version) = found?;
+            if each(id, version, &data).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_for_line(&self, id: u64) {
+        let arena = &self.handle.arena;
+        let hash = arena.geo.hash(id);
+        let shape = arena.shape(arena.geo.region_of(hash));
+        arena.map.prefetch(shape.line_at(shape.home(hash)));
+    }
+
+    fn ask_for_slot(&self, id: u64) {
+        let arena = &self.handle.arena;
+        let hash = arena.geo.hash(id);
+        let shape = arena.shape(arena.geo.region_of(hash));
+        let Some(words) = arena.line(&shape, shape.home(hash)) else { return };
+        let line = crate::protocol::index::load_line(words);
+        let found = crate::protocol::index::candidates(&line, &shape, hash);
+        if found != 0
+            && let Some(slot) = shape.slot(line.0[found.trailing_zeros() as usize])
+        {
+            let at = arena.geo.slot_offset(slot);
+            arena.map.prefetch(at);
+            arena.map.prefetch(at + 64);
+        }
+    }
+
+    /// Reads without a lock, or, if that does not come to an end, with it.
+    #[inline]
+    pub(crate) fn read(&self, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<Header>> {
+        let handle = &self.handle;
+        let hash = handle.arena.geo.hash(id);
+        for _ in 0..LOOKS {
+            match look(&handle.arena, hash, id, handle.verify_reads, out.as_deref_mut()) {
+                Look::Hit(header) => return Ok(Some(header)),
+                Look::Miss => return Ok(None),
+                Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
+                Look::Moved => std::hint::spin_loop(),
+                Look::Broken(_) => break,
+            }
+        }
+        if self.is_read_only() { self.read_around(hash, id, out) } else { self.read_locked(hash, id, out) }
+    }
+
+    #[cold]
+    fn read_locked(&self, hash: u64, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<Header>> {
+        self.check_outside(hash)?;
+        self.handle.with_region(self.handle.arena.geo.region_of(hash), |region| {
+            self.read_in(region, hash, id, out.as_deref_mut())
+        })
+    }
+
+    /// Reads in a region whose lock is held, so nothing moves.
+    fn read_in(
+        &self,
+        region: &Region<'_>,
+        hash: u64,
+        id: u64,
+        out: Option<&mut Vec<u8>>,
+    ) -> Result<Option<Header>, Trouble> {
+        match look(region.arena, hash, id, self.handle.verify_reads, out) {
+            Look::Hit(header) => Ok(Some(header)),
+            Look::Miss => Ok(None),
+            Look::Damaged { slot, what } => Err(self.corrupt(id, slot, what).into()),
+            Look::Moved => Err(Trouble::Flaw("its index and its slots contradict each other")),
+            Look::Broken(what) => Err(Trouble::Flaw(what)),
+        }
+    }
+
+    #[cold]
+    fn read_around(&self, hash: u64, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<Header>> {
+        let arena = &self.handle.arena;
+        for n in 0..LOOKS_READ_ONLY {
+            let seen = if n % 64 == 63 {
+                std::thread::yield_now();
+                look_at_every_slot(arena, id, out.as_deref_mut())?
+            } else {
+                look(arena, hash, id, self.handle.verify_reads, out.as_deref_mut())
+            };
+            match seen {
+                Look::Hit(header) => return Ok(Some(header)),
+                Look::Miss => return Ok(None),
+                Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
+                Look::Moved | Look::Broken(_) => std::hint::spin_loop(),
+            }
+        }
+        let why = format!("region {} does not come to rest", arena.geo.region_of(hash));
+        Err(Error::NeedsRepair { path: arena.path.clone(), why })
+    }
+
+    #[cold]
+    pub(crate) fn corrupt(&self, id: u64, slot: Option<u32>, what: &str) -> Error {
+        let path = self.handle.arena.path.clone();
+        Error::Corrupt { path, region: self.region_of(id), slot, id, what: what.to_owned() }
+    }
+}
+
+/// Writing. Each call takes one region's lock for its duration; O(1) but for growth.
+impl Store {
+    /// Writes a record, in place of the one with the same id if there is one, with the handle's
+    /// durability. When it returns, the write survives the death of any process.
+    ///
+    /// # Errors
+    /// [`Error::RecordTooLong`]; [`Error::Full`]; [`Error::Busy`] if a lock time-out is set;
+    /// [`Error::ReadOnly`]; [`Error::Reentrant`]; [`Error::FlushFailed`] for durable writes;
+    /// [`Error::Damaged`]; [`Error::Forked`]. After an error the record is as it was.
+    #[inline]
+    pub fn put(&self, id: u64, data: &[u8]) -> Result<Version> {
+        self.put_with(id, data, self.handle.durability)
+    }
+
+    /// [`put`](Self::put) with the durability of this one write.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put). After [`Error::FlushFailed`] the record is written, and may be lost
+    /// with power.
+    #[inline]
+    pub fn put_with(&self, id: u64, data: &[u8], durability: Durability) -> Result<Version> {
+        let hash = self.check_write(id, data.len())?;
+        let number = self.handle.arena.geo.region_of(hash);
+        let seq = self.handle.with_region(number, |region| region.put(hash, id, data))?;
+        self.settle(durability)?;
+        Ok(Version(seq & !PRESENT))
+    }
+
+    /// Deletes a record; whether there was one. Its slot is used again.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn delete(&self, id: u64) -> Result<bool> {
+        let hash = self.check_write(id, 0)?;
+        let number = self.handle.arena.geo.region_of(hash);
+        let deleted = self.handle.with_region(number, |region| {
+            let deleted = region.delete(hash, id)?;
+            if !deleted && region.get(word::DAMAGED) != 0 {
+                // It may be the damaged one: the reader's look gives the error for that.
+                self.read_in(region, hash, id, None)?;
+            }
+            Ok(deleted)
+        })?;
+        self.settle(self.handle.durability)?;
+        Ok(deleted)
+    }
+
+    /// Reads a record, lets `change` say what it becomes, and writes that, as one step that no other
+    /// writer can come between, in any thread or process. `change` is given `None` if there is no
+    /// record; if it gives `None`, nothing is written, and the result is `None`.
+    ///
+    /// `change` runs under the region's lock: others wait for it, and a write to the same store from
+    /// inside it is refused with [`Error::Reentrant`]. If it panics, nothing is written.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); [`Error::Corrupt`] if the record is damaged.
+    pub fn update<T: AsRef<[u8]>>(
+        &self,
+        id: u64,
+        change: impl FnOnce(Option<&[u8]>) -> Option<T>,
+    ) -> Result<Option<Version>> {
+        let hash = self.check_write(id, 0)?;
+        let number = self.handle.arena.geo.region_of(hash);
+        let mut change = Some(change);
+        let mut next: Option<T> = None;
+        let seq = self.handle.with_region(number, |region| {
+            // Called anew after a rebuild, under the same lock: what `change` gave still holds.
+            if let Some(change) = change.take() {
+                let mut data = Vec::new();
+                let found = match self.read_in(region, hash, id, Some(&mut data)) {
+                    Err(Trouble::Flaw(_)) => {
+                        crate::recovery::rebuild::rebuild(region, crate::recovery::rebuild::Cause::Process)?;
+                        self.read_in(region, hash, id, Some(&mut data))?
+                    }
+                    found => found?,
+                };
+                let _inside = Inside::enter(std::ptr::from_ref(self) as usize);
+                next = change(found.map(|_| &data[..]));
+            }
+            let Some(next) = &next else { return Ok(None) };
+            let next = next.as_ref();
+            if next.len() > self.record_size() {
+                return Err(self.too_long(id, next.len()).into());
+            }
+            region.put(hash, id, next).map(Some)
+        })?;
+        if seq.is_some() {
+            self.settle(self.handle.durability)?;
+        }
+        Ok(seq.map(|seq| Version(seq & !PRESENT)))
+    }
+
+    /// Writes a record if its version is `expected` (`None`: if there is no such record).
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); [`Error::Corrupt`] if the record is damaged.
+    pub fn compare_and_swap(&self, id: u64, expected: Option<Version>, data: &[u8]) -> Result<Swap> {
+        let hash = self.check_write(id, data.len())?;
+        let number = self.handle.arena.geo.region_of(hash);
+        let swap = self.handle.with_region(number, |region| {
+            let found = self.read_in(region, hash, id, Some(&mut Vec::new()))?;
+            let current = found.map(|header| Version(header.version()));
+            if current != expected {
+                return Ok(Swap::Conflict { current });
+            }
+            region.put(hash, id, data).map(|seq| Swap::Done(Version(seq & !PRESENT)))
+        })?;
+        if matches!(swap, Swap::Done(_)) {
+            self.settle(self.handle.durability)?;
+        }
+        Ok(swap)
+    }
+
+    /// Writes many records, holding the lock of each region once, and gives their number. Of several
+    /// writes to one id the last wins.
+    ///
+    /// This is not a transaction: others may see some of the writes before the rest, in any order,
+    /// and a process that dies in the middle leaves some of them written, each whole.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put). Lengths are checked before anything is written; after any other error
+    /// some of the records may be written.
+    pub fn write_many<'a>(&self, writes: impl IntoIterator<Item = (u64, &'a [u8])>) -> Result<usize> {
+        let mut sorted = Vec::new();
+        for (id, data) in writes {
+            let hash = self.check_write(id, data.len())?;
+            sorted.push((self.handle.arena.geo.region_of(hash), hash, id, data));
+        }
+        sorted.sort_by_key(|w| w.0); // Stable: writes to one id stay in their order.
+        for group in sorted.chunk_by(|a, b| a.0 == b.0) {
+            let mut done = 0;
+            self.handle.with_region(group[0].0, |region| {
+                for &(_, hash, id, data) in &group[done..] {
+                    region.put(hash, id, data)?;
+                    done += 1;
+                }
+                Ok(())
+            })?;
+        }
+        if !sorted.is_empty() {
+            self.settle(self.handle.durability)?;
+        }
+        Ok(sorted.len())
+    }
+
+    /// Makes every write that was done before, by anyone, survive a loss of power. Shares one flush
+    /// with all who ask for one at the same time.
+    ///
+    /// # Errors
+    /// [`Error::FlushFailed`], then and ever after on this handle; [`Error::ReadOnly`];
+    /// [`Error::Reentrant`]; [`Error::Busy`] if a lock time-out is set; [`Error::Forked`].
+    pub fn sync(&self) -> Result<()> {
+        self.check_write(0, 0)?;
+        self.handle.sync()
+    }
+
+    /// What every write asks first; the id's hash.
+    #[inline]
+    fn check_write(&self, id: u64, len: usize) -> Result<u64> {
+        self.handle.check_writable()?;
+        if len > self.record_size() {
+            return Err(self.too_long(id, len));
+        }
+        let hash = self.handle.arena.geo.hash(id);
+        self.check_outside(hash)?;
+        Ok(hash)
+    }
+
+    /// Refuses to wait for a lock from inside `update`.
+    #[inline]
+    fn check_outside(&self, hash: u64) -> Result<()> {
+        if is_inside(std::ptr::from_ref(self) as usize) {
+            let region = self.handle.arena.geo.region_of(hash);
+            return Err(Error::Reentrant { path: self.handle.arena.path.clone(), region });
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn too_long(&self, id: u64, len: usize) -> Error {
+        Error::RecordTooLong { path: self.handle.arena.path.clone(), id, len, max: self.record_size() }
+    }
+
+    /// Does what the durability of a write asks for.
+    #[inline]
+    fn settle(&self, durability: Durability) -> Result<()> {
+        match durability {
+            Durability::Process => Ok(()),
+            Durability::Disk => {
+                self.handle.arena.word(control::DURABLE_WRITES).fetch_add(1, Ordering::Relaxed);
+                self.handle.sync()
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Creating a store's file, and coming into one.
+//!
+//! Opening for writing, in order: the file is what it should be (regular, local, a superblock, long
+//! enough); the whole-file lock, shared; the boot id, and recovery if the operating system went
+//! down (whole-file lock, exclusive, meanwhile); a seat.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use fs2::FileExt as WholeFileLock;
+
+use crate::error::{Error, Result};
+use crate::format::geometry::{FIRST_INDEX_BYTES, Geometry, REGION_TABLE, SUPERBLOCK_B};
+use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, Line, Shape};
+use crate::format::region::{HEAD_BYTES, word};
+use crate::format::slot::FIRST_SEQ;
+use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag};
+use crate::format::{FORMAT_VERSION, checked, control, round_up};
+use crate::recovery::recover::{cut_off, recover, set_boot};
+use crate::region::arena::{Arena, io_error};
+use crate::report::RepairReport;
+use crate::store::handle::Handle;
+use crate::store::options::Options;
+use crate::store::{Store, seat};
+use crate::sys::atomic::Ordering;
+use crate::sys::file;
+use crate::sys::fork::ForkFile;
+use crate::sys::mapping::Mapping;
+use crate::sys::step::step;
+
+/// Creates the file of an empty store.
+pub(crate) fn create(options: &Options, path: &Path) -> Result<()> {
+    let drawn = || io_error(path, "drawing a random number");
+    let geo = options.geometry(file::random().map_err(drawn())?)?;
+    let mut uuid = [0; 16];
+    uuid[..8].copy_from_slice(&file::random().map_err(drawn())?.to_le_bytes());
+    uuid[8..].copy_from_slice(&file::random().map_err(drawn())?.to_le_bytes());
+    let mut network = None;
+    let result = file::create_whole(path, options.mode, |file| {
+        network = file::network_file_system(file)?;
+        if network.is_some() && !options.allow_network_file_system {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        step("create: unnamed file");
+        fill(file, &geo, uuid)?;
+        step("create: file filled");
+        Ok(())
+    });
+    match (result, network) {
+        (Ok(()), _) => Ok(()),
+        (Err(e), _) if e.kind() == io::ErrorKind::AlreadyExists => {
+            Err(Error::AlreadyExists { path: path.to_path_buf() })
+        }
+        (Err(e), Some(kind)) if e.kind() == io::ErrorKind::Unsupported => {
+            Err(Error::NetworkFileSystem { path: path.to_path_buf(), kind: kind.to_owned() })
+        }
+        (Err(e), _) => Err(io_error(path, "creating the store")(e)),
+    }
+}
+
+/// Writes an empty store. All blocks are allocated, so that touching them later can't fail.
+fn fill(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
+    file::allocate(file, 0, geo.base)?;
+    let superblock = Superblock::new(geo, uuid);
+    file.write_all_at(superblock.bytes(), 0)?;
+    file.write_all_at(superblock.bytes(), SUPERBLOCK_B)?;
+    let write = |at: u64, word: u64| file.write_all_at(&word.to_le_bytes(), at);
+    write(control::EPOCH, checked::encode(control::FIRST_EPOCH))?;
+    write(control::DURABLE, checked::encode(control::FIRST_EPOCH - 1))?;
+    write(control::EXTENTS, checked::encode(0))?;
+    write(control::DURABLE_EXTENTS, checked::encode(0))?;
+    let boot = file::boot_id()?;
+    write(control::BOOT, boot[0])?;
+    write(control::BOOT + 8, boot[1])?;
+
+    let mut heads = Vec::with_capacity((u64::from(geo.regions) * HEAD_BYTES) as usize);
+    let mut tables = Vec::with_capacity((u64::from(geo.regions) * FIRST_INDEX_BYTES) as usize);
+    for region in 0..geo.regions {
+        let shape = Shape {
+            line_offset: geo.first_index_offset(region) / LINE_BYTES,
+            lines_log2: FIRST_LINES_LOG2,
+            slot_bits: Shape::slot_bits_for(u64::from(geo.slots_per_extent()) * 16),
+            version: 0,
+            rebuilding: false,
+        };
+        let mut head = [0; word::COUNT];
+        head[word::NEXT_SEQ] = FIRST_SEQ;
+        head[word::SHAPE] = shape.encode();
+        for count in [word::LIVE, word::MARKERS, word::FREE_COUNT, word::RETIRED_COUNT] {
+            head[count] = checked::encode(0);
+        }
+        heads.extend(head.iter().flat_map(|w: &u64| w.to_le_bytes()));
+        for line in 0..1 << FIRST_LINES_LOG2 {
+            tables.extend(Line::empty(shape.seed(region, line)).words().iter().flat_map(|w| w.to_le_bytes()));
+        }
+    }
+    file.write_all_at(&heads, REGION_TABLE)?;
+    file.write_all_at(&tables, geo.first_index_offset(0))
+}
+
+/// Opens the store at `path`.
+pub(crate) fn open(options: &Options, path: &Path, writable: bool) -> Result<Store> {
+    let opening = if writable { "opening for writing" } else { "opening for reading" };
+    let file = ForkFile::open(|| file::open(path, writable)).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Error::NotFound { path: path.to_path_buf() },
+        io::ErrorKind::IsADirectory => not_a_store(path, "it is a directory"),
+        _ if e.raw_os_error() == Some(libc::ENXIO) => not_a_store(path, "it is no regular file"),
+        _ => io_error(path, opening)(e),
+    })?;
+    let metadata = file.metadata().map_err(io_error(path, opening))?;
+    if !metadata.is_file() {
+        return Err(not_a_store(
+            path,
+            if metadata.is_dir() { "it is a directory" } else { "it is no regular file" },
+        ));
+    }
+    if !options.allow_network_file_system
+        && let Some(kind) =
+            file::network_file_system(&file).map_err(io_error(path, "asking for the file system"))?
+    {
+        return Err(Error::NetworkFileSystem { path: path.to_path_buf(), kind: kind.to_owned() });
+    }
+    let (geo, uuid) = superblock(&file, path, metadata.len())?;
+    if metadata.len() < geo.base {
+        return Err(Error::Truncated { path: path.to_path_buf(), len: metadata.len(), needed: geo.base });
+    }
+    let reserved = round_up(geo.extent_offset(geo.extents_max()), crate::format::PAGE_BYTES);
+    let map = Mapping::new(&file, reserved, writable).map_err(io_error(path, "mapping the file"))?;
+    let arena = Arena {
+        map,
+        file,
+        geo,
+        uuid,
+        tag: store_tag(&uuid),
+        path: path.to_path_buf(),
+        extents: Default::default(),
+    };
+    let boot = file::boot_id().map_err(arena.io("asking for the boot id"))?;
+    let mut report = RepairReport::default();
+    let owner = if writable {
+        come_in(&arena, boot, &mut report)?;
+        Some(seat::claim(&arena)?)
+    } else {
+        let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == 1;
+        if booted(&arena) != boot && !is_clean {
+            let why = "the system went down while it was in use".to_owned();
+            return Err(Error::NeedsRepair { path: arena.path, why });
+        }
+        refuse_cut_off(&arena)?;
+        None
+    };
+    step("open: seat claimed");
+    Ok(Store { handle: Handle::new(arena, owner, options), opened: report })
+}
+
+fn not_a_store(path: &Path, why: &str) -> Error {
+    Error::NotAStore { path: path.to_path_buf(), why: why.to_owned() }
+}
+
+/// The first superblock that holds.
+fn superblock(file: &File, path: &Path, len: u64) -> Result<(Geometry, [u8; 16])> {
+    if len == 0 {
+        return Err(not_a_store(path, "it is empty"));
+    }
+    let mut first = None;
+    for at in [0, SUPERBLOCK_B] {
+        if len < at + SUPERBLOCK_BYTES as u64 {
+            break;
+        }
+        let mut bytes = [0; SUPERBLOCK_BYTES];
+        file.read_exact_at(&mut bytes, at).map_err(io_error(path, "reading the superblock"))?;
+        match Superblock::parse(&bytes) {
+            Ok(found) => return Ok(found),
+            Err(flaw) => {
+                first.get_or_insert(flaw);
+            }
+        }
+    }
+    Err(match first {
+        None => not_a_store(path, "it is too short to have a superblock"),
+        Some(Flaw::Foreign) => not_a_store(path, "it begins with other bytes than a store does"),
+        Some(Flaw::Version(found)) => {
+            Error::UnsupportedVersion { path: path.to_path_buf(), found, supported: FORMAT_VERSION }
+        }
+        Some(Flaw::ByteOrder) => Error::WrongByteOrder { path: path.to_path_buf() },
+        Some(Flaw::Damaged(what)) => {
+            Error::Damaged { path: path.to_path_buf(), what: format!("both superblocks ({what})") }
+        }
+    })
+}
+
+fn booted(arena: &Arena) -> [u64; 2] {
+    [control::BOOT, control::BOOT + 8].map(|at| arena.word(at).load(Ordering::SeqCst))
+}
+
+/// A file that has fewer extents than it had is missing records.
+fn refuse_cut_off(arena: &Arena) -> Result<()> {
+    let noted = checked::decode(arena.word(control::EXTENTS).load(Ordering::SeqCst));
+    let extents = arena.extent_count()?;
+    match noted {
+        Some(noted) if noted > u64::from(extents) => Err(cut_off(arena, noted)),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the whole-file lock, shared, and sees to it that the store was attached in this boot.
+fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<()> {
+    let waiting = "waiting for the whole-file lock";
+    loop {
+        WholeFileLock::lock_shared(&*arena.file).map_err(arena.io(waiting))?;
+        let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == 1;
+        if booted(arena) == boot && !is_clean {
+            return refuse_cut_off(arena);
+        }
+        if seat::any_alive(arena)? {
+            // Whoever holds a seat came in during this boot: the words are damaged, or the mark was set
+            // by one that left while the other was leaving.
+            mark_in_use(arena, boot)?;
+            continue;
+        }
+        // On Linux, a change from shared to exclusive that would wait gives the shared lock up.
+        if WholeFileLock::try_lock_exclusive(&*arena.file).is_err() {
+            std::thread::yield_now();
+            continue;
+        }
+        let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == 1;
+        if is_clean {
+            refuse_cut_off(arena)?;
+            mark_in_use(arena, boot)?;
+        } else if booted(arena) != boot {
+            *report = recover(arena, boot)?;
+        }
+    }
+}
+
+/// Notes the boot on disk, before the first write: a loss of power must not find a clean mark.
+fn mark_in_use(arena: &Arena, boot: [u64; 2]) -> Result<()> {
+    set_boot(arena, boot);
+    arena.file.sync_data().map_err(arena.io("flushing the mark that the store is in use"))
+}

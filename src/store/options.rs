@@ -1,0 +1,200 @@
+//! How a store is created or opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::format::geometry::Geometry;
+use crate::record::Durability;
+use crate::store::{Store, open};
+
+/// Options of creating and opening a store. Geometry counts at creation alone; an existing store
+/// has its own.
+///
+/// ```
+/// # fn main() -> recstore::Result<()> {
+/// # let path = std::env::temp_dir().join(format!("recstore-options-{}.rec", std::process::id()));
+/// let store = recstore::Store::options().record_size(64).regions(4).create(&path)?;
+/// assert_eq!(store.record_size(), 64);
+/// # drop(store);
+/// # std::fs::remove_file(path).unwrap();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    record_size: usize,
+    regions: u32,
+    slots_per_extent: Option<u32>,
+    max_size: u64,
+    pub(crate) mode: u32,
+    pub(crate) lock_timeout: Option<Duration>,
+    pub(crate) allow_network_file_system: bool,
+    pub(crate) verify_reads: bool,
+    pub(crate) durability: Durability,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Options {
+    /// The defaults: records of up to 256 bytes, 16 regions, a ceiling of 1 TiB.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            record_size: 256,
+            regions: 16,
+            slots_per_extent: None,
+            max_size: 1 << 40,
+            mode: 0o600,
+            lock_timeout: None,
+            allow_network_file_system: false,
+            verify_reads: true,
+            durability: Durability::Process,
+        }
+    }
+
+    /// Capacity of a record in bytes: 1 to 2^30 - 32. Default 256. A slot takes as much room however
+    /// short its record is.
+    #[must_use]
+    pub fn record_size(mut self, bytes: usize) -> Self {
+        self.record_size = bytes;
+        self
+    }
+
+    /// Number of regions: 1 to 16,384. Default 16. Writers in different regions never wait for each
+    /// other; a few times the number of writers is plenty.
+    #[must_use]
+    pub fn regions(mut self, count: u32) -> Self {
+        self.regions = count;
+        self
+    }
+
+    /// Slots by which a region grows at a time, rounded up to a power of two: 1 to 2^24. Default: as
+    /// many as make about 1 MiB.
+    #[must_use]
+    pub fn slots_per_extent(mut self, count: u32) -> Self {
+        self.slots_per_extent = Some(count);
+        self
+    }
+
+    /// Ceiling of the file's size in bytes, up to 16 TiB. Default 1 TiB. So much address space is
+    /// reserved by every handle; no memory and no disk is.
+    #[must_use]
+    pub fn max_size(mut self, bytes: u64) -> Self {
+        self.max_size = bytes;
+        self
+    }
+
+    /// The file's mode at creation, whatever the umask says. Default `0o600`: who can write to the
+    /// file can spoil its content, and who can read it can read all records.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// How long a write waits for a live owner of its region before [`Error::Busy`]. Default `None`:
+    /// as long as it takes. A dead owner is never waited for.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Allows a file on NFS, CIFS, 9p, virtiofs, FUSE and the like. Default `false`: there, neither
+    /// the mapping nor the locks are shared between hosts, and two hosts would destroy the store.
+    #[must_use]
+    pub fn allow_network_file_system(mut self, allow: bool) -> Self {
+        self.allow_network_file_system = allow;
+        self
+    }
+
+    /// Whether reads check the record's checksum. Default `true`.
+    #[must_use]
+    pub fn verify_reads(mut self, verify: bool) -> Self {
+        self.verify_reads = verify;
+        self
+    }
+
+    /// What writes have survived when they return. Default [`Durability::Process`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Creates a store. It is seen whole or not at all, also if this process is killed meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; [`Error::InvalidOption`] for a geometry that can't be;
+    /// [`Error::NetworkFileSystem`]; [`Error::Io`].
+    pub fn create(&self, path: impl AsRef<Path>) -> Result<Store> {
+        open::create(self, path.as_ref())?;
+        self.open(path)
+    }
+
+    /// Opens a store for reading and writing. If the operating system went down while it was in
+    /// use, it is recovered first, which takes a pass over the whole file; else it takes the time of
+    /// a few system calls.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; what is wrong with the file ([`Error::NotAStore`],
+    /// [`Error::UnsupportedVersion`], [`Error::WrongByteOrder`], [`Error::Truncated`],
+    /// [`Error::Damaged`]); [`Error::NetworkFileSystem`]; [`Error::TooManyHandles`]; [`Error::Io`].
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
+        open::open(self, path.as_ref(), true)
+    }
+
+    /// Opens the store at the path, or creates it. Any number of processes may do so at once and
+    /// all get the same store.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`create`](Self::create).
+    pub fn open_or_create(&self, path: impl AsRef<Path>) -> Result<Store> {
+        let path = path.as_ref();
+        // Whoever removes the file again and again while this runs gets the error of the last try.
+        for _ in 0..1000 {
+            match self.open(path) {
+                Err(Error::NotFound { .. }) => {}
+                opened => return opened,
+            }
+            match open::create(self, path) {
+                Ok(()) | Err(Error::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.open(path)
+    }
+
+    /// Opens a store for reading. Nothing is ever written: it works for a file or a mount that is
+    /// read-only, takes no seat and holds no lock.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::NeedsRepair`] if the operating system went down while the
+    /// store was in use.
+    pub fn open_read_only(&self, path: impl AsRef<Path>) -> Result<Store> {
+        open::open(self, path.as_ref(), false)
+    }
+
+    /// The geometry that these options ask for.
+    pub(crate) fn geometry(&self, hash_key: u64) -> Result<Geometry> {
+        let slots_log2 = match self.slots_per_extent {
+            Some(0) => return Err(invalid("0 slots per extent: there must be 1 at least")),
+            Some(slots) => slots.checked_next_power_of_two().map_or(32, u32::ilog2),
+            None => Geometry::default_slots_log2(self.record_size as u64),
+        };
+        if self.mode & !0o7777 != 0 {
+            return Err(invalid(format!("mode {:#o}: only permission bits make a mode", self.mode)));
+        }
+        Geometry::new(self.record_size as u64, slots_log2, self.regions, self.max_size, hash_key)
+            .map_err(invalid)
+    }
+}
+
+fn invalid(what: impl Into<String>) -> Error {
+    Error::InvalidOption { what: what.into() }
+}

@@ -1,0 +1,222 @@
+//! The store in numbers.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use crate::error::Result;
+use crate::format::extent::Kind;
+use crate::format::region::word;
+use crate::format::seat::{SEATS, generation, taken};
+use crate::format::slot::PRESENT;
+use crate::format::{FORMAT_VERSION, checked, control};
+use crate::protocol::lock::{self, Owner, State};
+use crate::region::owned::unpair;
+use crate::store::handle::Handle;
+use crate::store::{Store, seat};
+use crate::sys::atomic::Ordering;
+
+/// A store in numbers. What is written meanwhile may or may not be counted.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The path that the store was opened by.
+    pub path: PathBuf,
+    /// Version of the file's format.
+    pub format_version: u32,
+    /// The store's unique id, drawn at creation, in hexadecimal.
+    pub uuid: String,
+    /// Capacity of a record in bytes.
+    pub record_size: u64,
+    /// Bytes of a slot.
+    pub slot_size: u64,
+    /// Slots in an extent.
+    pub slots_per_extent: u32,
+    /// Bytes of an extent.
+    pub extent_size: u64,
+    /// Ceiling of the file's size in bytes.
+    pub max_size: u64,
+    /// Size of the file in bytes.
+    pub file_size: u64,
+    /// Bytes of disk that the file takes.
+    pub allocated_size: u64,
+    /// Live records.
+    pub records: u64,
+    /// Slots.
+    pub slots: u64,
+    /// Slots that are free.
+    pub free_slots: u64,
+    /// Slots of replaced versions, kept until what replaced them is on disk.
+    pub retired_slots: u64,
+    /// Extents, of slots and of indexes.
+    pub extents: u32,
+    /// Bytes of all index tables in use.
+    pub index_bytes: u64,
+    /// The current epoch: raised by every flush.
+    pub epoch: u64,
+    /// Everything that was written in this epoch or before is on disk.
+    pub durable_epoch: u64,
+    /// Flushes since the store was created.
+    pub flushes: u64,
+    /// Writes that asked to be durable since the store was created.
+    pub durable_writes: u64,
+    /// Each region.
+    pub regions: Vec<RegionStats>,
+    /// Each seat that is taken, or was when its holder died.
+    pub attached: Vec<Attached>,
+}
+
+/// A region in numbers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RegionStats {
+    /// The region.
+    pub region: u32,
+    /// Live records.
+    pub records: u64,
+    /// Slots.
+    pub slots: u64,
+    /// Slots that are free.
+    pub free_slots: u64,
+    /// Slots of replaced versions, kept until what replaced them is on disk.
+    pub retired_slots: u64,
+    /// Extents of slots.
+    pub extents: u32,
+    /// Entries that the region's index table has room for.
+    pub index_entries: u64,
+    /// Who holds the region's lock.
+    pub lock: Option<LockOwner>,
+    /// The version that the next write gets.
+    pub next_version: u64,
+}
+
+/// Who holds a lock.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LockOwner {
+    /// The holder's seat.
+    pub seat: u32,
+    /// Which claim of the seat it is.
+    pub generation: u32,
+    /// The process id that the holder noted; it may be of another PID namespace.
+    pub pid: u32,
+    /// Whether the holder lives. A dead holder's region is rebuilt by the next one that needs it.
+    pub alive: bool,
+}
+
+/// A handle that is attached for writing, or was when it died.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Attached {
+    /// The seat.
+    pub seat: u32,
+    /// Which claim of the seat it is.
+    pub generation: u32,
+    /// The process id that the holder noted; it may be of another PID namespace.
+    pub pid: u32,
+    /// Whether the holder lives.
+    pub alive: bool,
+    /// Pins that it holds.
+    pub pins: u64,
+}
+
+impl Store {
+    /// The store in numbers: O(extents + regions), and a few system calls.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io); [`Error::Forked`](crate::Error::Forked).
+    pub fn stats(&self) -> Result<Stats> {
+        self.handle.check()?;
+        let arena = &self.handle.arena;
+        let geo = &arena.geo;
+        let metadata = arena.file.metadata().map_err(arena.io("looking at the file"))?;
+        let mut extents_of = vec![0u32; geo.regions as usize];
+        arena.each_extent(|_, kind| {
+            if let Some(Kind::Data { region }) = kind {
+                extents_of[region as usize] += 1;
+            }
+        })?;
+        let mut regions = Vec::with_capacity(geo.regions as usize);
+        for (region, &extents) in (0..).zip(&extents_of) {
+            regions.push(self.region_stats(region, extents)?);
+        }
+        let sum = |of: fn(&RegionStats) -> u64| regions.iter().map(of).sum();
+        let count = |at| arena.word(at).load(Ordering::Relaxed);
+        Ok(Stats {
+            path: arena.path.clone(),
+            format_version: FORMAT_VERSION,
+            uuid: arena.uuid.iter().map(|b| format!("{b:02x}")).collect(),
+            record_size: u64::from(geo.record_size),
+            slot_size: geo.slot_size,
+            slots_per_extent: geo.slots_per_extent(),
+            extent_size: geo.extent_size,
+            max_size: geo.max_size,
+            file_size: metadata.len(),
+            allocated_size: metadata.blocks() * 512,
+            records: sum(|r| r.records),
+            slots: sum(|r| r.slots),
+            free_slots: sum(|r| r.free_slots),
+            retired_slots: sum(|r| r.retired_slots),
+            extents: geo.extents_in(metadata.len()),
+            index_bytes: (0..geo.regions).map(|r| arena.shape(r).bytes()).sum(),
+            epoch: checked::decode(count(control::EPOCH)).unwrap_or(0),
+            durable_epoch: checked::decode(count(control::DURABLE)).unwrap_or(0),
+            flushes: count(control::FLUSHES),
+            durable_writes: count(control::DURABLE_WRITES),
+            regions,
+            attached: attached(&self.handle)?,
+        })
+    }
+
+    fn region_stats(&self, region: u32, extents: u32) -> Result<RegionStats> {
+        let arena = &self.handle.arena;
+        let get = |at: usize| arena.head(region)[at].load(Ordering::Relaxed);
+        let count = |at| checked::decode(get(at)).unwrap_or(0);
+        let (fresh, end) = unpair(get(word::FRESH));
+        Ok(RegionStats {
+            region,
+            records: count(word::LIVE),
+            slots: u64::from(extents) << arena.geo.slots_log2,
+            free_slots: count(word::FREE_COUNT) + u64::from(end.saturating_sub(fresh)),
+            retired_slots: count(word::RETIRED_COUNT),
+            extents,
+            index_entries: (crate::format::index::ENTRIES as u64) << arena.shape(region).lines_log2,
+            lock: lock_owner(&self.handle, get(word::LOCK))?,
+            next_version: get(word::NEXT_SEQ) & !PRESENT,
+        })
+    }
+}
+
+/// Who holds the lock whose word this is. A damaged word has nobody behind it.
+pub(crate) fn lock_owner(handle: &Handle, word: u64) -> Result<Option<LockOwner>> {
+    Ok(match lock::state(word) {
+        State::Free => None,
+        State::Damaged => Some(LockOwner { seat: 0, generation: 0, pid: 0, alive: false }),
+        State::Held(owner) => Some(LockOwner {
+            seat: owner.seat,
+            generation: owner.generation,
+            pid: seat::pid_of(&handle.arena, owner.seat),
+            alive: seat::is_alive(&handle.arena, handle.owner, owner)?,
+        }),
+    })
+}
+
+fn attached(handle: &Handle) -> Result<Vec<Attached>> {
+    let arena = &handle.arena;
+    let mut found = Vec::new();
+    for number in 0..SEATS {
+        if arena.word(taken(number)).load(Ordering::SeqCst) == 0 {
+            continue;
+        }
+        let claim =
+            checked::decode(arena.word(generation(number)).load(Ordering::SeqCst)).unwrap_or(0) as u32;
+        let owner = Owner { seat: number, generation: claim };
+        found.push(Attached {
+            seat: number,
+            generation: claim,
+            pid: seat::pid_of(arena, number),
+            alive: seat::is_alive(arena, handle.owner, owner)?,
+            pins: 0,
+        });
+    }
+    Ok(found)
+}

@@ -1,0 +1,128 @@
+//! Verify and repair: the whole store, region by region.
+
+use crate::error::Result;
+use crate::format::geometry::SUPERBLOCK_B;
+use crate::format::region::word;
+use crate::format::superblock::Superblock;
+use crate::format::{checked, control};
+use crate::protocol::lock;
+use crate::recovery::adopt::adopt;
+use crate::recovery::rebuild::{Cause, epochs_hold, rebuild};
+use crate::recovery::verify::{check_region, check_store, superblock_holds};
+use crate::region::grow::Growth;
+use crate::region::owned::Region;
+use crate::report::{RepairReport, VerifyReport};
+use crate::store::Store;
+use crate::sys::atomic::Ordering;
+use crate::sys::copy::copy_in;
+
+/// Times that a handle which may not take locks tries to see a region at rest.
+const LOOKS: u32 = 8;
+
+impl Store {
+    /// Checks everything and changes nothing: superblocks, control page, extent headers, every
+    /// slot's checksum, every derived structure against the slots. One region is locked at a time. A
+    /// region that a dead owner left is healed first, as by any other call.
+    ///
+    /// A handle for reading takes no lock: of a region that is written to all the while, it checks
+    /// what each slot says of itself, and not the derived structures.
+    ///
+    /// # Errors
+    /// [`Error::Busy`](crate::Error::Busy) if a lock time-out is set, and the like. Damage is no
+    /// error: it is in the report.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.handle.check()?;
+        self.check_outside(0)?;
+        let handle = &self.handle;
+        let mut report = VerifyReport::default();
+        check_store(&handle.arena, &mut report)?;
+        for number in 0..handle.arena.geo.regions {
+            let region = Region::new(&handle.arena, number);
+            if handle.is_writable() {
+                let _locked = handle.lock(number)?;
+                check_region(&region, true, &mut report)?;
+            } else {
+                self.verify_unlocked(&region, &mut report)?;
+            }
+        }
+        Ok(report)
+    }
+
+    fn verify_unlocked(&self, region: &Region<'_>, report: &mut VerifyReport) -> Result<()> {
+        for look in 0..LOOKS {
+            let before = region.words();
+            let at_rest = before[word::LOCK] == 0 && look + 1 < LOOKS;
+            let mut found = VerifyReport::default();
+            check_region(region, at_rest, &mut found)?;
+            if at_rest && region.words() != before {
+                continue;
+            }
+            if let lock::State::Damaged = lock::state(before[word::LOCK]) {
+                let what = "its lock word is damaged";
+                found.damage.push(crate::report::Damage::of_region(region.number, what));
+            }
+            report.records += found.records;
+            report.slots += found.slots;
+            report.damage.extend(found.damage);
+            break;
+        }
+        Ok(())
+    }
+
+    /// Puts right what can be: what is derived is built anew from the slots, lost superblocks and
+    /// extent headers are restored, damaged versions are given up and reported. A healthy store, in
+    /// use or not, is left as it is. One region is locked at a time.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put). What was repaired before the error stays so.
+    pub fn repair(&self) -> Result<RepairReport> {
+        self.handle.check_writable()?;
+        self.check_outside(0)?;
+        let handle = &self.handle;
+        let arena = &handle.arena;
+        let mut report = RepairReport::default();
+        for (name, at) in [("first", 0), ("second", SUPERBLOCK_B)] {
+            if !superblock_holds(arena, at) {
+                let superblock = Superblock::new(&arena.geo, arena.uuid);
+                copy_in(arena.fixed(at, superblock.bytes().len() / 8), superblock.bytes());
+                report.fixed.push(format!("the {name} superblock was written anew"));
+            }
+        }
+        let adopted = {
+            let _growth = Growth::lock(arena)?;
+            for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
+                if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
+                    let extents = u64::from(arena.extent_count()?);
+                    arena.word(at).store(checked::encode(extents), Ordering::SeqCst);
+                    report.fixed.push("a number of extents in the control page was counted anew".to_owned());
+                }
+            }
+            adopt(arena, false, &mut report.fixed)?
+        };
+        let mut epoch_max = 0;
+        for number in 0..arena.geo.regions {
+            let _locked = handle.lock(number)?;
+            let region = Region::new(arena, number);
+            let mut found = VerifyReport::default();
+            check_region(&region, true, &mut found)?;
+            if found.is_clean() && epochs_hold(&region) && !adopted.contains(&number) {
+                continue;
+            }
+            let rebuilt = rebuild(&region, Cause::Repair)?;
+            epoch_max = epoch_max.max(rebuilt.epoch_max);
+            report.regions_rebuilt.push(number);
+            report.dropped.extend(rebuilt.dropped);
+        }
+        let region = Region::new(arena, 0);
+        if !epochs_hold(&region) {
+            let durable = arena.durable().unwrap_or(0);
+            let epoch = epoch_max.max(durable) + 1;
+            arena.word(control::EPOCH).store(checked::encode(epoch), Ordering::SeqCst);
+            // Nothing is taken for durable until the next flush.
+            let durable = if durable < epoch { durable } else { 0 };
+            arena.word(control::DURABLE).store(checked::encode(durable), Ordering::SeqCst);
+            report.fixed.push("the epochs in the control page were found anew".to_owned());
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,137 @@
+//! What happens to open handles in a forked child.
+//!
+//! A child inherits the open file descriptions, and with them the parent's locks: were they left
+//! open, a dead parent would seem alive for as long as the child lives. So the descriptors of all
+//! handles are closed in the child (`pthread_atfork`), and a generation counter tells an inherited
+//! handle that it is one. A descriptor is opened and registered, and unregistered and closed, while
+//! no fork can happen (`GATE`).
+
+use std::fs::File;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
+
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+static GATE: AtomicBool = AtomicBool::new(false);
+static NODES: AtomicPtr<Node> = AtomicPtr::new(ptr::null_mut());
+static INSTALL: Once = Once::new();
+
+/// An entry of the list of open descriptors; entries are reused and never freed.
+struct Node {
+    descriptor: AtomicI32,
+    next: *const Node,
+}
+
+extern "C" fn before_fork() {
+    while GATE.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        std::thread::yield_now();
+    }
+}
+
+extern "C" fn after_fork_in_parent() {
+    GATE.store(false, Ordering::Release);
+}
+
+extern "C" fn after_fork_in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    let mut node = NODES.load(Ordering::Acquire).cast_const();
+    // SAFETY: nodes are leaked boxes, so every pointer in the list is valid for ever; `close` may be
+    // called in a forked child, and the descriptor is a handle's, which the child never uses.
+    unsafe {
+        while let Some(n) = node.as_ref() {
+            let descriptor = n.descriptor.swap(-1, Ordering::Relaxed);
+            if descriptor >= 0 {
+                libc::close(descriptor);
+            }
+            node = n.next;
+        }
+    }
+    GATE.store(false, Ordering::Release);
+}
+
+fn without_fork<T>(body: impl FnOnce() -> T) -> T {
+    INSTALL.call_once(|| {
+        // SAFETY: the handlers only use atomics and `close`, which are allowed around a fork.
+        unsafe {
+            libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child));
+        }
+    });
+    before_fork();
+    let result = body();
+    after_fork_in_parent();
+    result
+}
+
+/// How many forks lie between this process and the first one that used the crate.
+#[inline]
+pub(crate) fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// A file whose descriptor a forked child does not keep.
+pub(crate) struct ForkFile {
+    file: ManuallyDrop<File>,
+    node: &'static Node,
+    generation: u64,
+}
+
+// SAFETY: a node is only changed through its atomic; `next` is written before the node is shared.
+unsafe impl Sync for Node {}
+
+impl ForkFile {
+    /// The file that `open` gives, registered before any fork can happen.
+    pub(crate) fn open(open: impl FnOnce() -> io::Result<File>) -> io::Result<Self> {
+        without_fork(|| {
+            let file = open()?;
+            let node = Self::register(file.as_raw_fd());
+            Ok(Self { file: ManuallyDrop::new(file), node, generation: generation() })
+        })
+    }
+
+    fn register(descriptor: i32) -> &'static Node {
+        let head = NODES.load(Ordering::Acquire).cast_const();
+        let mut node = head;
+        // SAFETY: see `after_fork_in_child`.
+        while let Some(n) = unsafe { node.as_ref() } {
+            if n.descriptor.compare_exchange(-1, descriptor, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return n;
+            }
+            node = n.next;
+        }
+        // The gate is held, so nobody else pushes.
+        let node: &'static Node =
+            Box::leak(Box::new(Node { descriptor: AtomicI32::new(descriptor), next: head }));
+        NODES.store(ptr::from_ref(node).cast_mut(), Ordering::Release);
+        node
+    }
+
+    /// Whether this handle was opened in this process.
+    #[inline]
+    pub(crate) fn is_ours(&self) -> bool {
+        self.generation == generation()
+    }
+}
+
+impl std::ops::Deref for ForkFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for ForkFile {
+    fn drop(&mut self) {
+        if !self.is_ours() {
+            return; // The descriptor was closed at the fork; its number may be another file's now.
+        }
+        without_fork(|| {
+            self.node.descriptor.store(-1, Ordering::Release);
+            // SAFETY: dropped once, here; the field is not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.file) };
+        });
+    }
+}

@@ -1,0 +1,101 @@
+//! The file as words of shared memory.
+//!
+//! The address space is reserved up to the store's ceiling at once, so that the file grows in one
+//! process without a remap in another. Only what lies inside the file may be touched: every access
+//! is checked against a length that this process has seen the file to have.
+//!
+//! # Hazards that no check removes
+//!
+//! A file that is *truncated* by somebody while it is mapped, or a disk that fails to read a page,
+//! gives SIGBUS; a store's file is only ever extended by this crate.
+
+use std::fs::File;
+use std::io;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::atomic::{AtomicU64, Ordering};
+
+/// A shared mapping of a file that grows.
+pub(crate) struct Mapping {
+    raw: MmapRaw,
+    reserved: u64,
+    known: AtomicU64,
+}
+
+// SAFETY: the mapping is shared memory that is only ever accessed through `&AtomicU64`; the pointer
+// in `MmapRaw` may be used from any thread.
+unsafe impl Sync for Mapping {}
+// SAFETY: as above; nothing about the mapping is tied to the thread that made it.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps `reserved` bytes of `file`, of which those up to its length may be used.
+    pub(crate) fn new(file: &File, reserved: u64, writable: bool) -> io::Result<Self> {
+        let len = file.metadata()?.len().min(reserved);
+        let size = usize::try_from(reserved).map_err(io::Error::other)?;
+        let mut options = MmapOptions::new();
+        options.len(size);
+        let raw = if writable { options.map_raw(file) } else { options.map_raw_read_only(file) }?;
+        Ok(Self { raw, reserved, known: AtomicU64::new(len) })
+    }
+
+    /// Length of the file in bytes, as last seen.
+    pub(crate) fn len(&self) -> u64 {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the file's length again.
+    pub(crate) fn refresh(&self, file: &File) -> io::Result<u64> {
+        let len = file.metadata()?.len().min(self.reserved);
+        self.known.fetch_max(len, Ordering::Relaxed);
+        Ok(self.len())
+    }
+
+    /// `count` words at `offset`, or `None` if they do not lie inside the file as last seen.
+    #[inline]
+    pub(crate) fn words(&self, offset: u64, count: usize) -> Option<&[AtomicU64]> {
+        let end = offset.checked_add(count as u64 * 8)?;
+        if end > self.len() || !offset.is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: `offset..end` lies inside the reservation (`known <= reserved`) and inside the
+        // file, which is never shortened; the mapping is page-aligned and `offset` a multiple of 8,
+        // so the words are aligned; every access by this process to the mapping is atomic; the
+        // mapping lives as long as `self`.
+        Some(unsafe {
+            std::slice::from_raw_parts(self.raw.as_mut_ptr().add(offset as usize).cast::<AtomicU64>(), count)
+        })
+    }
+
+    /// Asks for the pages of a range to be there, writable, before they are touched. Only speed
+    /// depends on it, so a failure is of no consequence.
+    pub(crate) fn populate(&self, offset: u64, bytes: u64) {
+        if bytes == 0 || offset.saturating_add(bytes) > self.len() {
+            return;
+        }
+        let from = offset & !4095;
+        // SAFETY: the range lies inside the mapping and inside the file (checked above); the advice
+        // changes no content.
+        unsafe {
+            libc::madvise(
+                self.raw.as_mut_ptr().add(from as usize).cast(),
+                (offset + bytes - from) as usize,
+                libc::MADV_POPULATE_WRITE,
+            );
+        }
+    }
+
+    /// Asks the processor to fetch the line at `offset`; a no-op outside the file.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64) {
+        if offset < self.len() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a prefetch has no effect but on caches, and the address is in the mapping.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(self.raw.as_ptr().add(offset as usize).cast());
+            }
+        }
+    }
+}
