@@ -34,9 +34,12 @@ pub(crate) struct Control {
     flushes: u64,
     /// Writes that asked to be durable.
     durable_writes: u64,
-    pad2: [u64; 6],
+    /// The error number of a flush that failed, or 0: until the store is opened by one handle alone,
+    /// no flush is believed.
+    flush_failed: u64,
+    pad2: [u64; 5],
     // Line 3: pins.
-    /// Handles that have a pin.
+    /// Not 0 if a seat may have a pin; changes with every new one.
     pinned: u64,
     pad3: [u64; 7],
 }
@@ -59,6 +62,11 @@ pub(crate) const DURABLE_EXTENTS: u64 = CONTROL + offset_of!(Control, durable_ex
 pub(crate) const FLUSHES: u64 = CONTROL + offset_of!(Control, flushes) as u64;
 /// Offset of the counter of durable writes.
 pub(crate) const DURABLE_WRITES: u64 = CONTROL + offset_of!(Control, durable_writes) as u64;
+
+/// Offset of the mark of a failed flush.
+pub(crate) const FLUSH_FAILED: u64 = CONTROL + offset_of!(Control, flush_failed) as u64;
+/// Offset of the hint that there are pins.
+pub(crate) const PINNED: u64 = CONTROL + offset_of!(Control, pinned) as u64;
 
 /// The first epoch of a store.
 pub(crate) const FIRST_EPOCH: u64 = 1;

@@ -38,7 +38,10 @@ pub(crate) struct Head {
     /// Slots that hold a damaged version whose id is not to be trusted: until they are dropped by a
     /// repair, an absent record of the region may be one of them.
     damaged: u64,
-    pad1: [u64; 4],
+    /// Checked: the last epoch in which a slot was freed whose version may be on disk. Until that
+    /// epoch is durable, a deletion leaves a tombstone.
+    reclaimed: u64,
+    pad1: [u64; 3],
     // Lines 2 and 3: room for what wakes watchers.
     pad2: [u64; 16],
 }
@@ -59,6 +62,7 @@ pub(crate) mod word {
     pub(crate) const SHAPE: usize = offset_of!(Head, shape) / 8;
     pub(crate) const LINKS: usize = offset_of!(Head, links) / 8;
     pub(crate) const RETIRED_COUNT: usize = offset_of!(Head, retired_count) / 8;
+    pub(crate) const RECLAIMED: usize = offset_of!(Head, reclaimed) / 8;
     pub(crate) const DAMAGED: usize = offset_of!(Head, damaged) / 8;
     /// Words of a head.
     pub(crate) const COUNT: usize = size_of::<Head>() / 8;

@@ -24,7 +24,9 @@ pub(crate) struct Seat {
     taken: u64,
     /// The owner's process id as it sees itself. For people.
     pid: u64,
-    pad: [u64; 5],
+    /// Checked (or zero: none): the epoch whose records the holder still reads.
+    pin: u64,
+    pad: [u64; 4],
 }
 
 const _: () = assert!(size_of::<Seat>() == 64);
@@ -40,6 +42,11 @@ pub(crate) const fn taken(seat: u32) -> u64 {
 /// Offset of a seat's process id.
 pub(crate) const fn pid(seat: u32) -> u64 {
     SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, pid) as u64
+}
+
+/// Offset of a seat's pin.
+pub(crate) const fn pin(seat: u32) -> u64 {
+    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, pin) as u64
 }
 
 /// Byte-range file locks lie far behind every file's end, where no data can be.

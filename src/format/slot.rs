@@ -52,6 +52,7 @@ pub(crate) enum Kind {
 }
 
 const LEN_MASK: u32 = (1 << 30) - 1;
+const KIND_TOMBSTONE: u32 = 1 << 30;
 const KIND_FREE: u32 = 2 << 30;
 
 /// Word 3 of a scrubbed slot: what is on a free list says so.
@@ -66,6 +67,13 @@ impl Header {
     /// The header of a version about to be written; its checksum is still to be set.
     pub(crate) fn record(seq: u64, id: u64, epoch: u64, len: usize) -> Self {
         Self { seq, id, stamp: epoch & super::checked::MAX, len_kind: len as u32 & LEN_MASK, crc: 0 }
+    }
+
+    /// The header of the same version, deleted: only its last word differs.
+    pub(crate) fn tombstone(mut self) -> Self {
+        self.len_kind = KIND_TOMBSTONE;
+        self.crc = self.sum(&[]);
+        self
     }
 
     /// What the slot is.

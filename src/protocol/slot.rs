@@ -3,7 +3,7 @@
 //! Invariants: a slot whose `seq` is not 0 is a whole version and its bytes do not change;
 //! a `seq` is never used twice in a region, so an unchanged `seq` means unchanged bytes.
 
-use crate::format::slot::{FREE_WORD, HEADER_WORDS, Header, free_stamp};
+use crate::format::slot::{FREE_WORD, HEADER_WORDS, Header, Kind, free_stamp};
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::{copy_in, copy_out};
 use crate::sys::step::step;
@@ -70,7 +70,7 @@ pub(crate) fn read(
     }
     match out {
         Some(out) => copy_version(slot, header, capacity, verify, out),
-        None if unchanged(slot, header) => Seen::Whole(header),
+        None if header.kind() != Kind::Tombstone && unchanged(slot, header) => Seen::Whole(header),
         None => Seen::InMotion,
     }
 }
@@ -94,7 +94,10 @@ fn copy_version(
     out: &mut Vec<u8>,
 ) -> Seen {
     let len = header.len();
-    if header.kind() != crate::format::slot::Kind::Record || len > capacity {
+    if header.kind() == Kind::Tombstone {
+        return Seen::InMotion; // No entry of the index leads here for long.
+    }
+    if header.kind() != Kind::Record || len > capacity {
         return match unchanged(slot, header) {
             true => Seen::Damaged(header, "its kind or length cannot be"),
             false => Seen::InMotion,
@@ -120,6 +123,20 @@ fn unchanged(slot: &[AtomicU64], header: Header) -> bool {
 #[cold]
 fn other(slot: &[AtomicU64], header: Header) -> Seen {
     if unchanged(slot, header) { Seen::Other(header) } else { Seen::InMotion }
+}
+
+/// Takes a version back: from here on the slot holds no record.
+pub(crate) fn retract(slot: &[AtomicU64]) {
+    slot[0].store(0, Ordering::Relaxed);
+    fence(Ordering::Release); // Pairs with the Acquire fence in `unchanged`.
+    step("retract: seq is 0");
+}
+
+/// Makes a version its own tombstone, in place: one word, so it is there or it is not, also on disk.
+pub(crate) fn bury(slot: &[AtomicU64]) {
+    let tombstone = header(slot).tombstone();
+    slot[3].store(tombstone.words()[3], Ordering::Release);
+    step("bury: tombstone stored");
 }
 
 /// Makes a slot free: `seq` 0 first, then what says that it is free, and the next free slot.

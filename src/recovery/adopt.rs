@@ -13,7 +13,8 @@ fn region_by_slots(arena: &Arena, extent: u32) -> Option<u32> {
         let words = arena.slot(slot)?;
         let id = words[1].load(Ordering::Relaxed);
         let region = arena.geo.region_of(arena.geo.hash(id));
-        matches!(survey(words, region, &arena.geo, &mut buffer), SlotState::Version(_)).then_some(region)
+        let state = survey(words, region, &arena.geo, &mut buffer);
+        matches!(state, SlotState::Version(_) | SlotState::Tombstone(_)).then_some(region)
     })
 }
 

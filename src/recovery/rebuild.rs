@@ -14,15 +14,16 @@
 //! Time: one pass over the region's slots, their checksums included, and a sort of the versions.
 
 use crate::error::{Error, Result};
-use crate::format::control;
 use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, LINES_LOG2_MAX, Shape};
 use crate::format::region::word;
 use crate::format::slot::{FIRST_SEQ, PRESENT};
+use crate::format::{checked, control};
 use crate::protocol::slot::scrub;
 use crate::recovery::survey::{SlotState, survey};
 use crate::region::Trouble;
 use crate::region::grow::Growth;
 use crate::region::owned::{Region, load_max};
+use crate::region::seat;
 use crate::report::Damage;
 use crate::sys::step::step;
 
@@ -33,8 +34,16 @@ pub(crate) enum Cause {
     Process,
     /// The operating system went down: what fails its checksum was torn, and is given up.
     OsCrash,
+    /// The same, once more: what the first rebuild scrubbed is on disk, so tombstones can go.
+    OsCrashFlushed,
     /// Somebody asked for a repair: damaged versions are given up.
     Repair,
+}
+
+impl Cause {
+    fn is_os_crash(self) -> bool {
+        matches!(self, Self::OsCrash | Self::OsCrashFlushed)
+    }
 }
 
 /// What a rebuild found.
@@ -44,6 +53,8 @@ pub(crate) struct Rebuilt {
     pub(crate) dropped: Vec<Damage>,
     /// The highest epoch of any version.
     pub(crate) epoch_max: u64,
+    /// Tombstones that are left, after a crash of the operating system.
+    pub(crate) tombstones: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -52,7 +63,14 @@ struct Version {
     seq: u64,
     epoch: u64,
     slot: u32,
-    whole: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Whole,
+    Tombstone,
+    Damaged,
 }
 
 #[derive(Default)]
@@ -93,32 +111,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     let mut slots = look_at_slots(region, cause, &mut rebuilt)?; // Step 2.
     step("rebuild: slots looked at");
 
-    slots.versions.sort_unstable_by_key(|v| (v.id, std::cmp::Reverse(v.seq)));
-    let durable = arena.durable().unwrap_or(0);
-    let mut winners = Vec::new(); // (winner, version before it or 0)
-    let mut retired: Vec<(u32, u64, u32)> = Vec::new();
-    let mut at = 0;
-    while let Some(&winner) = slots.versions.get(at) {
-        let end = slots.versions[at..].partition_point(|v| v.id == winner.id) + at;
-        let mut chain = vec![winner];
-        for &loser in &slots.versions[at + 1..end] {
-            let newer = chain[chain.len() - 1];
-            let needed =
-                cause != Cause::OsCrash && loser.whole && loser.epoch < newer.epoch && newer.epoch > durable;
-            if needed {
-                chain.push(loser);
-            } else {
-                slots.free.push(loser.slot); // Scrubbed in step 5, before its slot can be taken.
-            }
-        }
-        let before = |i: usize| chain.get(i + 1).map_or(0, |v| v.slot + 1);
-        winners.push((winner, before(0)));
-        for i in 1..chain.len() {
-            retired.push((chain[i].slot, chain[i - 1].epoch, before(i)));
-        }
-        at = end;
-    }
-    retired.sort_by_key(|&(_, epoch, _)| epoch);
+    let Chosen { winners, retired, reclaimed } = choose(region, cause, &mut slots, &mut rebuilt);
 
     let new = fill_table(region, shape, &winners)?; // Step 4, and 3 on the way.
     step("rebuild: index filled");
@@ -135,15 +128,86 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     }
     region.reset_counts(winners.len() as u64, slots.free.len() as u64, retired.len() as u64);
     region.set(word::DAMAGED, slots.damaged);
+    region.set(word::RECLAIMED, checked::encode(reclaimed));
     let from_head = region.get(word::NEXT_SEQ);
     let from_head =
         if from_head & PRESENT != 0 && from_head < PRESENT | 1 << 62 { from_head } else { FIRST_SEQ };
-    let jump = if cause == Cause::OsCrash { SEQ_JUMP } else { 0 };
+    let jump = if cause.is_os_crash() { SEQ_JUMP } else { 0 };
     region.set(word::NEXT_SEQ, from_head.max(slots.seq_max + 1).max(FIRST_SEQ) + jump);
     step("rebuild: counts stored");
     region.set_shape(new); // Step 6.
     step("rebuild: done");
     Ok(rebuilt)
+}
+
+/// Who wins, who is kept all the same, and who goes.
+struct Chosen {
+    /// The version of each id, and the slot of the one before it plus 1, or 0.
+    winners: Vec<(Version, u32)>,
+    /// Versions and tombstones that are kept: slot, the epoch that must be on disk first, the slot
+    /// of the version before plus 1; in the order of the epochs.
+    retired: Vec<(u32, u64, u32)>,
+    /// The last epoch in which a version was freed that may be on disk.
+    reclaimed: u64,
+}
+
+/// Chooses; who goes is added to `slots.free`. The versions of an id are gone through from the newest
+/// to the oldest. After the winner a version is kept if it may be the one on disk and the one after
+/// it isn't there yet, or somebody reads an epoch in which it was the record. Behind a tombstone
+/// only the latter keeps a version; the tombstone stays until what it hides is gone from the disk.
+fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Rebuilt) -> Chosen {
+    let arena = region.arena;
+    let durable = arena.durable().unwrap_or(0);
+    // Damaged epochs are put right by `repair`, which rebuilds first.
+    let epoch = arena.epoch().unwrap_or(durable + 1);
+    let known = checked::decode(region.get(word::RECLAIMED)).unwrap_or(epoch);
+    let pinned = seat::oldest_pin(arena).unwrap_or(Some(0)).unwrap_or(u64::MAX);
+    let mut chosen = Chosen { winners: Vec::new(), retired: Vec::new(), reclaimed: known.min(epoch) };
+    if cause.is_os_crash() {
+        chosen.reclaimed = 0; // All that is freed now is flushed before anyone gets in.
+    }
+    slots.versions.sort_unstable_by_key(|v| (v.id, std::cmp::Reverse(v.seq)));
+    for group in slots.versions.chunk_by(|a, b| a.id == b.id) {
+        let mut kept: Vec<(Version, u64)> = Vec::new(); // With the epoch that must be on disk first.
+        let mut buried = false;
+        for (i, &version) in group.iter().enumerate() {
+            let newer = kept.last().map(|k| k.0);
+            let keep_until = match version.state {
+                State::Tombstone if cause == Cause::OsCrashFlushed => None,
+                State::Tombstone if cause == Cause::OsCrash => (i == 0).then_some(epoch),
+                State::Tombstone => (!buried).then_some(epoch),
+                _ if i == 0 => Some(0),
+                // Its id may be what is damaged: it stays where it is until a repair.
+                State::Damaged => continue,
+                State::Whole => newer
+                    .filter(|n| !cause.is_os_crash() && version.epoch < n.epoch)
+                    .filter(|n| !buried && n.epoch > durable || n.epoch > pinned)
+                    .map(|n| n.epoch),
+            };
+            match keep_until {
+                Some(until) => kept.push((version, until)),
+                None => {
+                    slots.free.push(version.slot); // Scrubbed in step 5, before it can be taken.
+                    if version.epoch <= durable && !cause.is_os_crash() {
+                        chosen.reclaimed = epoch;
+                    }
+                }
+            }
+            buried |= version.state == State::Tombstone;
+        }
+        let before = |i: usize| kept.get(i + 1).map_or(0, |(v, _)| v.slot + 1);
+        for (i, &(version, until)) in kept.iter().enumerate() {
+            if version.state == State::Tombstone && cause == Cause::OsCrash {
+                rebuilt.tombstones += 1; // Nobody is in; the next rebuild finds it.
+            } else if i == 0 && version.state != State::Tombstone {
+                chosen.winners.push((version, before(0)));
+            } else {
+                chosen.retired.push((version.slot, until, before(i)));
+            }
+        }
+    }
+    chosen.retired.sort_by_key(|&(_, until, _)| until);
+    chosen
 }
 
 fn first_shape(region: &Region<'_>) -> Shape {
@@ -165,17 +229,14 @@ fn look_at_slots(region: &Region<'_>, cause: Cause, rebuilt: &mut Rebuilt) -> Re
     for extent in arena.data_extents(region.number)? {
         for slot in arena.slots_of(extent) {
             let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-            match survey(words, region.number, &arena.geo, &mut buffer) {
-                SlotState::Version(h) => {
+            let state = survey(words, region.number, &arena.geo, &mut buffer);
+            match state {
+                SlotState::Version(h) | SlotState::Tombstone(h) => {
                     slots.seq_max = slots.seq_max.max(h.seq);
                     rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
-                    slots.versions.push(Version {
-                        id: h.id,
-                        seq: h.seq,
-                        epoch: h.epoch(),
-                        slot,
-                        whole: true,
-                    });
+                    let is_record = matches!(state, SlotState::Version(_));
+                    let state = if is_record { State::Whole } else { State::Tombstone };
+                    slots.versions.push(Version { id: h.id, seq: h.seq, epoch: h.epoch(), slot, state });
                 }
                 SlotState::Damaged(h, what) if cause != Cause::Process => {
                     rebuilt.dropped.push(Damage::of_slot(region.number, slot, Some(h.id), what));
@@ -184,8 +245,8 @@ fn look_at_slots(region: &Region<'_>, cause: Cause, rebuilt: &mut Rebuilt) -> Re
                 SlotState::Damaged(h, _) => {
                     slots.damaged += 1;
                     if arena.geo.region_of(arena.geo.hash(h.id)) == region.number {
-                        let (id, seq, epoch) = (h.id, h.seq, h.epoch());
-                        slots.versions.push(Version { id, seq, epoch, slot, whole: false });
+                        let state = State::Damaged;
+                        slots.versions.push(Version { id: h.id, seq: h.seq, epoch: h.epoch(), slot, state });
                     }
                 }
                 SlotState::Free | SlotState::Fresh | SlotState::CutOff | SlotState::FreeButForSeq => {

@@ -4,6 +4,8 @@
 //! 2. Nobody is attached, so every lock word is a dead owner's: clear them.
 //! 3. Give extents without a header back to the regions whose slots lie in them.
 //! 4. Rebuild every region, in parallel; slots that fail their checksum are given up.
+//!    Where tombstones are left, flush, and rebuild once more without them: a tombstone may not
+//!    go before the versions that it hides are gone from the disk.
 //! 5. Flush; raise the epochs: everything that is left is durable.
 //! 6. Note the boot; flush.
 //!
@@ -38,9 +40,13 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
     step("recover: locks cleared");
     adopt(arena, true, &mut report.fixed)?;
     step("recover: extents adopted");
-    let epoch_max = rebuild_all(arena, &mut report)?;
+    let rebuilt = rebuild_all(arena, Cause::OsCrash, &mut report)?;
     flush(arena)?;
     step("recover: regions flushed");
+    if rebuilt.tombstones != 0 {
+        rebuild_all(arena, Cause::OsCrashFlushed, &mut report)?;
+    }
+    let epoch_max = rebuilt.epoch_max;
 
     let known = arena.epoch().unwrap_or(0).max(arena.durable().unwrap_or(0)).max(epoch_max);
     arena.word(control::DURABLE).store(checked::encode(known), Ordering::SeqCst);
@@ -75,7 +81,8 @@ fn flush(arena: &Arena) -> Result<()> {
     arena.file.sync_data().map_err(arena.io("flushing during recovery"))
 }
 
-fn rebuild_all(arena: &Arena, report: &mut RepairReport) -> Result<u64> {
+/// Rebuilds all regions; what was found, in all.
+fn rebuild_all(arena: &Arena, cause: Cause, report: &mut RepairReport) -> Result<Rebuilt> {
     let regions = arena.geo.regions;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(regions as usize);
     let next = AtomicU32::new(0);
@@ -86,7 +93,7 @@ fn rebuild_all(arena: &Arena, report: &mut RepairReport) -> Result<u64> {
             if number >= regions {
                 return;
             }
-            let result = rebuild(&Region::new(arena, number), Cause::OsCrash);
+            let result = rebuild(&Region::new(arena, number), cause);
             results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, result));
         }
     };
@@ -99,12 +106,14 @@ fn rebuild_all(arena: &Arena, report: &mut RepairReport) -> Result<u64> {
     });
     let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     results.sort_by_key(|(number, _)| *number);
-    let mut epoch_max = 0;
+    let mut all = Rebuilt::default();
+    report.regions_rebuilt.clear();
     for (number, result) in results {
         let rebuilt = result?;
-        epoch_max = epoch_max.max(rebuilt.epoch_max);
+        all.epoch_max = all.epoch_max.max(rebuilt.epoch_max);
+        all.tombstones += rebuilt.tombstones;
         report.regions_rebuilt.push(number);
         report.dropped.extend(rebuilt.dropped);
     }
-    Ok(epoch_max)
+    Ok(all)
 }

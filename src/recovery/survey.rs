@@ -19,6 +19,8 @@ pub(crate) enum SlotState {
     FreeButForSeq,
     /// A whole version of a record of the region.
     Version(Header),
+    /// The deletion of a record of the region.
+    Tombstone(Header),
     /// Anything else.
     Damaged(Header, &'static str),
     /// It changed while it was looked at.
@@ -39,10 +41,11 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
     } else if is_free(&free, region) || rest_is_zero {
         // No version has a stamp of 0: epochs begin at 1.
         SlotState::FreeButForSeq
-    } else if header.kind() != Kind::Record {
+    } else if !matches!(header.kind(), Kind::Record | Kind::Tombstone) {
         SlotState::Damaged(header, "it is of no known kind")
-    } else if header.len() > geo.record_size as usize {
-        SlotState::Damaged(header, "its length is beyond the record size")
+    } else if header.len() > geo.record_size as usize || header.kind() == Kind::Tombstone && header.len() != 0
+    {
+        SlotState::Damaged(header, "its length cannot be")
     } else {
         buffer.resize(header.len(), 0);
         copy_out(&slot[crate::format::slot::HEADER_WORDS..], buffer);
@@ -50,6 +53,8 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
             SlotState::Damaged(header, "checksum mismatch")
         } else if header.seq & PRESENT == 0 || geo.region_of(geo.hash(header.id)) != region {
             SlotState::Damaged(header, "it does not belong into its region")
+        } else if header.kind() == Kind::Tombstone {
+            SlotState::Tombstone(header)
         } else {
             SlotState::Version(header)
         }

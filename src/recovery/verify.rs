@@ -53,8 +53,11 @@ pub(crate) fn superblock_holds(arena: &Arena, at: u64) -> bool {
 /// The slots of a region, as far as they speak for themselves.
 #[derive(Default)]
 struct Census {
-    /// Per id: the highest `seq` and its slot.
-    newest: HashMap<u64, (u64, u32)>,
+    /// Per id: the highest `seq`, its slot, and whether it is a record.
+    newest: HashMap<u64, (u64, u32, bool)>,
+    /// Ids whose highest `seq` is a record's.
+    live: u64,
+    /// Versions, tombstones among them.
     versions: u64,
     damaged: u64,
     free: u64,
@@ -70,7 +73,7 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
     let number = region.number;
     let census = take_census(region, report)?;
     report.slots += census.slots;
-    report.records += census.newest.len() as u64;
+    report.records += census.live;
     if !at_rest {
         return Ok(());
     }
@@ -100,12 +103,13 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
             let Some(words) = arena.slot(slot) else { continue };
             census.slots += 1;
             match survey(words, number, &arena.geo, &mut buffer) {
-                SlotState::Version(h) => {
+                state @ (SlotState::Version(h) | SlotState::Tombstone(h)) => {
                     census.versions += 1;
                     census.seq_max = census.seq_max.max(h.seq);
-                    let newest = census.newest.entry(h.id).or_insert((h.seq, slot));
+                    let this = (h.seq, slot, matches!(state, SlotState::Version(_)));
+                    let newest = census.newest.entry(h.id).or_insert(this);
                     if newest.0 < h.seq {
-                        *newest = (h.seq, slot);
+                        *newest = this;
                     }
                 }
                 SlotState::Damaged(h, what) => {
@@ -122,6 +126,7 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
             }
         }
     }
+    census.live = census.newest.values().filter(|n| n.2).count() as u64;
     Ok(census)
 }
 
@@ -145,13 +150,13 @@ fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
             };
             live += 1;
             let id = arena.slot(slot).map(|words| header(words).id);
-            let newest = id.and_then(|id| census.newest.get(&id)).map(|n| n.1);
-            if newest.is_some() && newest != Some(slot) {
-                flaws.push(format!("its index names slot {slot}, which a newer version has replaced"));
+            let newest = id.and_then(|id| census.newest.get(&id));
+            if newest.is_some_and(|n| n.1 != slot || !n.2) {
+                flaws.push(format!("its index names slot {slot}, which is not its record's any more"));
             }
         }
     }
-    for (&id, &(_, slot)) in &census.newest {
+    for (&id, &(_, slot, _)) in census.newest.iter().filter(|(_, n)| n.2) {
         match region.find(arena.geo.hash(id), id) {
             Ok(Found::Hit { slot: found, .. }) if found == slot => {}
             _ => flaws.push(format!("its index does not lead to record {id:#x} in slot {slot}")),
@@ -162,8 +167,8 @@ fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
             flaws.push(format!("its count of {name} is not {counted}, which its index has"));
         }
     }
-    if live < census.newest.len() as u64 || live > census.newest.len() as u64 + census.damaged {
-        flaws.push(format!("its index has {live} records and its slots {}", census.newest.len()));
+    if live < census.live || live > census.live + census.damaged {
+        flaws.push(format!("its index has {live} records and its slots {}", census.live));
     }
 }
 
@@ -190,7 +195,7 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     if unused != census.fresh {
         flaws.push(format!("{} slots were never used, and its head says {unused}", census.fresh));
     }
-    let retired = census.versions - census.newest.len() as u64;
+    let retired = census.versions - census.live;
     match region.retired_slots() {
         Ok(queued)
             if queued == retired && checked::decode(region.get(word::RETIRED_COUNT)) == Some(retired) => {}
@@ -203,6 +208,9 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     }
     if region.get(word::DAMAGED) > census.damaged {
         flaws.push("its head says that slots are damaged, and none is".to_owned());
+    }
+    if checked::decode(region.get(word::RECLAIMED)).is_none() {
+        flaws.push("its last epoch of a freed slot is damaged".to_owned());
     }
     if region.get(word::LINKS) > 1 {
         flaws.push("its mark of links is damaged".to_owned());

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
 use crate::format::geometry::Geometry;
 use crate::format::{checked, control, index, region};
+use crate::protocol::lock::Owner;
 use crate::region::grow::Extents;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::fork::ForkFile;
@@ -21,6 +22,8 @@ pub(crate) struct Arena {
     pub(crate) uuid: [u8; 16],
     pub(crate) tag: u64,
     pub(crate) path: PathBuf,
+    /// The handle's claim of a seat; a handle for reading has none.
+    pub(crate) owner: Option<Owner>,
     /// What is known of the extents; its lock goes with the growth byte's.
     pub(crate) extents: Mutex<Extents>,
 }

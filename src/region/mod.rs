@@ -4,6 +4,7 @@ pub(crate) mod arena;
 pub(crate) mod grow;
 pub(crate) mod owned;
 pub(crate) mod read;
+pub(crate) mod seat;
 
 use crate::error::Error;
 

@@ -6,13 +6,14 @@ use crate::error::{Error, Result};
 use crate::format::extent::Kind;
 use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINES_LOG2_MAX, Line, Shape};
 use crate::format::region::word;
-use crate::format::slot::{Header, PRESENT};
+use crate::format::slot::{Header, Kind as SlotKind, PRESENT};
 use crate::format::{checked, slot as slot_format};
 use crate::protocol::index::{candidates, load_line, store_entry, store_line};
-use crate::protocol::slot::{Seen, header, is_free, publish, read_any, scrub};
+use crate::protocol::slot::{Seen, bury, header, is_free, publish, read_any, retract, scrub};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
 use crate::region::grow::{Growth, LARGE_SLOT_BYTES, next_lines_log2};
+use crate::region::seat;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::step::step;
 
@@ -183,8 +184,14 @@ impl<'a> Region<'a> {
         let slot = self.take_slot()?;
         if !self.shape().holds(slot) {
             // The file outgrew the entries' width.
-            self.move_index(self.shape().lines_log2)?;
-            found = self.find(hash, id)?;
+            let moved = self.move_index(self.shape().lines_log2).and_then(|()| self.find(hash, id));
+            found = match moved {
+                Ok(found) => found,
+                Err(trouble) => {
+                    self.free(slot)?; // A slot on no list would be lost until a rebuild.
+                    return Err(trouble);
+                }
+            };
         }
         let (mut place, old) = match found {
             Found::Hit { place, slot, header } => (place, Some((slot, header))),
@@ -247,29 +254,35 @@ impl<'a> Region<'a> {
     }
 
     /// Gives up the slot of a version that `by` has replaced in `epoch`: free at once if no flush
-    /// has begun since the version was written, else kept until `epoch` is on disk.
+    /// has begun since the version was written, else kept until `epoch` is on disk. A damaged
+    /// version can't help anybody, and is free at once.
     fn retire(&self, old: u32, header: &Header, by: u32, epoch: u64) -> Result<(), Trouble> {
         let linked = self.get(word::LINKS) != 0;
-        if header.epoch() == epoch {
+        if header.epoch() == epoch || !self.is_whole(old) {
             if linked {
                 let (_, before) = unpair(self.link(old)?[0].load(Ordering::Relaxed));
                 self.link(by)?[0].store(pair(0, before), Ordering::Relaxed);
             }
             return self.free(old);
         }
-        let link = self.link(old)?;
+        self.link(by)?[0].store(pair(0, old + 1), Ordering::Relaxed);
+        self.enqueue(old, epoch)
+    }
+
+    /// Appends a slot to the queue of those that are kept until `epoch` is on disk.
+    fn enqueue(&self, slot: u32, epoch: u64) -> Result<(), Trouble> {
+        let link = self.link(slot)?;
         let (_, before) = unpair(link[0].load(Ordering::Relaxed));
         link[0].store(pair(0, before), Ordering::Relaxed);
         link[1].store(checked::encode(epoch), Ordering::Relaxed);
-        self.link(by)?[0].store(pair(0, old + 1), Ordering::Relaxed);
         let (first, last) = unpair(self.get(word::RETIRED));
         if last == 0 {
-            self.set(word::RETIRED, pair(old + 1, old + 1));
+            self.set(word::RETIRED, pair(slot + 1, slot + 1));
         } else {
             let tail = self.link(last - 1)?;
             let (_, before) = unpair(tail[0].load(Ordering::Relaxed));
-            tail[0].store(pair(old + 1, before), Ordering::Relaxed);
-            self.set(word::RETIRED, pair(first, old + 1));
+            tail[0].store(pair(slot + 1, before), Ordering::Relaxed);
+            self.set(word::RETIRED, pair(first, slot + 1));
         }
         self.add(word::RETIRED_COUNT, 1)?;
         step("retire: version queued");
@@ -348,59 +361,111 @@ impl<'a> Region<'a> {
     }
 
     /// Frees retired slots whose successors are on disk, a few at a time; whether any was freed.
+    ///
+    /// A tombstone goes last: when the slots of the versions that it hides were freed in an epoch
+    /// that is on disk. Until then it goes back to the end of the queue.
     fn reclaim(&self) -> Result<bool, Trouble> {
         const AT_ONCE: usize = 32;
-        let (mut first, last) = unpair(self.get(word::RETIRED));
-        if first == 0 {
+        if self.get(word::RETIRED) == 0 {
             return Ok(false);
         }
-        let durable = self.arena.durable()?;
+        let (epoch, durable) = (self.arena.epoch()?, self.arena.durable()?);
+        // What was replaced later is needed, by the disk or by whoever reads a pinned epoch.
+        let limit = seat::oldest_pin(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
         let mut freed = 0;
-        while first != 0 && freed < AT_ONCE {
-            let link = self.link(first - 1)?;
+        while freed < AT_ONCE {
+            let (first, last) = unpair(self.get(word::RETIRED));
+            let Some(slot) = first.checked_sub(1) else { break };
+            let link = self.link(slot)?;
             let replaced = checked::decode(link[1].load(Ordering::Relaxed))
                 .ok_or(Trouble::Flaw("the queue of retired slots"))?;
-            if replaced > durable {
+            if replaced > limit {
                 break;
             }
+            let words = self.arena.slot(slot).ok_or(Trouble::Flaw("the queue of retired slots"))?;
+            let is_tombstone = header(words).kind() == SlotKind::Tombstone;
             let (next, _) = unpair(link[0].load(Ordering::Relaxed));
             self.set(word::RETIRED, pair(next, if next == 0 { 0 } else { last }));
             self.add(word::RETIRED_COUNT, -1)?;
             step("reclaim: slot taken from the queue");
-            self.free(first - 1)?;
-            first = next;
+            if is_tombstone && self.count(word::RECLAIMED)? > durable {
+                self.enqueue(slot, epoch)?;
+                continue; // Its epoch is beyond the durable one now, so this comes to an end.
+            }
+            if !is_tombstone {
+                self.set(word::RECLAIMED, checked::encode(epoch));
+            }
+            self.free(slot)?;
             freed += 1;
         }
         Ok(freed != 0)
     }
 
-    /// Deletes a record. Earlier versions that wait in the retired queue are scrubbed first, oldest
-    /// first, so that no rebuild can bring one back; then the record itself.
+    /// Deletes a record.
+    ///
+    /// If no earlier version of it can be on disk, its slot is scrubbed, and that is all. Else a loss
+    /// of power could keep an earlier version and lose this one: so it stays, as its own tombstone,
+    /// until the slots of the earlier ones were freed in an epoch that is on disk.
     pub(crate) fn delete(&self, hash: u64, id: u64) -> Result<bool, Trouble> {
         let Found::Hit { mut place, slot, .. } = self.find(hash, id)? else {
             return Ok(false);
         };
-        if self.get(word::LINKS) != 0 {
-            let mut earlier = Vec::new();
-            let (_, mut before) = unpair(self.link(slot)?[0].load(Ordering::Relaxed));
-            while before != 0 && earlier.len() < 1 << 20 {
-                let words = self.arena.slot(before - 1).ok_or(Trouble::Flaw("the links of a slot"))?;
-                let header = header(words);
-                if header.seq == 0 || header.id != id {
-                    break; // Reclaimed since.
-                }
-                earlier.push(words);
-                (_, before) = unpair(self.link(before - 1)?[0].load(Ordering::Relaxed));
-            }
-            for words in earlier.iter().rev() {
-                scrub(words, self.number, 0);
-            }
+        let epoch = self.arena.epoch()?;
+        if seat::may_be_pinned(self.arena) {
+            return self.delete_for_pins(hash, id, epoch);
         }
+        let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
+        let bury_it = self.get(word::LINKS) != 0
+            && (unpair(self.link(slot)?[0].load(Ordering::Relaxed)).1 != 0
+                || self.count(word::RECLAIMED)? > self.arena.durable()?);
+        if bury_it {
+            bury(words)
+        } else {
+            retract(words)
+        }
+        self.remove_entry(&mut place)?;
+        if bury_it {
+            self.enqueue(slot, epoch)?;
+        } else {
+            self.free(slot)?;
+        }
+        step("delete: done");
+        Ok(true)
+    }
+
+    /// Deletes a record whose version somebody may still read: it is kept as a replaced one is, and
+    /// the tombstone takes a slot of its own.
+    fn delete_for_pins(&self, hash: u64, id: u64, epoch: u64) -> Result<bool, Trouble> {
+        if self.get(word::LINKS) == 0 {
+            Growth::lock(self.arena)?.allocate_links(self.number)?;
+            self.set(word::LINKS, 1);
+        }
+        let seq = self.get(word::NEXT_SEQ);
+        if seq & PRESENT == 0 || seq == u64::MAX {
+            return Err(Trouble::Flaw("the next sequence number"));
+        }
+        let new = self.take_slot()?;
+        let Found::Hit { mut place, slot, .. } = self.find(hash, id)? else {
+            self.free(new)?;
+            return Ok(false);
+        };
+        self.head[word::NEXT_SEQ].store(seq + 1, Ordering::Release);
+        let words = self.arena.slot(new).ok_or(Trouble::Flaw("a free slot outside the file"))?;
+        publish(words, Header::record(seq, id, epoch, 0).tombstone(), &[]);
+        self.remove_entry(&mut place)?;
+        self.link(new)?[0].store(pair(0, slot + 1), Ordering::Relaxed);
+        self.enqueue(slot, epoch)?;
+        self.enqueue(new, epoch)?;
+        step("delete: done, kept for a pin");
+        Ok(true)
+    }
+
+    /// Takes a record's entry out of the index.
+    fn remove_entry(&self, place: &mut Place<'_>) -> Result<(), Trouble> {
         let shape = self.shape();
         let marker = if place.line.has_empty() { 0 } else { shape.deleted() };
         store_entry(place.words, &mut place.line, place.entry, marker);
         step("delete: record invisible");
-        self.free(slot)?;
         self.add(word::LIVE, -1)?;
         if marker != 0 {
             self.add(word::MARKERS, 1)?;
@@ -409,8 +474,7 @@ impl<'a> Region<'a> {
                 let _ = self.move_index(shape.lines_log2);
             }
         }
-        step("delete: done");
-        Ok(true)
+        Ok(())
     }
 
     /// Moves the index to a table of `lines_log2` with entries wide enough for the file as it is,

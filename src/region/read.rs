@@ -1,7 +1,7 @@
 //! Reading a record without a lock.
 
 use crate::format::region::word;
-use crate::format::slot::Header;
+use crate::format::slot::{Header, Kind};
 use crate::protocol::index::{candidates, entry_is, load_line};
 use crate::protocol::slot::{Seen, read, read_any};
 use crate::region::arena::Arena;
@@ -116,7 +116,9 @@ pub(crate) fn look_at_every_slot(
             }
         }
     }
-    let Some((slot, header)) = best else { return Ok(Look::Miss) };
+    let Some((slot, header)) = best.filter(|(_, h)| h.kind() != Kind::Tombstone) else {
+        return Ok(Look::Miss);
+    };
     let Some(words) = arena.slot(slot) else { return Ok(Look::Moved) };
     Ok(match read(words, id, arena.geo.record_size as usize, true, out) {
         Seen::Whole(now) if now.seq == header.seq => Look::Hit(now),

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::format::region::word;
 use crate::format::seat::SYNC_BYTE;
 use crate::format::{checked, control};
+use crate::protocol::lock::Owner;
+use crate::region::seat;
 use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
 use crate::sys::file_lock;
@@ -42,18 +44,12 @@ impl Handle {
         if arena.durable()? >= wanted {
             return Ok(());
         }
-        let old = arena.epoch()?;
-        arena.word(control::EPOCH).store(checked::encode(old + 1), Ordering::SeqCst);
-        step("sync: epoch raised");
-        for region in 0..arena.geo.regions {
-            if arena.head(region)[word::LOCK].load(Ordering::SeqCst) != 0 {
-                drop(self.lock(region)?);
-            }
-        }
+        let old = self.cut()?;
         let extents = arena.word(control::EXTENTS).load(Ordering::SeqCst);
         step("sync: writers of the old epoch are done");
         if let Err(source) = arena.file.sync_data() {
-            self.flush_failed.store(source.raw_os_error().unwrap_or(libc::EIO), Ordering::SeqCst);
+            let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
+            arena.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
             return Err(Error::FlushFailed { path: arena.path.clone(), source });
         }
         step("sync: flushed");
@@ -64,14 +60,45 @@ impl Handle {
         Ok(())
     }
 
+    /// Raises the epoch, and waits until nobody writes in the one before, which is given. The caller
+    /// holds the sync lock.
+    fn cut(&self) -> Result<u64> {
+        let arena = &self.arena;
+        let old = arena.epoch()?;
+        arena.word(control::EPOCH).store(checked::encode(old + 1), Ordering::SeqCst);
+        step("sync: epoch raised");
+        for region in 0..arena.geo.regions {
+            if arena.head(region)[word::LOCK].load(Ordering::SeqCst) != 0 {
+                drop(self.lock(region)?);
+            }
+        }
+        Ok(old)
+    }
+
+    /// Pins the records as they are at one moment, which lies inside of this call, for the handle's
+    /// seat; gives the epoch that they are of. There must be no pin yet.
+    pub(crate) fn pin_moment(&self, owner: Owner) -> Result<u64> {
+        let arena = &self.arena;
+        let _threads = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
+        file_lock::lock(&arena.file, SYNC_BYTE).map_err(arena.io("waiting for the sync lock"))?;
+        let _handles = SyncByte(self);
+        let epoch = seat::set_pin(arena, owner)?;
+        let cut = self.cut();
+        if cut.is_err() {
+            seat::clear_pin(arena, owner);
+        }
+        cut.map(|_| epoch)
+    }
+
     /// After a failed flush the kernel may take pages for clean that never reached the disk, so no
-    /// later flush of this handle is believed.
+    /// later flush is believed, whoever asks for it, until one handle alone has opened the store
+    /// anew and has written every page again.
     fn refuse_after_failure(&self) -> Result<()> {
-        match self.flush_failed.load(Ordering::SeqCst) {
+        match self.arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) {
             0 => Ok(()),
             code => Err(Error::FlushFailed {
                 path: self.arena.path.clone(),
-                source: std::io::Error::from_raw_os_error(code),
+                source: std::io::Error::from_raw_os_error(i32::try_from(code).unwrap_or(libc::EIO)),
             }),
         }
     }

@@ -1,7 +1,7 @@
 //! One attached handle: its arena, its seat, and how it comes to hold a region's lock.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI32};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
@@ -13,8 +13,8 @@ use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
 use crate::region::owned::Region;
+use crate::region::seat;
 use crate::store::options::Options;
-use crate::store::seat;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
 use crate::sys::{file_lock, futex};
@@ -29,8 +29,6 @@ const SPINS: u32 = 200;
 /// An attached handle.
 pub(crate) struct Handle {
     pub(crate) arena: Arena,
-    /// The claim of a seat; a handle for reading has none.
-    pub(crate) owner: Option<Owner>,
     own_word: u64,
     /// Per region: a thread of this handle is at the head of the queue.
     queued: Box<[AtomicBool]>,
@@ -39,19 +37,22 @@ pub(crate) struct Handle {
     pub(crate) durability: Durability,
     /// Excludes the handle's threads from the sync byte, which excludes handles.
     pub(crate) flush: Mutex<()>,
-    /// The error number of the flush that failed, or 0.
-    pub(crate) flush_failed: AtomicI32,
 }
 
 /// A region's lock, held.
 pub(crate) struct Locked<'a> {
     arena: &'a Arena,
     region: u32,
+    /// The region was rebuilt on the way in.
+    pub(crate) healed: bool,
 }
 
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
+        if !self.arena.file.is_ours() {
+            return; // A child that was forked under the lock: it is the parent's.
+        }
         let word = &self.arena.head(self.region)[word::LOCK];
         if lock::unlock(word) {
             futex::wake(word, 1);
@@ -60,18 +61,16 @@ impl Drop for Locked<'_> {
 }
 
 impl Handle {
-    pub(crate) fn new(arena: Arena, owner: Option<Owner>, options: &Options) -> Self {
+    pub(crate) fn new(arena: Arena, options: &Options) -> Self {
         let queued = (0..arena.geo.regions).map(|_| AtomicBool::new(false)).collect();
         Self {
+            own_word: arena.owner.map_or(0, Owner::word),
             arena,
-            owner,
-            own_word: owner.map_or(0, Owner::word),
             queued,
             lock_timeout: options.lock_timeout,
             verify_reads: options.verify_reads,
             durability: options.durability,
             flush: Mutex::default(),
-            flush_failed: AtomicI32::new(0),
         }
     }
 
@@ -85,14 +84,14 @@ impl Handle {
     #[inline]
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check()?;
-        if self.owner.is_none() {
+        if self.arena.owner.is_none() {
             return Err(Error::ReadOnly { path: self.arena.path.clone() });
         }
         Ok(())
     }
 
     pub(crate) fn is_writable(&self) -> bool {
-        self.owner.is_some()
+        self.arena.owner.is_some()
     }
 
     /// Takes a region's lock; a region that a dead owner left, or a rebuild that was cut off, is
@@ -106,9 +105,10 @@ impl Handle {
         } else {
             self.wait_for(number, &head[word::LOCK])?
         };
-        let locked = Locked { arena: &self.arena, region: number };
         let region = Region::new(&self.arena, number);
-        if took_over || region.is_being_rebuilt() {
+        let healed = took_over || region.is_being_rebuilt();
+        let locked = Locked { arena: &self.arena, region: number, healed };
+        if healed {
             rebuild(&region, Cause::Process)?;
         }
         Ok(locked)
@@ -140,7 +140,7 @@ impl Handle {
                 State::Damaged => None,
             };
             let alive = match owner {
-                Some(owner) => seat::is_alive(&self.arena, self.owner, owner)?,
+                Some(owner) => seat::is_alive(&self.arena, owner)?,
                 None => false,
             };
             if !alive {
@@ -193,7 +193,7 @@ impl Handle {
         let word = self.arena.head(number)[word::LOCK].load(Ordering::SeqCst);
         let dead = match lock::state(word) {
             State::Free => Region::new(&self.arena, number).is_being_rebuilt(),
-            State::Held(owner) => !seat::is_alive(&self.arena, self.owner, owner)?,
+            State::Held(owner) => !seat::is_alive(&self.arena, owner)?,
             State::Damaged => true,
         };
         if dead { self.lock(number).map(drop) } else { Ok(()) }
@@ -219,7 +219,7 @@ fn rebuilt_and_again<T>(
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let (Some(owner), true) = (self.owner, self.arena.file.is_ours()) {
+        if let (Some(owner), true) = (self.arena.owner, self.arena.file.is_ours()) {
             seat::release(&self.arena, owner);
             // Closing the file does it too, but for descriptors that somebody else duplicated.
             let _ = fs2::FileExt::unlock(&*self.arena.file);

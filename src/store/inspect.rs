@@ -171,6 +171,7 @@ fn describe(state: &SlotState) -> String {
         SlotState::CutOff => "a write or a scrub was cut off here".to_owned(),
         SlotState::FreeButForSeq => "free, but its seq is damaged".to_owned(),
         SlotState::Version(h) => version(h),
+        SlotState::Tombstone(h) => format!("tombstone of {}", version(h)),
         SlotState::Damaged(h, what) => format!("damaged ({what}): {}", version(h)),
         SlotState::Moved => "being written".to_owned(),
     }

@@ -11,10 +11,12 @@
 //!
 //! So a record that is there throughout is given once, whatever is written meanwhile.
 
+use std::collections::HashMap;
+
 use crate::error::{Error, Result};
 use crate::format::index::ENTRIES;
 use crate::format::region::word;
-use crate::format::slot::Header;
+use crate::format::slot::{Header, Kind};
 use crate::protocol::index::load_line;
 use crate::protocol::slot::{Seen, header, read_any};
 use crate::record::{Record, Version};
@@ -289,20 +291,22 @@ fn try_gather(arena: &Arena, number: u32) -> Option<Vec<u64>> {
     Some(ids)
 }
 
-/// The ids that the slots of a region name, for a handle that can't repair its index.
+/// The ids of the records in a region's slots, for a handle that can't repair its index.
 fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<u64>> {
     let arena = &handle.arena;
-    let mut ids = Vec::new();
+    let mut newest: HashMap<u64, Header> = HashMap::new();
     for extent in arena.data_extents(number)? {
         for slot in arena.slots_of(extent) {
             let Some(words) = arena.slot(slot) else { continue };
             let header = header(words);
             if header.seq != 0 && arena.geo.region_of(arena.geo.hash(header.id)) == number {
-                ids.push(header.id);
+                let kept = newest.entry(header.id).or_insert(header);
+                if kept.seq < header.seq {
+                    *kept = header;
+                }
             }
         }
     }
-    ids.sort_unstable();
-    ids.dedup();
-    Ok(ids)
+    newest.retain(|_, header| header.kind() != Kind::Tombstone);
+    Ok(newest.into_keys().collect())
 }

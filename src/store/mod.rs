@@ -7,12 +7,12 @@ pub(crate) mod inspect;
 pub(crate) mod iter;
 pub(crate) mod open;
 pub(crate) mod options;
-pub(crate) mod seat;
 pub(crate) mod stats;
 pub(crate) mod upkeep;
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::control;
@@ -45,7 +45,7 @@ const AHEAD: usize = 8;
 /// Reads take no lock and make no system call. A write takes its region's lock, a compare-and-swap.
 /// After `fork`, the child's handle gives [`Error::Forked`] for everything.
 pub struct Store {
-    pub(crate) handle: Handle,
+    pub(crate) handle: Arc<Handle>,
     pub(crate) opened: RepairReport,
 }
 
@@ -429,8 +429,10 @@ impl Store {
                     }
                     found => found?,
                 };
-                let _inside = Inside::enter(std::ptr::from_ref(self) as usize);
+                let inside = Inside::enter(Arc::as_ptr(&self.handle) as usize);
                 next = change(found.map(|_| &data[..]));
+                drop(inside);
+                self.handle.check()?; // `change` may have forked, and this may be the child.
             }
             let Some(next) = &next else { return Ok(None) };
             let next = next.as_ref();
@@ -524,7 +526,7 @@ impl Store {
     /// Refuses to wait for a lock from inside `update`.
     #[inline]
     fn check_outside(&self, hash: u64) -> Result<()> {
-        if is_inside(std::ptr::from_ref(self) as usize) {
+        if is_inside(Arc::as_ptr(&self.handle) as usize) {
             let region = self.handle.arena.geo.region_of(hash);
             return Err(Error::Reentrant { path: self.handle.arena.path.clone(), region });
         }

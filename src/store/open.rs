@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use fs2::FileExt as WholeFileLock;
 
@@ -20,10 +21,11 @@ use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag};
 use crate::format::{FORMAT_VERSION, checked, control, round_up};
 use crate::recovery::recover::{cut_off, recover, set_boot};
 use crate::region::arena::{Arena, io_error};
+use crate::region::seat;
 use crate::report::RepairReport;
+use crate::store::Store;
 use crate::store::handle::Handle;
 use crate::store::options::Options;
-use crate::store::{Store, seat};
 use crate::sys::atomic::Ordering;
 use crate::sys::file;
 use crate::sys::fork::ForkFile;
@@ -88,7 +90,7 @@ fn fill(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
         let mut head = [0; word::COUNT];
         head[word::NEXT_SEQ] = FIRST_SEQ;
         head[word::SHAPE] = shape.encode();
-        for count in [word::LIVE, word::MARKERS, word::FREE_COUNT, word::RETIRED_COUNT] {
+        for count in [word::LIVE, word::MARKERS, word::FREE_COUNT, word::RETIRED_COUNT, word::RECLAIMED] {
             head[count] = checked::encode(0);
         }
         heads.extend(head.iter().flat_map(|w: &u64| w.to_le_bytes()));
@@ -127,19 +129,22 @@ pub(crate) fn open(options: &Options, path: &Path, writable: bool) -> Result<Sto
         return Err(Error::Truncated { path: path.to_path_buf(), len: metadata.len(), needed: geo.base });
     }
     let reserved = round_up(geo.extent_offset(geo.extents_max()), crate::format::PAGE_BYTES);
-    let map = Mapping::new(&file, reserved, writable).map_err(io_error(path, "mapping the file"))?;
-    let arena = Arena {
+    let map = file::open_again(&file, writable)
+        .and_then(|unlocked| Mapping::new(&unlocked, reserved, writable))
+        .map_err(io_error(path, "mapping the file"))?;
+    let mut arena = Arena {
         map,
         file,
         geo,
         uuid,
         tag: store_tag(&uuid),
         path: path.to_path_buf(),
-        extents: Default::default(),
+        owner: None,
+        extents: Mutex::default(),
     };
     let boot = file::boot_id().map_err(arena.io("asking for the boot id"))?;
     let mut report = RepairReport::default();
-    let owner = if writable {
+    arena.owner = if writable {
         come_in(&arena, boot, &mut report)?;
         Some(seat::claim(&arena)?)
     } else {
@@ -152,7 +157,7 @@ pub(crate) fn open(options: &Options, path: &Path, writable: bool) -> Result<Sto
         None
     };
     step("open: seat claimed");
-    Ok(Store { handle: Handle::new(arena, owner, options), opened: report })
+    Ok(Store { handle: Arc::new(Handle::new(arena, options)), opened: report })
 }
 
 fn not_a_store(path: &Path, why: &str) -> Error {
@@ -211,7 +216,8 @@ fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<(
     loop {
         WholeFileLock::lock_shared(&*arena.file).map_err(arena.io(waiting))?;
         let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == 1;
-        if booted(arena) == boot && !is_clean {
+        let flush_failed = arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0;
+        if booted(arena) == boot && !is_clean && (!flush_failed || seat::any_alive(arena)?) {
             return refuse_cut_off(arena);
         }
         if seat::any_alive(arena)? {
@@ -226,6 +232,10 @@ fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<(
             continue;
         }
         let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == 1;
+        if booted(arena) == boot && arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0 {
+            write_all_anew(arena)?;
+            report.fixed.push("a flush had failed: every page was written anew".to_owned());
+        }
         if is_clean {
             refuse_cut_off(arena)?;
             mark_in_use(arena, boot)?;
@@ -239,4 +249,18 @@ fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<(
 fn mark_in_use(arena: &Arena, boot: [u64; 2]) -> Result<()> {
     set_boot(arena, boot);
     arena.file.sync_data().map_err(arena.io("flushing the mark that the store is in use"))
+}
+
+/// After a failed flush the kernel may take pages for clean that never reached the disk. So every
+/// page is made dirty, and flushed; if that fails too, nobody gets in.
+fn write_all_anew(arena: &Arena) -> Result<()> {
+    let len = arena.map.refresh(&arena.file).map_err(arena.io("looking at the file's length"))?;
+    for page in 0..len / crate::format::PAGE_BYTES {
+        if let Some(words) = arena.words(page * crate::format::PAGE_BYTES, 1) {
+            words[0].fetch_add(0, Ordering::Relaxed);
+        }
+    }
+    arena.file.sync_data().map_err(|source| Error::FlushFailed { path: arena.path.clone(), source })?;
+    arena.word(control::FLUSH_FAILED).store(0, Ordering::SeqCst);
+    Ok(())
 }

@@ -11,8 +11,9 @@ use crate::format::slot::PRESENT;
 use crate::format::{FORMAT_VERSION, checked, control};
 use crate::protocol::lock::{self, Owner, State};
 use crate::region::owned::unpair;
+use crate::region::seat;
+use crate::store::Store;
 use crate::store::handle::Handle;
-use crate::store::{Store, seat};
 use crate::sys::atomic::Ordering;
 
 /// A store in numbers. What is written meanwhile may or may not be counted.
@@ -195,7 +196,7 @@ pub(crate) fn lock_owner(handle: &Handle, word: u64) -> Result<Option<LockOwner>
             seat: owner.seat,
             generation: owner.generation,
             pid: seat::pid_of(&handle.arena, owner.seat),
-            alive: seat::is_alive(&handle.arena, handle.owner, owner)?,
+            alive: seat::is_alive(&handle.arena, owner)?,
         }),
     })
 }
@@ -214,8 +215,8 @@ fn attached(handle: &Handle) -> Result<Vec<Attached>> {
             seat: number,
             generation: claim,
             pid: seat::pid_of(arena, number),
-            alive: seat::is_alive(arena, handle.owner, owner)?,
-            pins: 0,
+            alive: seat::is_alive(arena, owner)?,
+            pins: u64::from(seat::has_pin(arena, number)),
         });
     }
     Ok(found)

@@ -101,11 +101,14 @@ impl Store {
         };
         let mut epoch_max = 0;
         for number in 0..arena.geo.regions {
-            let _locked = handle.lock(number)?;
+            let locked = handle.lock(number)?;
             let region = Region::new(arena, number);
             let mut found = VerifyReport::default();
             check_region(&region, true, &mut found)?;
             if found.is_clean() && epochs_hold(&region) && !adopted.contains(&number) {
+                if locked.healed {
+                    report.regions_rebuilt.push(number);
+                }
                 continue;
             }
             let rebuilt = rebuild(&region, Cause::Repair)?;

@@ -12,6 +12,12 @@ pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(writable).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)
 }
 
+/// Opens the same file anew: another open file description, with no part in the locks of `file`.
+/// A mapping keeps its description open in forked children, so it must not be the one with the locks.
+pub(crate) fn open_again(file: &File, writable: bool) -> io::Result<File> {
+    open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), writable)
+}
+
 fn directory(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),

@@ -4,6 +4,7 @@
 //! It waits for events, and for nothing else: reading, feeding, listening and the signals are threads,
 //! so that none of them holds up another.
 
+use std::io::{self, IsTerminal};
 use std::process;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -70,12 +71,17 @@ struct KillOne {
 impl Dealer {
     pub(crate) fn new(input: &Input, writers: Writers, ack: bool, kill_one: bool) -> Self {
         let quarter = input.bytes().unwrap_or(0) / 4;
+        // Where lines come from or go to the terminal, they are the progress.
+        let bar = match input.is_terminal() || (ack && io::stdout().is_terminal()) {
+            true => ProgressBar::hidden(),
+            false => progress::bytes(input.bytes()),
+        };
         Self {
             input_name: input.name().to_owned(),
             writers,
             ack: ack.then(Output::new),
             kill: kill_one.then_some(KillOne { from: quarter * 2, at_last_from: quarter * 3 }),
-            bar: progress::bytes(input.bytes()),
+            bar,
             loaded: 0,
             stopped: None,
         }

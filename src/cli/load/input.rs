@@ -31,6 +31,7 @@ pub(crate) struct Input {
     file: File,
     name: String,
     bytes: Option<u64>,
+    is_terminal: bool,
 }
 
 /// The records that one read gave.
@@ -60,10 +61,11 @@ impl Input {
             }
             _ => None,
         };
-        if file.is_terminal() {
+        let is_terminal = file.is_terminal();
+        if is_terminal {
             say(format_args!("type the records, one a line, and end with Ctrl-D"));
         }
-        Ok(Self { file, name, bytes })
+        Ok(Self { file, name, bytes, is_terminal })
     }
 
     /// What to call it in messages.
@@ -74,6 +76,11 @@ impl Input {
     /// Its length in bytes, where that is known.
     pub(crate) fn bytes(&self) -> Option<u64> {
         self.bytes
+    }
+
+    /// Whether somebody types it.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
     /// Starts to read. What is read, and how it ended, arrives as events.

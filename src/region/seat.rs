@@ -1,0 +1,127 @@
+//! Claiming a seat, asking the kernel whether another's holder lives, and pinning an epoch.
+//!
+//! A seat's pin is the epoch whose records its holder still reads: what is replaced after it keeps its
+//! slot. The control page's `pinned` says whether there may be pins, so that nobody looks for them
+//! otherwise; each pin changes it, and who looks and finds none sets it back to 0.
+
+use crate::error::{Error, Result};
+use crate::format::checked;
+use crate::format::control;
+use crate::format::seat::{SEATS, generation, pid, pin, seat_byte, taken};
+use crate::protocol::lock::Owner;
+use crate::region::arena::Arena;
+use crate::sys::atomic::Ordering;
+use crate::sys::{file, file_lock};
+
+/// Claims the first seat that nobody holds. The claim's generation is one that no lock word names.
+pub(crate) fn claim(arena: &Arena) -> Result<Owner> {
+    for seat in 0..SEATS {
+        let free = file_lock::try_lock(&arena.file, seat_byte(seat))
+            .map_err(arena.io("claiming a seat by a file lock"))?;
+        if !free {
+            continue;
+        }
+        let word = arena.word(generation(seat));
+        let last = match (word.load(Ordering::SeqCst), checked::decode(word.load(Ordering::SeqCst))) {
+            (_, Some(last)) => last as u32,
+            (0, None) => 0,
+            // Damaged: any number that was not used is as good as the next one.
+            _ => file::random().map_err(arena.io("drawing a random number"))? as u32,
+        };
+        let next = last.checked_add(1).unwrap_or(1);
+        word.store(checked::encode(u64::from(next)), Ordering::SeqCst);
+        arena.word(pin(seat)).store(0, Ordering::SeqCst);
+        arena.word(pid(seat)).store(u64::from(std::process::id()), Ordering::SeqCst);
+        arena.word(taken(seat)).store(1, Ordering::SeqCst);
+        return Ok(Owner { seat, generation: next });
+    }
+    Err(Error::TooManyHandles { path: arena.path.clone(), max: SEATS })
+}
+
+/// Gives a seat back.
+pub(crate) fn release(arena: &Arena, owner: Owner) {
+    arena.word(pin(owner.seat)).store(0, Ordering::SeqCst);
+    arena.word(taken(owner.seat)).store(0, Ordering::SeqCst);
+    // Closing the file does it too, but for descriptors that somebody else duplicated.
+    let _ = file_lock::unlock(&arena.file, seat_byte(owner.seat));
+}
+
+/// Whether the handle that made this claim lives.
+pub(crate) fn is_alive(arena: &Arena, owner: Owner) -> Result<bool> {
+    if owner.seat >= SEATS {
+        return Ok(false);
+    }
+    if let Some(own) = arena.owner.filter(|own| own.seat == owner.seat) {
+        return Ok(own == owner);
+    }
+    // A seat that was claimed again had been left by then.
+    let now = checked::decode(arena.word(generation(owner.seat)).load(Ordering::SeqCst));
+    if now.is_some_and(|now| now as u32 != owner.generation) {
+        return Ok(false);
+    }
+    file_lock::is_locked_by_other(&arena.file, seat_byte(owner.seat))
+        .map_err(arena.io("asking whether a seat is held"))
+}
+
+/// Whether any seat is held by another handle.
+pub(crate) fn any_alive(arena: &Arena) -> Result<bool> {
+    file_lock::any_locked_by_other(&arena.file, seat_byte(0), u64::from(SEATS))
+        .map_err(arena.io("asking whether a seat is held"))
+}
+
+/// The process id that the holder of a seat noted.
+pub(crate) fn pid_of(arena: &Arena, seat: u32) -> u32 {
+    if seat < SEATS { arena.word(pid(seat)).load(Ordering::Relaxed) as u32 } else { 0 }
+}
+
+/// Pins the current epoch for the holder of `owner`, who has no pin. Who raises the epoch afterwards
+/// and waits for the writers of the old one knows that all others respect the pin; it is the epoch
+/// that is given.
+pub(crate) fn set_pin(arena: &Arena, owner: Owner) -> Result<u64> {
+    let epoch = arena.epoch()?;
+    arena.word(pin(owner.seat)).store(checked::encode(epoch), Ordering::SeqCst);
+    arena.word(control::PINNED).fetch_add(1, Ordering::SeqCst);
+    Ok(epoch)
+}
+
+/// Takes the pin back.
+pub(crate) fn clear_pin(arena: &Arena, owner: Owner) {
+    arena.word(pin(owner.seat)).store(0, Ordering::SeqCst);
+}
+
+/// Whether there may be pins. One load.
+#[inline]
+pub(crate) fn may_be_pinned(arena: &Arena) -> bool {
+    arena.word(control::PINNED).load(Ordering::SeqCst) != 0
+}
+
+/// The oldest epoch that a living handle has pinned. A damaged pin pins everything.
+pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<u64>> {
+    let hint = arena.word(control::PINNED).load(Ordering::SeqCst);
+    if hint == 0 {
+        return Ok(None);
+    }
+    let mut oldest: Option<u64> = None;
+    for seat in 0..SEATS {
+        let word = arena.word(pin(seat)).load(Ordering::SeqCst);
+        if word == 0 {
+            continue;
+        }
+        let claim = checked::decode(arena.word(generation(seat)).load(Ordering::SeqCst)).unwrap_or(0) as u32;
+        if is_alive(arena, Owner { seat, generation: claim })? {
+            let epoch = checked::decode(word).unwrap_or(0);
+            oldest = Some(oldest.map_or(epoch, |o| o.min(epoch)));
+        }
+    }
+    if oldest.is_none() {
+        // Fails if somebody has pinned meanwhile. Speed alone depends on it.
+        let word = arena.word(control::PINNED);
+        let _ = word.compare_exchange(hint, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+    Ok(oldest)
+}
+
+/// Whether a seat's holder has a pin.
+pub(crate) fn has_pin(arena: &Arena, seat: u32) -> bool {
+    arena.word(pin(seat)).load(Ordering::SeqCst) != 0
+}
