@@ -53,6 +53,7 @@
 compile_error!("recstore runs on Linux on 64-bit little-endian processors");
 
 mod error;
+mod fault;
 mod format;
 mod protocol;
 mod record;

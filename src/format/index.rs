@@ -39,6 +39,8 @@ pub(crate) struct Shape {
     pub(crate) rebuilding: bool,
 }
 
+/// Any number that is no store's hash key.
+const SEED_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
 const OFFSET_BITS: u32 = 38;
 const VERSION_BITS: u32 = 15;
 
@@ -132,7 +134,8 @@ impl Shape {
     pub(crate) fn seed(&self, region: u32, line: u64) -> u32 {
         let mut same = *self;
         same.rebuilding = false;
-        hash(same.encode(), (u64::from(region) << 32) ^ line) as u32
+        // Hashed first, or a bit flipped in the offset would undo one in the line's number.
+        hash(same.encode(), hash((u64::from(region) << 32) | line, SEED_KEY)) as u32
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Head {
     // Line 1: the readers' line; changes only when the index moves.
     /// Where the index table is, and its shape: see `format::index`.
     shape: u64,
-    /// 1 when every data extent of the region has its links allocated.
+    /// Checked: 1 when every data extent of the region has its links allocated, else 0.
     links: u64,
     /// Checked: slots in the retired queue.
     retired_count: u64,

@@ -3,6 +3,7 @@
 //! Invariants: a slot whose `seq` is not 0 is a whole version and its bytes do not change;
 //! a `seq` is never used twice in a region, so an unchanged `seq` means unchanged bytes.
 
+use crate::fault::{self, Fault};
 use crate::format::slot::{FREE_WORD, HEADER_WORDS, Header, Kind, free_stamp};
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::{copy_in, copy_out};
@@ -142,7 +143,9 @@ pub(crate) fn bury(slot: &[AtomicU64]) {
 /// Makes a slot free: `seq` 0 first, then what says that it is free, and the next free slot.
 #[inline]
 pub(crate) fn scrub(slot: &[AtomicU64], region: u32, next_free: u64) {
-    slot[0].store(0, Ordering::Relaxed);
+    if !fault::on(Fault::NoScrub) {
+        slot[0].store(0, Ordering::Relaxed);
+    }
     fence(Ordering::Release); // Pairs with the Acquire fence in `unchanged`.
     slot[1].store(next_free, Ordering::Relaxed);
     slot[2].store(free_stamp(region), Ordering::Relaxed);

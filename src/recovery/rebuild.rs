@@ -14,6 +14,7 @@
 //! Time: one pass over the region's slots, their checksums included, and a sort of the versions.
 
 use crate::error::{Error, Result};
+use crate::fault::{self, Fault};
 use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, LINES_LOG2_MAX, Shape};
 use crate::format::region::word;
 use crate::format::slot::{FIRST_SEQ, PRESENT};
@@ -166,7 +167,10 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
     if cause.is_os_crash() {
         chosen.reclaimed = 0; // All that is freed now is flushed before anyone gets in.
     }
-    slots.versions.sort_unstable_by_key(|v| (v.id, std::cmp::Reverse(v.seq)));
+    slots.versions.sort_unstable_by_key(|v| {
+        let newest_first = if fault::on(Fault::LowerSeqWins) { v.seq } else { !v.seq };
+        (v.id, newest_first)
+    });
     for group in slots.versions.chunk_by(|a, b| a.id == b.id) {
         let mut kept: Vec<(Version, u64)> = Vec::new(); // With the epoch that must be on disk first.
         let mut buried = false;
@@ -292,14 +296,12 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[(Version, u32)]) -
 }
 
 fn link(region: &Region<'_>, winners: &[(Version, u32)], retired: &[(u32, u64, u32)]) -> Result<(), Trouble> {
-    if !retired.is_empty() && region.get(word::LINKS) == 0 {
+    // Where the word is damaged, or nothing is linked, allocating what is allocated changes nothing.
+    if retired.is_empty() && matches!(region.is_linked(), Ok(false)) {
+        region.set(word::RETIRED, 0);
+    } else {
         Growth::lock(region.arena)?.allocate_links(region.number)?;
-        region.set(word::LINKS, 1);
-    }
-    if region.get(word::LINKS) != 0 {
-        // The word may be wrong; allocating what is allocated already changes nothing.
-        Growth::lock(region.arena)?.allocate_links(region.number)?;
-        region.set(word::LINKS, 1);
+        region.set_linked();
         for (winner, before) in winners {
             region.set_before(winner.slot, *before)?;
         }

@@ -212,7 +212,7 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     if checked::decode(region.get(word::RECLAIMED)).is_none() {
         flaws.push("its last epoch of a freed slot is damaged".to_owned());
     }
-    if region.get(word::LINKS) > 1 {
+    if region.is_linked().is_err() {
         flaws.push("its mark of links is damaged".to_owned());
     }
 }

@@ -3,6 +3,7 @@
 //! from which a rebuild gives the version before the call or the one after it.
 
 use crate::error::{Error, Result};
+use crate::fault::{self, Fault};
 use crate::format::extent::Kind;
 use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINES_LOG2_MAX, Line, Shape};
 use crate::format::region::word;
@@ -94,6 +95,15 @@ impl<'a> Region<'a> {
         self.count(word::LIVE)
     }
 
+    /// Whether the links of the region's extents are allocated.
+    pub(crate) fn is_linked(&self) -> Result<bool, Trouble> {
+        Ok(self.count(word::LINKS)? != 0)
+    }
+
+    pub(crate) fn set_linked(&self) {
+        self.set(word::LINKS, checked::encode(1));
+    }
+
     /// The head's words as they are now.
     pub(crate) fn words(&self) -> [u64; word::COUNT] {
         std::array::from_fn(|i| self.head[i].load(Ordering::Acquire))
@@ -126,6 +136,9 @@ impl<'a> Region<'a> {
                     return Err(Trouble::Flaw("the index names a free slot"));
                 }
                 if header.id == id {
+                    if self.is_linked()? && !line.holds(shape.seed(self.number, number)) {
+                        break; // It may name a version that was replaced.
+                    }
                     return Ok(Found::Hit { place: Place { words, line, entry }, slot, header });
                 }
                 if self.arena.geo.region_of(self.arena.geo.hash(header.id)) != self.number {
@@ -176,9 +189,9 @@ impl<'a> Region<'a> {
             if header.seq >= seq && self.is_whole(*slot) {
                 return Err(Trouble::Flaw("the next sequence number was used already"));
             }
-            if header.epoch() != epoch && self.get(word::LINKS) == 0 {
+            if header.epoch() != epoch && !self.is_linked()? {
                 Growth::lock(self.arena)?.allocate_links(self.number)?;
-                self.set(word::LINKS, 1);
+                self.set_linked();
             }
         }
         let slot = self.take_slot()?;
@@ -214,7 +227,7 @@ impl<'a> Region<'a> {
                 if before == shape.deleted() {
                     self.add(word::MARKERS, -1)?;
                 }
-                if self.get(word::LINKS) != 0 {
+                if self.is_linked()? {
                     self.link(slot)?[0].store(0, Ordering::Relaxed);
                 }
             }
@@ -257,8 +270,8 @@ impl<'a> Region<'a> {
     /// has begun since the version was written, else kept until `epoch` is on disk. A damaged
     /// version can't help anybody, and is free at once.
     fn retire(&self, old: u32, header: &Header, by: u32, epoch: u64) -> Result<(), Trouble> {
-        let linked = self.get(word::LINKS) != 0;
-        if header.epoch() == epoch || !self.is_whole(old) {
+        let linked = self.is_linked()?;
+        if header.epoch() == epoch || !self.is_whole(old) || fault::on(Fault::ReuseEarly) {
             if linked {
                 let (_, before) = unpair(self.link(old)?[0].load(Ordering::Relaxed));
                 self.link(by)?[0].store(pair(0, before), Ordering::Relaxed);
@@ -335,7 +348,7 @@ impl<'a> Region<'a> {
                 self.set(word::FRESH, pair(next + 1, end));
                 return Ok(next);
             }
-            let with_links = self.get(word::LINKS) != 0;
+            let with_links = self.is_linked()?;
             let extent = match Growth::lock(self.arena)?.add_data_extent(self.number, with_links) {
                 Ok(extent) => extent,
                 Err(full) if self.count(word::RETIRED_COUNT)? != 0 => {
@@ -383,12 +396,19 @@ impl<'a> Region<'a> {
                 break;
             }
             let words = self.arena.slot(slot).ok_or(Trouble::Flaw("the queue of retired slots"))?;
-            let is_tombstone = header(words).kind() == SlotKind::Tombstone;
+            let kept = header(words);
+            let is_tombstone = kept.kind() == SlotKind::Tombstone;
+            // The queue is derived: before it costs a record, the index is asked.
+            let hash = self.arena.geo.hash(kept.id);
+            if kept.seq == 0 || matches!(self.find(hash, kept.id)?, Found::Hit { slot: s, .. } if s == slot) {
+                return Err(Trouble::Flaw("the queue of retired slots"));
+            }
             let (next, _) = unpair(link[0].load(Ordering::Relaxed));
             self.set(word::RETIRED, pair(next, if next == 0 { 0 } else { last }));
             self.add(word::RETIRED_COUNT, -1)?;
             step("reclaim: slot taken from the queue");
-            if is_tombstone && self.count(word::RECLAIMED)? > durable {
+            let hides = self.count(word::RECLAIMED)? > durable && !fault::on(Fault::TombstoneEarly);
+            if is_tombstone && hides {
                 self.enqueue(slot, epoch)?;
                 continue; // Its epoch is beyond the durable one now, so this comes to an end.
             }
@@ -415,9 +435,10 @@ impl<'a> Region<'a> {
             return self.delete_for_pins(hash, id, epoch);
         }
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-        let bury_it = self.get(word::LINKS) != 0
+        let may_come_back = self.is_linked()?
             && (unpair(self.link(slot)?[0].load(Ordering::Relaxed)).1 != 0
                 || self.count(word::RECLAIMED)? > self.arena.durable()?);
+        let bury_it = may_come_back && !fault::on(Fault::NoTombstone);
         if bury_it {
             bury(words)
         } else {
@@ -436,9 +457,9 @@ impl<'a> Region<'a> {
     /// Deletes a record whose version somebody may still read: it is kept as a replaced one is, and
     /// the tombstone takes a slot of its own.
     fn delete_for_pins(&self, hash: u64, id: u64, epoch: u64) -> Result<bool, Trouble> {
-        if self.get(word::LINKS) == 0 {
+        if !self.is_linked()? {
             Growth::lock(self.arena)?.allocate_links(self.number)?;
-            self.set(word::LINKS, 1);
+            self.set_linked();
         }
         let seq = self.get(word::NEXT_SEQ);
         if seq & PRESENT == 0 || seq == u64::MAX {

@@ -1,5 +1,6 @@
 //! Reading a record without a lock.
 
+use crate::format::checked;
 use crate::format::region::word;
 use crate::format::slot::{Header, Kind};
 use crate::protocol::index::{candidates, entry_is, load_line};
@@ -34,6 +35,8 @@ pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Opt
     }
     let capacity = arena.geo.record_size as usize;
     let home = shape.home(hash);
+    let mask = (1 << shape.lines_log2) - 1;
+    let unlinked = head[word::LINKS].load(Ordering::Relaxed) == checked::encode(0);
     let mut suspect = None;
     let mut n = 0;
     loop {
@@ -56,11 +59,11 @@ pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Opt
             };
             match read(slot_words, id, capacity, verify, out.as_deref_mut()) {
                 Seen::Whole(header) => {
-                    return if head[word::SHAPE].load(Ordering::Acquire) == word {
-                        Look::Hit(header)
-                    } else {
-                        Look::Moved
-                    };
+                    // The slot proves that it is whole, and where replaced versions are kept, the line
+                    // has to prove that it is the current one.
+                    let current = unlinked || line.holds(shape.seed(region, (home + n) & mask));
+                    let hit = current && head[word::SHAPE].load(Ordering::Acquire) == word;
+                    return if hit { Look::Hit(header) } else { Look::Moved };
                 }
                 Seen::Damaged(_, what) => return Look::Damaged { slot: Some(slot), what },
                 Seen::InMotion => return Look::Moved,
@@ -78,7 +81,7 @@ pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Opt
                 }
             }
         }
-        if !line.holds(shape.seed(region, (home + n) & ((1 << shape.lines_log2) - 1))) {
+        if !line.holds(shape.seed(region, (home + n) & mask)) {
             return Look::Moved;
         }
         n += 1;

@@ -11,6 +11,7 @@
 use std::sync::PoisonError;
 
 use crate::error::{Error, Result};
+use crate::fault::{self, Fault};
 use crate::format::region::word;
 use crate::format::seat::SYNC_BYTE;
 use crate::format::{checked, control};
@@ -20,6 +21,9 @@ use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
 use crate::sys::file_lock;
 use crate::sys::step::step;
+
+/// The step right after a flush: what was in memory at the step before is on disk.
+pub const FLUSHED: &str = "sync: flushed";
 
 /// The sync byte, held.
 struct SyncByte<'a>(&'a Handle);
@@ -47,12 +51,15 @@ impl Handle {
         let old = self.cut()?;
         let extents = arena.word(control::EXTENTS).load(Ordering::SeqCst);
         step("sync: writers of the old epoch are done");
+        if fault::on(Fault::DurableEarly) {
+            arena.word(control::DURABLE).store(checked::encode(old), Ordering::SeqCst);
+        }
         if let Err(source) = arena.file.sync_data() {
             let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
             arena.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
             return Err(Error::FlushFailed { path: arena.path.clone(), source });
         }
-        step("sync: flushed");
+        step(FLUSHED);
         arena.word(control::DURABLE).store(checked::encode(old), Ordering::SeqCst);
         arena.word(control::DURABLE_EXTENTS).store(extents, Ordering::SeqCst);
         arena.word(control::FLUSHES).fetch_add(1, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::error::{Error, Result};
+use crate::format::extent::Kind as ExtentKind;
 use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header, Kind, PRESENT};
 use crate::format::{checked, slot as slot_format};
@@ -66,7 +67,7 @@ impl Store {
                 slot(u64::from(retired)),
                 slot(u64::from(retired_last)),
                 count(word::RETIRED_COUNT),
-                get(word::LINKS)
+                count(word::LINKS)
             ),
             format!(
                 "  index         at offset {}, 2^{} lines, {} slot bits, version {}{}, {} deleted entries",
@@ -123,14 +124,19 @@ impl Store {
         let header = header(words);
         let kind = arena.extent_kind(extent);
         let region = match kind {
-            Some(crate::format::extent::Kind::Data { region }) => region,
+            Some(ExtentKind::Data { region }) => region,
             _ => arena.geo.region_of(arena.geo.hash(header.id)),
         };
         let mut buffer = Vec::new();
         let state = survey(words, region, &arena.geo, &mut buffer);
         let mut out = format!(
-            "slot {slot} at offset {} in extent {extent} ({kind:?})\n  {}\n",
+            "slot {slot} at offset {} in extent {extent}, {}\n  {}\n",
             arena.geo.slot_offset(slot),
+            match kind {
+                Some(ExtentKind::Data { region }) => format!("region {region}"),
+                Some(ExtentKind::Index { .. }) => "which holds index tables".to_owned(),
+                None => "which has no valid header".to_owned(),
+            },
             describe(&state)
         );
         let raw = [header.seq, header.id, header.stamp, header.words()[3]];

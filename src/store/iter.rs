@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
+use crate::format::checked;
 use crate::format::index::ENTRIES;
 use crate::format::region::word;
 use crate::format::slot::{Header, Kind};
@@ -22,7 +23,6 @@ use crate::protocol::slot::{Seen, header, read_any};
 use crate::record::{Record, Version};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
-use crate::region::read::{Look, look};
 use crate::store::Store;
 use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
@@ -75,8 +75,8 @@ pub(crate) struct Cursor {
     region: u32,
     stage: Stage,
     extents: Vec<u32>,
-    next_seq: u64,
     cut: u64,
+    written_since: bool,
     given: Vec<u64>,
     failed: bool,
 }
@@ -87,8 +87,8 @@ impl Cursor {
             region: 0,
             stage: Stage::Start,
             extents: Vec::new(),
-            next_seq: 0,
             cut: 0,
+            written_since: false,
             given: Vec::new(),
             failed: false,
         }
@@ -118,7 +118,7 @@ impl Cursor {
                         return Ok(Some(found));
                     }
                     let head = handle.arena.head(self.region);
-                    if head[word::NEXT_SEQ].load(Ordering::Acquire) == self.cut {
+                    if !self.written_since && head[word::NEXT_SEQ].load(Ordering::Acquire) == self.cut {
                         self.leave();
                     } else {
                         let mut ids = gather(handle, self.region)?;
@@ -150,11 +150,12 @@ impl Cursor {
     fn start(&mut self, handle: &Handle) -> Result<()> {
         handle.heal(self.region)?;
         let head = handle.arena.head(self.region);
-        self.next_seq = head[word::NEXT_SEQ].load(Ordering::Acquire);
+        let next_seq = head[word::NEXT_SEQ].load(Ordering::Acquire);
         let free = head[word::LOCK].load(Ordering::SeqCst) == 0;
-        self.cut = if free { self.next_seq } else { self.next_seq.wrapping_sub(1) };
+        self.cut = if free { next_seq } else { next_seq.wrapping_sub(1) };
         self.extents = handle.arena.data_extents(self.region)?;
         self.given.clear();
+        self.written_since = false;
         self.stage = match self.extents.first() {
             Some(&first) => Stage::Slots { extent: 0, slot: handle.arena.geo.first_slot(first) },
             None => Stage::Slots { extent: 0, slot: 0 },
@@ -173,12 +174,15 @@ impl Cursor {
                 *slot += 1;
                 let Some(words) = arena.slot(at) else { break };
                 let seq = words[0].load(Ordering::Relaxed);
+                if seq >= self.cut {
+                    self.written_since = true;
+                }
                 if seq == 0 || seq >= self.cut {
                     continue;
                 }
                 match read_any(words, arena.geo.record_size as usize, store.handle.verify_reads, out) {
                     Seen::Whole(header)
-                        if header.seq < self.cut && is_current(arena, self.region, at, &header) =>
+                        if header.seq < self.cut && is_current(store, self.region, &header)? =>
                     {
                         return Ok(Some((header.id, Version(header.version()))));
                     }
@@ -205,27 +209,17 @@ impl Cursor {
 }
 
 /// Whether a whole version is the one that its id has now. Only where replaced versions are kept
-/// for durability can there be two versions before the cut.
-fn is_current(arena: &Arena, region: u32, slot: u32, header: &Header) -> bool {
-    if arena.head(region)[word::LINKS].load(Ordering::Relaxed) == 0 {
-        return true;
+/// for durability can there be two versions before the cut. One that was replaced meanwhile is given
+/// by step 3.
+fn is_current(store: &Store, region: u32, header: &Header) -> Result<bool> {
+    let linked = store.handle.arena.head(region)[word::LINKS].load(Ordering::Relaxed);
+    if checked::decode(linked) == Some(0) {
+        return Ok(true);
     }
-    loop {
-        return match look(arena, arena.geo.hash(header.id), header.id, false, None) {
-            Look::Hit(now) => now.seq == header.seq,
-            Look::Moved => {
-                // It moved, or it was replaced: step 3 gives what it has become.
-                let words = arena.slot(slot);
-                if words.is_some_and(|w| w[0].load(Ordering::Acquire) == header.seq) {
-                    std::hint::spin_loop();
-                    continue;
-                }
-                false
-            }
-            // A deleted record may be left out. A broken index says nothing of it; its slot does.
-            Look::Miss | Look::Damaged { .. } => false,
-            Look::Broken(_) => true,
-        };
+    match store.read(header.id, None) {
+        Ok(now) => Ok(now.is_some_and(|now| now.seq == header.seq)),
+        Err(Error::Corrupt { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

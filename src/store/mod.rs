@@ -31,8 +31,7 @@ use crate::sys::atomic::Ordering;
 
 /// Looks without a lock before a reader takes the region's lock.
 const LOOKS: u32 = 64;
-/// Looks before a reader that may not take locks gives the processor away, and before it looks at
-/// every slot instead.
+/// Looks before a reader that may not take locks gives up.
 const LOOKS_READ_ONLY: u32 = 10_000;
 /// How many ids ahead `get_many` asks for index lines and slots.
 const AHEAD: usize = 8;
@@ -329,12 +328,13 @@ impl Store {
     fn read_around(&self, hash: u64, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<Header>> {
         let arena = &self.handle.arena;
         for n in 0..LOOKS_READ_ONLY {
-            let seen = if n % 64 == 63 {
-                std::thread::yield_now();
-                look_at_every_slot(arena, id, out.as_deref_mut())?
-            } else {
-                look(arena, hash, id, self.handle.verify_reads, out.as_deref_mut())
-            };
+            let mut seen = look(arena, hash, id, self.handle.verify_reads, out.as_deref_mut());
+            if matches!(seen, Look::Broken(_)) || matches!(seen, Look::Moved) && n % 64 == 63 {
+                seen = look_at_every_slot(arena, id, out.as_deref_mut())?;
+                if matches!(seen, Look::Moved) {
+                    std::thread::yield_now();
+                }
+            }
             match seen {
                 Look::Hit(header) => return Ok(Some(header)),
                 Look::Miss => return Ok(None),

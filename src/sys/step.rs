@@ -1,7 +1,7 @@
 //! Kill points: between every two steps that matter, a test may have the process killed.
 //!
 //! Without the feature `testing` a step is nothing. With it, `RECSTORE_DIE_AT=n` makes the process
-//! send itself SIGKILL at its n-th step after [`arm`] was called.
+//! send itself SIGKILL at its n-th step after `arm` was called.
 
 /// A point between two stores at which a process may die.
 #[cfg(not(feature = "testing"))]
@@ -13,10 +13,17 @@ pub(crate) use armed::step;
 
 #[cfg(feature = "testing")]
 pub(crate) mod armed {
+    use std::cell::RefCell;
     use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
     static LEFT: AtomicI64 = AtomicI64::new(-1);
     static SEEN: AtomicU64 = AtomicU64::new(0);
+
+    type Hook = Box<dyn FnMut(&'static str)>;
+
+    thread_local! {
+        static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
+    }
 
     /// Has the process killed at the n-th step from now (1 is the next one); 0 disarms.
     pub(crate) fn arm(n: i64) {
@@ -29,9 +36,19 @@ pub(crate) mod armed {
         SEEN.load(Ordering::SeqCst)
     }
 
+    /// Has `hook` called at every step of this thread. It may not use a store.
+    pub(crate) fn set_hook(hook: Option<Hook>) {
+        HOOK.set(hook);
+    }
+
     /// A point between two stores at which a process may die.
     pub(crate) fn step(name: &'static str) {
         SEEN.fetch_add(1, Ordering::SeqCst);
+        HOOK.with_borrow_mut(|hook| {
+            if let Some(hook) = hook {
+                hook(name);
+            }
+        });
         if LEFT.load(Ordering::SeqCst) > 0 && LEFT.fetch_sub(1, Ordering::SeqCst) == 1 {
             eprintln!("killed at {name}");
             // SAFETY: kills this process; nothing runs afterwards.

@@ -1,0 +1,54 @@
+//! Faults that the crate's own tests switch on, one at a time, to see that a test catches them.
+//! Without the feature `testing` none can be, and the compiler drops the questions.
+
+/// A mistake that somebody could make in this crate.
+#[cfg_attr(not(feature = "testing"), allow(dead_code))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Fault {
+    /// None.
+    None = 0,
+    /// A version that may be the one on disk loses its slot before its successor is on disk.
+    ReuseEarly,
+    /// A deletion leaves no tombstone where an older version may be on disk.
+    NoTombstone,
+    /// A tombstone goes before what it hides is gone from the disk.
+    TombstoneEarly,
+    /// The durable epoch is raised before the flush.
+    DurableEarly,
+    /// A slot's checksum does not cover its header.
+    SumWithoutHeader,
+    /// A rebuild picks the version with the lower `seq`.
+    LowerSeqWins,
+    /// A slot is not scrubbed before it is free.
+    NoScrub,
+}
+
+/// Whether a fault is switched on.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+pub(crate) fn on(_fault: Fault) -> bool {
+    false
+}
+
+#[cfg(feature = "testing")]
+pub(crate) use switched::{on, switch};
+
+#[cfg(feature = "testing")]
+mod switched {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::Fault;
+
+    static FAULT: AtomicU32 = AtomicU32::new(0);
+
+    /// Switches a fault on, and the one before off.
+    pub(crate) fn switch(fault: Fault) {
+        FAULT.store(fault as u32, Ordering::SeqCst);
+    }
+
+    /// Whether a fault is switched on.
+    pub(crate) fn on(fault: Fault) -> bool {
+        FAULT.load(Ordering::Relaxed) == fault as u32
+    }
+}
