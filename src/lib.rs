@@ -65,10 +65,12 @@ mod sys;
 
 pub use error::{Error, Result};
 pub use record::{Durability, Record, Swap, Version};
-pub use report::{Damage, RepairReport, VerifyReport};
+pub use report::{Damage, RepairReport, SalvageReport, VerifyReport};
 pub use store::Store;
+pub use store::checkpoint::Checkpoint;
 pub use store::iter::Iter;
 pub use store::options::Options;
+pub use store::salvage::salvage;
 pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
 
 /// The design, in three chapters.

@@ -86,3 +86,15 @@ impl RepairReport {
         self.regions_rebuilt.is_empty() && self.dropped.is_empty() && self.fixed.is_empty() && !self.os_crash
     }
 }
+
+/// What [`salvage`](crate::salvage) found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// Records that were recovered.
+    pub records: u64,
+    /// Records that could not be: the ids are those in the headers of damaged slots.
+    pub lost: Vec<Damage>,
+    /// What told the geometry, in words.
+    pub source: String,
+}

@@ -7,6 +7,7 @@
 //!   ordinary ends.
 
 mod access;
+mod backup;
 mod create;
 mod delete;
 mod dump;
@@ -20,6 +21,7 @@ mod output;
 mod progress;
 mod read;
 mod repair;
+mod salvage;
 mod stat;
 mod verify;
 mod walk;
@@ -65,6 +67,8 @@ enum Command {
     Stat(stat::Stat),
     Verify(verify::Verify),
     Repair(repair::Repair),
+    Backup(backup::Backup),
+    Salvage(salvage::Salvage),
     Inspect(inspect::Inspect),
     #[command(hide = true)]
     LoadWriter(load::LoadWriter),
@@ -83,6 +87,8 @@ impl Command {
             Self::Stat(args) => args.run(access),
             Self::Verify(args) => args.run(access),
             Self::Repair(args) => args.run(access),
+            Self::Backup(args) => args.run(access),
+            Self::Salvage(args) => args.run(),
             Self::Inspect(args) => args.run(access),
             Self::LoadWriter(args) => args.run(access),
         }

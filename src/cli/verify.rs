@@ -79,6 +79,7 @@ impl Verify {
     }
 }
 
-fn damage_json(damage: &Damage) -> Value {
+/// A damage as an object.
+pub(crate) fn damage_json(damage: &Damage) -> Value {
     json!({"region": damage.region, "slot": damage.slot, "id": damage.id, "what": damage.what})
 }

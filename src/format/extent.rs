@@ -75,6 +75,14 @@ impl ExtentHeader {
         bytemuck::cast(*self)
     }
 
+    /// The geometry that the words tell, if they are any store's extent header: record size, log2 of
+    /// the slots per extent, regions, hash key.
+    pub(crate) fn geometry(words: &[u64; HEADER_WORDS]) -> Option<(u64, u32, u32, u64)> {
+        let h: Self = bytemuck::cast(*words);
+        let holds = h.magic == MAGIC && h.crc == h.sum();
+        holds.then_some((u64::from(h.record_size), h.slots_log2, h.regions, h.hash_key))
+    }
+
     /// What the words say of `extent`, or `None` if they are not its header.
     pub(crate) fn parse(
         words: &[u64; HEADER_WORDS],

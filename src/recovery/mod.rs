@@ -3,5 +3,6 @@
 pub(crate) mod adopt;
 pub(crate) mod rebuild;
 pub(crate) mod recover;
+pub(crate) mod salvage;
 pub(crate) mod survey;
 pub(crate) mod verify;

@@ -1,14 +1,14 @@
 //! Flushing: what was acknowledged before is made to survive a loss of power.
 //!
-//! 1. Take the sync lock. Whoever finds that another flush, begun after its own writes were done,
-//!    has ended meanwhile, is done (group commit).
+//! 1. Take the sync lock. Whoever sees, before it has its turn, that another flush that was begun
+//!    after its own writes has ended, is done (group commit).
 //! 2. Raise the epoch. Wait for the writers that are still inside a region with the old one: a
 //!    writer takes its region's lock before it reads the epoch, the flush raises the epoch before it
 //!    looks at the locks, and all four are SeqCst, so one of the two sees the other.
 //! 3. `fdatasync`.
 //! 4. The durable epoch becomes the one before the raise.
 
-use std::sync::PoisonError;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
@@ -23,15 +23,49 @@ use crate::sys::file_lock;
 use crate::sys::step::step;
 
 /// The step right after a flush: what was in memory at the step before is on disk.
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public to the crate's tests"))]
 pub const FLUSHED: &str = "sync: flushed";
 
-/// The sync byte, held.
-struct SyncByte<'a>(&'a Handle);
+/// Whose turn it is to flush, among the threads of a handle.
+#[derive(Default)]
+pub(crate) struct Turn {
+    taken: Mutex<bool>,
+    given_back: Condvar,
+}
 
-impl Drop for SyncByte<'_> {
+/// The sync lock, held: the handle's turn, and the sync byte, which excludes other handles.
+struct SyncLock<'a>(&'a Handle);
+
+impl<'a> SyncLock<'a> {
+    /// Waits for the lock, unless `is_done` becomes true meanwhile: then it is not needed any more.
+    fn take(handle: &'a Handle, is_done: impl Fn() -> Result<bool>) -> Result<Option<Self>> {
+        let turn = &handle.flush;
+        let mut taken = turn.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if is_done()? {
+                return Ok(None);
+            }
+            if !*taken {
+                *taken = true;
+                break;
+            }
+            taken = turn.given_back.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(taken);
+        let lock = Self(handle); // From here on, dropping it gives the turn back.
+        let arena = &handle.arena;
+        file_lock::lock(&arena.file, SYNC_BYTE).map_err(arena.io("waiting for the sync lock"))?;
+        Ok(if is_done()? { None } else { Some(lock) })
+    }
+}
+
+impl Drop for SyncLock<'_> {
     fn drop(&mut self) {
         // A failure leaves the lock to the kernel, which drops it when the handle is closed.
         let _ = file_lock::unlock(&self.0.arena.file, SYNC_BYTE);
+        let turn = &self.0.flush;
+        *turn.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        turn.given_back.notify_all();
     }
 }
 
@@ -41,13 +75,10 @@ impl Handle {
         let arena = &self.arena;
         self.refuse_after_failure()?;
         let wanted = arena.epoch()?;
-        let _threads = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
-        file_lock::lock(&arena.file, SYNC_BYTE).map_err(arena.io("waiting for the sync lock"))?;
-        let _handles = SyncByte(self);
-        self.refuse_after_failure()?;
-        if arena.durable()? >= wanted {
+        let Some(_lock) = SyncLock::take(self, || Ok(arena.durable()? >= wanted))? else {
             return Ok(());
-        }
+        };
+        self.refuse_after_failure()?;
         let old = self.cut()?;
         let extents = arena.word(control::EXTENTS).load(Ordering::SeqCst);
         step("sync: writers of the old epoch are done");
@@ -86,9 +117,7 @@ impl Handle {
     /// seat; gives the epoch that they are of. There must be no pin yet.
     pub(crate) fn pin_moment(&self, owner: Owner) -> Result<u64> {
         let arena = &self.arena;
-        let _threads = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
-        file_lock::lock(&arena.file, SYNC_BYTE).map_err(arena.io("waiting for the sync lock"))?;
-        let _handles = SyncByte(self);
+        let _lock = SyncLock::take(self, || Ok(false))?;
         let epoch = seat::set_pin(arena, owner)?;
         let cut = self.cut();
         if cut.is_err() {

@@ -1,6 +1,5 @@
 //! One attached handle: its arena, its seat, and how it comes to hold a region's lock.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use crate::region::Trouble;
 use crate::region::arena::Arena;
 use crate::region::owned::Region;
 use crate::region::seat;
+use crate::store::flush::Turn;
 use crate::store::options::Options;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
@@ -36,7 +36,7 @@ pub(crate) struct Handle {
     pub(crate) verify_reads: bool,
     pub(crate) durability: Durability,
     /// Excludes the handle's threads from the sync byte, which excludes handles.
-    pub(crate) flush: Mutex<()>,
+    pub(crate) flush: Turn,
 }
 
 /// A region's lock, held.
@@ -70,7 +70,7 @@ impl Handle {
             lock_timeout: options.lock_timeout,
             verify_reads: options.verify_reads,
             durability: options.durability,
-            flush: Mutex::default(),
+            flush: Turn::default(),
         }
     }
 

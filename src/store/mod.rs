@@ -1,5 +1,7 @@
 //! The store as its users see it.
 
+pub(crate) mod backup;
+pub(crate) mod checkpoint;
 pub(crate) mod flush;
 pub(crate) mod handle;
 pub(crate) mod inside;
@@ -7,6 +9,7 @@ pub(crate) mod inspect;
 pub(crate) mod iter;
 pub(crate) mod open;
 pub(crate) mod options;
+pub(crate) mod salvage;
 pub(crate) mod stats;
 pub(crate) mod upkeep;
 

@@ -34,36 +34,67 @@ use crate::sys::step::step;
 
 /// Creates the file of an empty store.
 pub(crate) fn create(options: &Options, path: &Path) -> Result<()> {
-    let drawn = || io_error(path, "drawing a random number");
-    let geo = options.geometry(file::random().map_err(drawn())?)?;
+    let geo = options.geometry(file::random().map_err(io_error(path, "drawing a random number"))?)?;
+    create_with(options, path, &geo, None::<fn(&Store) -> Result<()>>)
+}
+
+/// Creates the file of a store that `fill` puts records into before the file has a name.
+pub(crate) fn create_with(
+    options: &Options,
+    path: &Path,
+    geo: &Geometry,
+    fill: Option<impl FnOnce(&Store) -> Result<()>>,
+) -> Result<()> {
     let mut uuid = [0; 16];
-    uuid[..8].copy_from_slice(&file::random().map_err(drawn())?.to_le_bytes());
-    uuid[8..].copy_from_slice(&file::random().map_err(drawn())?.to_le_bytes());
-    let mut network = None;
+    for half in uuid.chunks_exact_mut(8) {
+        let drawn = file::random().map_err(io_error(path, "drawing a random number"))?;
+        half.copy_from_slice(&drawn.to_le_bytes());
+    }
+    let mut failure = None;
     let result = file::create_whole(path, options.mode, |file| {
-        network = file::network_file_system(file)?;
-        if network.is_some() && !options.allow_network_file_system {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
         step("create: unnamed file");
-        fill(file, &geo, uuid)?;
+        let filled = fill_file(options, path, file, geo, uuid, fill);
         step("create: file filled");
-        Ok(())
+        filled.map_err(|error| {
+            failure = Some(error);
+            io::Error::other("not filled")
+        })
     });
-    match (result, network) {
-        (Ok(()), _) => Ok(()),
-        (Err(e), _) if e.kind() == io::ErrorKind::AlreadyExists => {
+    match (result, failure) {
+        (_, Some(error)) => Err(error),
+        (Ok(()), None) => Ok(()),
+        (Err(e), None) if e.kind() == io::ErrorKind::AlreadyExists => {
             Err(Error::AlreadyExists { path: path.to_path_buf() })
         }
-        (Err(e), Some(kind)) if e.kind() == io::ErrorKind::Unsupported => {
-            Err(Error::NetworkFileSystem { path: path.to_path_buf(), kind: kind.to_owned() })
-        }
-        (Err(e), _) => Err(io_error(path, "creating the store")(e)),
+        (Err(e), None) => Err(io_error(path, "creating the store")(e)),
     }
 }
 
+fn fill_file(
+    options: &Options,
+    path: &Path,
+    file: &File,
+    geo: &Geometry,
+    uuid: [u8; 16],
+    fill: Option<impl FnOnce(&Store) -> Result<()>>,
+) -> Result<()> {
+    if !options.allow_network_file_system
+        && let Some(kind) =
+            file::network_file_system(file).map_err(io_error(path, "asking for the file system"))?
+    {
+        return Err(Error::NetworkFileSystem { path: path.to_path_buf(), kind: kind.to_owned() });
+    }
+    write_empty(file, geo, uuid).map_err(io_error(path, "writing the empty store"))?;
+    let Some(fill) = fill else { return Ok(()) };
+    let unnamed =
+        ForkFile::open(|| file::open_again(file, true)).map_err(io_error(path, "opening the new file"))?;
+    let store = enter(options, unnamed, path, true)?;
+    fill(&store)?;
+    store.close()
+}
+
 /// Writes an empty store. All blocks are allocated, so that touching them later can't fail.
-fn fill(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
+fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
     file::allocate(file, 0, geo.base)?;
     let superblock = Superblock::new(geo, uuid);
     file.write_all_at(superblock.bytes(), 0)?;
@@ -113,6 +144,19 @@ pub(crate) fn open(options: &Options, path: &Path, writable: bool) -> Result<Sto
         _ if e.raw_os_error() == Some(libc::ENXIO) => not_a_store(path, "it is no regular file"),
         _ => io_error(path, opening)(e),
     })?;
+    enter(options, file, path, writable)
+}
+
+/// Opens the store of another handle once more, whatever its path leads to by now.
+pub(crate) fn open_again(options: &Options, arena: &Arena) -> Result<Store> {
+    let opened = ForkFile::open(|| file::open_again(&arena.file, arena.owner.is_some()));
+    let file = opened.map_err(arena.io("opening the store once more"))?;
+    enter(options, file, &arena.path, arena.owner.is_some())
+}
+
+/// Comes into the store whose file is open.
+fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Result<Store> {
+    let opening = if writable { "opening for writing" } else { "opening for reading" };
     let metadata = file.metadata().map_err(io_error(path, opening))?;
     if !metadata.is_file() {
         return Err(not_a_store(

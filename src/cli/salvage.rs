@@ -1,0 +1,54 @@
+//! `recstore salvage`: records out of a file that can't be opened, or that `repair` can't put right.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::failure::Failure;
+use super::output::{Output, say};
+use super::{ids, progress, verify};
+
+/// Recover every record with a good checksum from a destroyed store into a new one
+///
+/// STORE is only read. Lists the records that could not be saved on standard output; exit code 3 if
+/// there are any. Fails if OUT exists.
+#[derive(clap::Args)]
+pub(crate) struct Salvage {
+    /// The file to recover from
+    store: PathBuf,
+    /// The new store
+    out: PathBuf,
+    /// The longest record, in bytes, if nothing in the file tells it [default: 64K]
+    #[arg(long, value_name = "N", value_parser = ids::parse_record_size)]
+    record_size: Option<usize>,
+    /// Print one object: {"records", "source", "lost": [{"region", "slot", "id", "what"}]}
+    #[arg(long)]
+    json: bool,
+}
+
+impl Salvage {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let spinner = progress::working("searching for records");
+        let report = recstore::salvage(&self.store, &self.out, self.record_size);
+        spinner.finish_and_clear();
+        let report = report?;
+        let mut out = Output::new();
+        if self.json {
+            let lost: Vec<_> = report.lost.iter().map(verify::damage_json).collect();
+            out.line(format_args!(
+                "{}",
+                json!({"records": report.records, "source": report.source, "lost": lost})
+            ))?;
+        } else {
+            for lost in &report.lost {
+                out.line(format_args!("lost: {lost}"))?;
+            }
+        }
+        out.finish()?;
+        say(format_args!("{}: {} records saved; {}", self.out.display(), report.records, report.source));
+        match report.lost.len() {
+            0 => Ok(()),
+            lost => Err(Failure::Damaged(format!("{}: {lost} records are lost", self.store.display()))),
+        }
+    }
+}

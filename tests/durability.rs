@@ -1,0 +1,257 @@
+//! Flushes, checkpoints, backups and salvage, as a user of the library meets them.
+
+use std::path::Path;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use recstore::{Durability, Error, Options, Store};
+
+fn small() -> Options {
+    Options::new().record_size(64).regions(2).slots_per_extent(16)
+}
+
+fn everything(store: &Store) -> Vec<(u64, Vec<u8>)> {
+    let mut all: Vec<_> = store.iter().map(|r| r.unwrap()).map(|r| (r.id(), r.into_data())).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn overwriting_between_two_flushes_takes_one_slot_a_record_and_gives_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().create(dir.path().join("s.rec")).unwrap();
+    let fill = |round: u64| {
+        for id in 0..100u64 {
+            store.put(id, &round.to_le_bytes()).unwrap();
+        }
+    };
+    fill(0);
+    let before = store.stats().unwrap();
+    for round in 1..20 {
+        fill(round);
+    }
+    let unsynced = store.stats().unwrap();
+    assert_eq!(unsynced.retired_slots, 0, "an unsynced store keeps nothing");
+    // A write needs one slot beside the one that it replaces: at most one more extent a region.
+    assert!(unsynced.extents <= before.extents + 2, "{} extents, then {}", before.extents, unsynced.extents);
+    for round in 20..60 {
+        store.sync().unwrap();
+        fill(round);
+        fill(round + 1000);
+        let now = store.stats().unwrap();
+        assert!(now.retired_slots <= 100, "{} slots kept, 100 records overwritten", now.retired_slots);
+    }
+    let synced = store.stats().unwrap();
+    assert!(synced.slots < 100 * 2 + 5 * 16, "{} slots", synced.slots);
+    assert!(store.verify().unwrap().is_clean());
+}
+
+#[test]
+fn deleting_after_flushes_gives_all_slots_back_after_two_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().create(dir.path().join("s.rec")).unwrap();
+    for round in 0..50u64 {
+        for id in 0..40 {
+            store.put(id, &round.to_le_bytes()).unwrap();
+        }
+        store.sync().unwrap();
+        for id in 0..40 {
+            store.put(id, &[round as u8; 60]).unwrap();
+        }
+        for id in 0..40 {
+            assert!(store.delete(id).unwrap());
+            assert!(!store.delete(id).unwrap());
+        }
+        assert!(store.is_empty().unwrap());
+        assert!(store.verify().unwrap().is_clean(), "{:?}", store.verify().unwrap().damage);
+        store.sync().unwrap();
+    }
+    let stats = store.stats().unwrap();
+    assert!(stats.slots <= 40 * 4 + 2 * 16, "{} slots for 40 records", stats.slots);
+}
+
+#[test]
+fn durable_writers_share_flushes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().durability(Durability::Disk).create(dir.path().join("s.rec")).unwrap();
+    let (threads, writes) = (8, 50);
+    let barrier = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        for thread in 0..threads as u64 {
+            let (store, barrier) = (&store, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                for n in 0..writes {
+                    store.put(thread, &[n; 8]).unwrap();
+                }
+            });
+        }
+    });
+    let stats = store.stats().unwrap();
+    assert_eq!(stats.durable_writes, threads as u64 * u64::from(writes));
+    assert!(
+        stats.flushes * 2 < stats.durable_writes,
+        "{} flushes for {} durable writes",
+        stats.flushes,
+        stats.durable_writes
+    );
+}
+
+#[test]
+fn a_checkpoint_flushes_until_it_is_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().create(dir.path().join("s.rec")).unwrap();
+    store.put(1, b"x").unwrap();
+    let checkpoint = store.checkpoint_every(Duration::from_millis(1)).unwrap();
+    while store.stats().unwrap().flushes < 3 {
+        store.put(1, b"x").unwrap();
+        std::thread::yield_now();
+    }
+    assert!(checkpoint.error().is_none());
+    checkpoint.finish().unwrap();
+    let flushes = store.stats().unwrap().flushes;
+    store.put(1, b"y").unwrap();
+    assert_eq!(store.stats().unwrap().flushes, flushes, "the thread is gone");
+    assert!(matches!(store.checkpoint_every(Duration::ZERO), Err(Error::InvalidOption { .. })));
+}
+
+/// Ten records change together, one after the other, so that at every moment they differ by one step
+/// at most; a copy of one moment shows that.
+#[test]
+fn a_backup_is_of_one_moment_while_others_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().create(dir.path().join("s.rec")).unwrap();
+    let records = 10;
+    for id in 0..records {
+        store.put(id, &0u64.to_le_bytes()).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for step in 1u64.. {
+                for id in 0..records {
+                    store.put(id, &step.to_le_bytes()).unwrap();
+                }
+                store.put(1000 + step % 7, b"comes and goes").unwrap();
+                assert!(store.delete(1000 + step % 7).unwrap());
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        for n in 0..20 {
+            let copy = dir.path().join(format!("copy{n}.rec"));
+            store.backup(&copy).unwrap();
+            let copy = Store::open_read_only(&copy).unwrap();
+            let steps: Vec<u64> = everything(&copy)
+                .into_iter()
+                .filter(|(id, _)| *id < records)
+                .map(|(_, data)| u64::from_le_bytes(data.try_into().unwrap()))
+                .collect();
+            assert_eq!(steps.len() as u64, records);
+            assert!(steps.is_sorted_by(|a, b| a >= b), "{steps:?}");
+            assert!(steps[0] - steps[steps.len() - 1] <= 1, "{steps:?}");
+            assert!(copy.verify().unwrap().is_clean());
+            assert!(copy.len().unwrap() <= records + 1);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    store.sync().unwrap();
+    assert!(store.verify().unwrap().is_clean(), "{:?}", store.verify().unwrap().damage);
+    assert!(store.stats().unwrap().attached.iter().all(|a| a.pins == 0));
+    assert!(matches!(store.backup(dir.path().join("copy0.rec")), Err(Error::AlreadyExists { .. })));
+}
+
+#[test]
+fn a_backup_of_a_damaged_record_fails_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.rec");
+    let store = small().regions(1).create(&path).unwrap();
+    store.put(1, b"a record to be damaged").unwrap();
+    flip(&path, b"a record to be damaged");
+    assert!(matches!(store.backup(dir.path().join("copy.rec")), Err(Error::Corrupt { id: 1, .. })));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+/// Flips a bit of the first occurrence of `text`.
+fn flip(path: &Path, text: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let bytes = std::fs::read(path).unwrap();
+    let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
+}
+
+fn filled(path: &Path) -> Vec<(u64, Vec<u8>)> {
+    let store = small().create(path).unwrap();
+    for id in 0..500u64 {
+        store.put(id * 7919, format!("record {id}").as_bytes()).unwrap();
+    }
+    store.sync().unwrap();
+    for id in (0..500u64).step_by(3) {
+        store.put(id * 7919, format!("record {id} anew").as_bytes()).unwrap();
+    }
+    for id in (0..500u64).step_by(5) {
+        assert!(store.delete(id * 7919).unwrap());
+    }
+    everything(&store)
+}
+
+#[test]
+fn salvage_needs_nothing_but_the_slots() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.rec");
+    let all = filled(&path);
+    let whole = std::fs::read(&path).unwrap();
+    let (superblock_b, region_table) = (73728, 77824);
+    let base = 98304; // Two regions: a page of heads, two of index tables... and what begins an extent.
+    for (n, what) in
+        ["nothing", "first superblock", "all but the slots", "extent headers too"].iter().enumerate()
+    {
+        let mut bytes = whole.clone();
+        match n {
+            1 => bytes[..4096].fill(0xee),
+            2 => bytes[..base.min(90112)].fill(0xee),
+            3 => {
+                bytes[..90112].fill(0xee);
+                for at in (90112..bytes.len()).step_by(4096) {
+                    if bytes[at..at + 8] == *b"rec-extn" {
+                        bytes[at..at + 64].fill(0xee);
+                    }
+                }
+            }
+            _ => {}
+        }
+        assert!(superblock_b < region_table);
+        let from = dir.path().join(format!("from{n}.rec"));
+        std::fs::write(&from, &bytes).unwrap();
+        let to = dir.path().join(format!("to{n}.rec"));
+        let report = recstore::salvage(&from, &to, None).unwrap();
+        assert_eq!(report.records, all.len() as u64, "{what} destroyed: {report:?}");
+        assert!(report.lost.is_empty(), "{report:?}");
+        let saved = Store::open(&to).unwrap();
+        assert_eq!(everything(&saved), all, "{what} destroyed");
+        assert!(saved.verify().unwrap().is_clean());
+    }
+}
+
+#[test]
+fn salvage_names_what_it_could_not_save() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.rec");
+    let all = filled(&path);
+    flip(&path, b"record 251");
+    let report = recstore::salvage(&path, dir.path().join("to.rec"), None).unwrap();
+    assert_eq!(report.records, all.len() as u64 - 1);
+    assert_eq!(report.lost.iter().map(|l| l.id).collect::<Vec<_>>(), [Some(251 * 7919)]);
+    assert!(matches!(
+        recstore::salvage(dir.path().join("none"), dir.path().join("x"), None),
+        Err(Error::NotFound { .. })
+    ));
+    std::fs::write(dir.path().join("noise"), [0x5a; 10_000]).unwrap();
+    assert!(matches!(
+        recstore::salvage(dir.path().join("noise"), dir.path().join("x"), None),
+        Err(Error::NotAStore { .. })
+    ));
+}
