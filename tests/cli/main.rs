@@ -1,0 +1,16 @@
+//! The command, end to end: the built binary, its exit codes, what it prints and where.
+//!
+//! * [`records`]: one record at a time, and looking at them.
+//! * [`usage`]: what is refused, with which exit code.
+//! * [`streams`]: `dump` into `load`, pipes that close, outputs that are full.
+//! * [`load`]: many writers, acknowledgements, `kill -9`, Ctrl-C.
+//! * [`damage`]: what damaged stores and foreign files give.
+
+#![cfg(feature = "cli")]
+
+mod command;
+mod damage;
+mod load;
+mod records;
+mod streams;
+mod usage;

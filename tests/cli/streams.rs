@@ -1,0 +1,108 @@
+//! `dump` into `load`, readers that go away, outputs that take no more.
+
+use std::fs::File;
+use std::io::Read;
+
+use crate::command::{Dir, args, command, dump, finish, run, run_with, store_of};
+
+#[test]
+fn what_is_dumped_is_loaded_byte_for_byte() {
+    let dir = Dir::new();
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let records: [(u64, &[u8]); 8] = [
+        (0, b""),
+        (1, b"plain"),
+        (2, b"\xff\xfe\0"),
+        (3, &every_byte),
+        (4, b"lines\nand\r\n\ttabs \"quoted\" \\"),
+        (5, "🦀 é \u{2028} \u{feff}".as_bytes()),
+        (u64::MAX, b"\0"),
+        (1 << 53 | 1, b"an id that a float can't hold"),
+    ];
+    let first = store_of(&dir, "first.rec", &records);
+    let dumped = run(args!["dump", first]).done();
+    assert_eq!(dumped.text().lines().count(), records.len());
+
+    let second = dir.path("second.rec");
+    run_with(args!["load", second, "--writers", "3"], &dumped.out)
+        .refused(0, "8 records loaded by 3 writers");
+    assert_eq!(dump(&second), dump(&first));
+    for (id, data) in records {
+        assert_eq!(crate::command::read(&second, id), data, "record {id}");
+    }
+    assert!(dumped.text().contains(r#"{"id":2,"base64":"//4A"}"#), "{}", dumped.text());
+    assert!(dumped.text().contains(r#"{"id":1,"data":"plain"}"#), "{}", dumped.text());
+}
+
+#[test]
+fn load_takes_what_read_prints_as_json() {
+    let dir = Dir::new();
+    let first = store_of(&dir, "first.rec", &[(7, b"seven")]);
+    let object = run(args!["read", first, "7", "--json"]).done();
+    let second = store_of(&dir, "second.rec", &[]);
+    run_with(args!["load", second, "-"], object.out).ended(0, "1 record loaded by 1 writer");
+    assert_eq!(dump(&second), dump(&first));
+}
+
+/// A store whose dump is larger than any pipe.
+fn large_store(dir: &Dir) -> std::path::PathBuf {
+    let lines: String = (0..20_000).map(|id| format!("{id},{}\n", "x".repeat(100))).collect();
+    let store = dir.path("large.rec");
+    run_with(args!["load", store, "--format", "delimited", "--writers", "2"], lines)
+        .ended(0, "20000 records");
+    store
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_command_quietly_with_141() {
+    let dir = Dir::new();
+    let store = large_store(&dir);
+    for args in [args!["dump", store], args!["list", store]] {
+        let mut child = command(&args).spawn().expect("the command starts");
+        let mut out = child.stdout.take().expect("a pipe");
+        out.read_exact(&mut [0]).expect("a first byte");
+        drop(out);
+        let ended = finish(child);
+        assert_eq!((ended.code, ended.err.as_str()), (141, ""), "{args:?}");
+    }
+    run(args!["verify", store]).done();
+}
+
+#[test]
+fn an_output_that_is_full_is_exit_code_4() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one")]);
+    for args in [
+        args!["read", store, "1"].to_vec(),
+        args!["list", store].to_vec(),
+        args!["dump", store].to_vec(),
+        args!["stat", store].to_vec(),
+        args!["verify", store].to_vec(),
+        args!["inspect", store].to_vec(),
+    ] {
+        let full = File::options().write(true).open("/dev/full").expect("the full device");
+        let child = command(&args).stdout(full).spawn().expect("the command starts");
+        finish(child).ended(4, "standard output: No space left on device");
+    }
+}
+
+#[test]
+fn nobody_at_standard_error_is_no_failure() {
+    let dir = Dir::new();
+    let store = dir.path("new.rec");
+    let full = || File::options().write(true).open("/dev/full").expect("the full device");
+    let child = command(args!["write", store, "1", "x"]).stderr(full()).spawn().expect("the command starts");
+    assert_eq!(finish(child).code, 0);
+    let child = command(args!["read", store, "2"]).stderr(full()).spawn().expect("the command starts");
+    assert_eq!(finish(child).code, 1);
+}
+
+#[test]
+fn there_is_no_progress_bar_in_a_pipe() {
+    let dir = Dir::new();
+    let store = large_store(&dir);
+    for args in [args!["dump", store], args!["verify", store], args!["list", store]] {
+        // Whatever is on standard error fails this.
+        run(args).done();
+    }
+}

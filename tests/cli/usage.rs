@@ -1,0 +1,114 @@
+//! What is refused before anything is done, and what an absent store gives.
+
+use crate::command::{Dir, args, run, run_with, store_of};
+
+const COMMANDS: [&str; 11] =
+    ["create", "write", "read", "delete", "list", "load", "dump", "stat", "verify", "repair", "inspect"];
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_exit_code_2() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"x")]);
+    let new = dir.path("new.rec");
+    for wrong in [
+        args![].to_vec(),
+        args!["frobnicate", store].to_vec(),
+        args!["read"].to_vec(),
+        args!["read", store].to_vec(),
+        args!["read", store, "one"].to_vec(),
+        args!["read", store, "-1"].to_vec(),
+        args!["read", store, "0x"].to_vec(),
+        args!["read", store, "18446744073709551616"].to_vec(),
+        args!["read", store, "1", "2"].to_vec(),
+        args!["read", store, "1", "--lock-timeout", "soon"].to_vec(),
+        args!["read", store, "1", "--lock-timeout", "-1"].to_vec(),
+        args!["write", store, "1", "data", "--file", "x"].to_vec(),
+        args!["create", new, "--record-size", "many"].to_vec(),
+        args!["create", new, "--record-size", "0"].to_vec(),
+        args!["create", new, "--regions", "0"].to_vec(),
+        args!["create", new, "--max-size", "1"].to_vec(),
+        args!["create", new, "--mode", "888"].to_vec(),
+        args!["load", store, "--writers", "0"].to_vec(),
+        args!["load", store, "--writers", "257"].to_vec(),
+        args!["load", store, "--format", "xml"].to_vec(),
+        args!["load", store, "--id-column", "1"].to_vec(),
+        args!["load", store, "--format", "jsonl", "--delimiter", ";"].to_vec(),
+        args!["load", store, "--format", "delimited", "--delimiter", "::"].to_vec(),
+        args!["load", store, "--format", "delimited", "--id-column", "0"].to_vec(),
+        args!["load", store, "--format", "delimited", "--id-radix", "8"].to_vec(),
+        args!["dump", store, "--format", "csv"].to_vec(),
+        args!["inspect", store, "--slot", "first"].to_vec(),
+    ] {
+        let ended = run(&wrong);
+        assert_eq!(ended.code, 2, "{wrong:?}: {ended:?}");
+        assert!(ended.out.is_empty() && !ended.err.is_empty(), "{wrong:?}: {ended:?}");
+    }
+    assert!(!new.exists(), "a store was created from wrong options");
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let help = run(["--help"]).done();
+    for name in COMMANDS {
+        assert!(help.text().contains(&format!("\n  {name} ")), "{name} is not in the help");
+        assert!(run([name, "--help"]).done().text().contains("Usage: recstore"), "{name}");
+    }
+    assert!(help.text().contains("Exit codes:"));
+    assert!(!help.text().contains("load-writer"), "what is for the program's own use is shown to users");
+    assert_eq!(run(["--version"]).done().text(), concat!("recstore ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn an_absent_store_is_exit_code_4_and_is_not_created_by_looking() {
+    let dir = Dir::new();
+    let store = dir.path("absent.rec");
+    for name in ["list", "dump", "stat", "verify", "repair", "inspect"] {
+        run(args![name, store]).refused(4, "absent.rec: no such store");
+    }
+    run(args!["read", store, "1"]).refused(4, "absent.rec: no such store");
+    run(args!["delete", store, "1"]).refused(4, "absent.rec: no such store");
+    assert!(!store.exists());
+}
+
+#[test]
+fn a_file_that_can_not_be_read_is_exit_code_4_and_no_store_is_created() {
+    let dir = Dir::new();
+    let (store, absent) = (dir.path("new.rec"), dir.path("absent.txt"));
+    run(args!["write", store, "1", "--file", absent]).refused(4, "absent.txt: No such file");
+    run(args!["load", store, absent]).refused(4, "absent.txt: No such file");
+    run(args!["load", store, dir.path("")]).refused(4, "is a directory");
+    assert!(!store.exists());
+    run(args!["create", dir.path("no/such/directory.rec")]).refused(4, "No such file");
+}
+
+#[test]
+fn a_path_may_begin_with_a_dash_or_be_no_text() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let dir = Dir::new();
+    let name = OsStr::from_bytes(b"--\xff \n.rec");
+    let here = dir.path("");
+    let at_home = |args: &[&OsStr], input: &str| {
+        let mut command = crate::command::command(["load", "--writers", "2", "--"]);
+        command.args(args).current_dir(&here);
+        let input = dir.file("input", input);
+        command.stdin(std::fs::File::open(input).expect("the input"));
+        crate::command::finish(command.spawn().expect("the command starts"))
+    };
+    at_home(&[name], "{\"id\":1,\"data\":\"x\"}\n").ended(0, "1 record loaded");
+    assert_eq!(run(args!["read", here.join(name), "1"]).done().out, b"x");
+}
+
+#[test]
+fn a_writer_that_is_started_by_hand_does_no_harm() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"kept")]);
+    for nonsense in [&b""[..], b"short", &[0xff; 100], &[0; 8]] {
+        let ended = run_with(args!["load-writer", store], nonsense);
+        assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{ended:?}");
+    }
+    let ended = run_with(args!["load-writer", store], [&[5, 0, 0, 0, 0, 0, 0, 0][..], b"abcde"].concat());
+    assert_eq!(ended.code, 4, "{ended:?}");
+    assert_eq!(run(args!["read", store, "1"]).done().out, b"kept");
+}

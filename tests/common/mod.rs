@@ -1,0 +1,334 @@
+//! How one test becomes several processes: its binary runs itself again as a *worker*.
+//!
+//! A worker is told its role by an environment variable and talks with the test over a socket that
+//! is its standard input: lines or bytes, both ways. What a worker sent before SIGKILL arrives; then
+//! the socket ends. Whoever waits, waits for a message or for the end, never for a time; the bound
+//! of a minute only turns a hang into a failure.
+//!
+//! Every test binary that has workers has a test `child_entry`, which does nothing unless it is one.
+
+// Every test binary uses a part of this.
+#![allow(dead_code)]
+
+pub(crate) mod superblock;
+pub(crate) mod value;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sched::CloneFlags;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+/// Longer than anything here takes on a busy machine: past it, it hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+const ROLE: &str = "RECSTORE_TEST_ROLE";
+const OUTER_UID: &str = "RECSTORE_TEST_OUTER_UID";
+const SEED: &str = "RECSTORE_SEED";
+
+/// A random generator whose seed is printed, and taken back from `RECSTORE_SEED`.
+pub(crate) fn seeded() -> StdRng {
+    StdRng::seed_from_u64(seed())
+}
+
+/// The seed of this run.
+pub(crate) fn seed() -> u64 {
+    let seed = number_from_env(SEED).unwrap_or_else(rand::random);
+    println!("replay with {SEED}={seed}");
+    seed
+}
+
+/// A number from the environment.
+pub(crate) fn number_from_env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// A directory that goes when it is dropped.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("recstore-test-").tempdir().expect("a temporary directory")
+}
+
+/// Yields until `condition` holds.
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited for a minute: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The user that this process acts as.
+pub(crate) fn user() -> u32 {
+    std::fs::metadata("/proc/self").expect("/proc").uid()
+}
+
+/// A process that plays a role of this test binary. Killed when dropped.
+pub(crate) struct Worker {
+    role: String,
+    child: Child,
+    stream: BufReader<UnixStream>,
+}
+
+impl Worker {
+    /// Starts a worker; `with` is its environment.
+    pub(crate) fn spawn(role: &str, with: &[(&str, &str)]) -> Self {
+        Self::start(role, with, CloneFlags::empty()).expect("a worker")
+    }
+
+    /// Starts a worker that has unshared namespaces (and a user namespace too unless we are root);
+    /// fails where that is not allowed. In a new PID namespace it is process 1, and what is spawned
+    /// here is its parent.
+    pub(crate) fn spawn_in(
+        namespaces: CloneFlags,
+        role: &str,
+        with: &[(&str, &str)],
+    ) -> std::io::Result<Self> {
+        let user = if user() == 0 { CloneFlags::empty() } else { CloneFlags::CLONE_NEWUSER };
+        Self::start(role, with, namespaces | user)
+    }
+
+    fn start(role: &str, with: &[(&str, &str)], namespaces: CloneFlags) -> std::io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut command = command(role, with, theirs.into());
+        if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+            command.env(OUTER_UID, user().to_string());
+        }
+        if !namespaces.is_empty() {
+            // SAFETY: runs between fork and exec, and makes system calls only.
+            unsafe { command.pre_exec(move || unshare_and_enter(namespaces)) };
+        }
+        let child = command.spawn()?;
+        ours.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { role: role.to_string(), child, stream: BufReader::new(ours) })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a line.
+    pub(crate) fn say(&mut self, line: &str) {
+        let mut line = line.to_string();
+        line.push('\n');
+        // A worker that is gone doesn't hear; whoever waits for its answer will see that.
+        let _ = self.stream.get_mut().write_all(line.as_bytes());
+    }
+
+    /// Waits for a line; `None` when the worker is gone.
+    pub(crate) fn line(&mut self) -> Option<String> {
+        read_line(&mut self.stream, &self.role)
+    }
+
+    /// Waits for this very line.
+    pub(crate) fn expect(&mut self, line: &str) {
+        match self.line() {
+            Some(said) if said == line => {}
+            said => panic!("worker {}: said {said:?} where {line:?} was due", self.role),
+        }
+    }
+
+    /// Waits for a line and gives it.
+    pub(crate) fn hear(&mut self) -> String {
+        let heard = self.line();
+        heard.unwrap_or_else(|| panic!("worker {} ended ({:?})", self.role, self.child.wait()))
+    }
+
+    /// Another handle on the socket, to read messages from in a thread.
+    pub(crate) fn stream(&self) -> UnixStream {
+        self.stream.get_ref().try_clone().expect("a descriptor")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("a worker that was not waited for");
+    }
+
+    /// Ends the conversation: the worker reads the end.
+    pub(crate) fn hang_up(&self) {
+        self.stream.get_ref().shutdown(std::net::Shutdown::Both).expect("a socket");
+    }
+
+    /// SIGKILL; gone when this returns.
+    pub(crate) fn kill(&mut self) -> ExitStatus {
+        let _ = self.child.kill();
+        self.child.wait().expect("a child")
+    }
+
+    /// SIGSTOP; stopped when this returns.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        let status = waitpid(Pid::from_raw(self.child.id() as i32), Some(WaitPidFlag::WUNTRACED));
+        assert!(matches!(status, Ok(WaitStatus::Stopped(..))), "{status:?}");
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("a child")
+    }
+
+    /// Waits for a good end.
+    pub(crate) fn finish(&mut self) {
+        let status = self.wait();
+        assert!(status.success(), "worker {}: {status}", self.role);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Unshares namespaces. A new PID namespace is entered by a child only: that goes on, and the
+/// process itself waits for it, and ends as it did.
+fn unshare_and_enter(namespaces: CloneFlags) -> std::io::Result<()> {
+    nix::sched::unshare(namespaces)?;
+    if !namespaces.contains(CloneFlags::CLONE_NEWPID) {
+        return Ok(());
+    }
+    // SAFETY: this process has one thread, and makes system calls only until it ends or execs.
+    unsafe {
+        let child = libc::fork();
+        match child {
+            -1 => Err(std::io::Error::last_os_error()),
+            0 => {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            }
+            child => {
+                libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
+                let mut status = 0;
+                libc::waitpid(child, &mut status, 0);
+                libc::_exit(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 })
+            }
+        }
+    }
+}
+
+/// A command that runs this test binary in a role, with `stdin` to talk over.
+fn command(role: &str, with: &[(&str, &str)], stdin: OwnedFd) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("the path of the test binary"));
+    command.args(["child_entry", "--exact", "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, role).env_remove(OUTER_UID).envs(with.iter().copied());
+    command.stdin(Stdio::from(stdin)).stdout(Stdio::null());
+    command
+}
+
+fn read_line(from: &mut impl BufRead, who: &str) -> Option<String> {
+    let mut line = String::new();
+    match from.read_line(&mut line) {
+        Ok(_) => line.strip_suffix('\n').map(str::to_string),
+        Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => None,
+        Err(e) => panic!("{who}: silent for a minute ({e})"),
+    }
+}
+
+/// Runs a role in a process of its own and fails if it fails. The role may say `skip: why`.
+pub(crate) fn alone(role: &str, with: &[(&str, &str)]) {
+    attend(Worker::spawn(role, with));
+}
+
+/// The same in namespaces of its own, or says that it was skipped, and why.
+pub(crate) fn alone_in(namespaces: CloneFlags, role: &str, with: &[(&str, &str)]) {
+    match Worker::spawn_in(namespaces, role, with) {
+        Ok(worker) => attend(worker),
+        Err(e) => println!("skipped: no namespaces of our own: {e}"),
+    }
+}
+
+fn attend(mut worker: Worker) {
+    while let Some(line) = worker.line() {
+        println!("{line}");
+    }
+    worker.finish();
+}
+
+/// A worker's side: its role, and the socket to the test.
+pub(crate) struct Me {
+    pub(crate) role: String,
+    stream: BufReader<UnixStream>,
+}
+
+impl Me {
+    /// What this process is to play, if it is a worker.
+    pub(crate) fn from_env() -> Option<Self> {
+        let role = std::env::var(ROLE).ok()?;
+        let stdin = std::io::stdin().as_fd().try_clone_to_owned().expect("a descriptor");
+        if let Ok(uid) = std::env::var(OUTER_UID) {
+            // Be root in the own user namespace.
+            std::fs::write("/proc/self/uid_map", format!("0 {uid} 1")).expect("a user map");
+        }
+        Some(Self { role, stream: BufReader::new(stdin.into()) })
+    }
+
+    /// What the test passed in the environment.
+    pub(crate) fn var(&self, name: &str) -> String {
+        std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"))
+    }
+
+    /// Sends a line. Ends the process when the test is gone.
+    pub(crate) fn say(&mut self, line: &str) {
+        self.send(format!("{line}\n").as_bytes());
+    }
+
+    /// Sends bytes, likewise.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        if self.stream.get_mut().write_all(bytes).is_err() {
+            std::process::exit(2);
+        }
+    }
+
+    /// Waits for a line. Ends the process when the test is gone.
+    pub(crate) fn line(&mut self) -> String {
+        match read_line(&mut self.stream, "the test") {
+            Some(line) => line,
+            None => std::process::exit(2),
+        }
+    }
+
+    /// Waits until the test has gone.
+    pub(crate) fn wait_for_the_end(&mut self) {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest);
+    }
+}
+
+/// Forks. The child runs `body` and ends with its result, or with 99 if it panics. Only for workers
+/// that have a single thread at work.
+pub(crate) fn in_fork(body: impl FnOnce() -> i32) -> Pid {
+    // SAFETY: this process is a worker; its other thread, if any, is the test harness's and waits
+    // for this one, so it holds no lock that the child could need.
+    match unsafe { fork() }.expect("a fork") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(99);
+            // SAFETY: ends this process without running what the parent registered for its own end.
+            unsafe { libc::_exit(code) }
+        }
+    }
+}
+
+/// How a forked child ended.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub(crate) enum End {
+    Exited(i32),
+    Killed,
+}
+
+/// Waits for a forked child: it exits or dies of SIGKILL; nothing else.
+pub(crate) fn wait_for(child: Pid) -> End {
+    match waitpid(child, None).expect("a child") {
+        WaitStatus::Exited(_, code) => End::Exited(code),
+        WaitStatus::Signaled(_, Signal::SIGKILL, _) => End::Killed,
+        other => panic!("a child ended otherwise: {other:?}"),
+    }
+}

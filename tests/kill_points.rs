@@ -1,0 +1,472 @@
+//! A process dies at every step of every operation, and the store equals the model before or after
+//! that operation; it dies at every step of the repair as well, and again.
+//!
+//! Needs the feature `testing`. Fails when, after any death: a handle that was open already, a new
+//! one or a read-only one sees a record that is neither as before nor as after; two handles differ;
+//! `verify` finds anything; a slot is on no list; the next write is not newer than all before.
+
+#![cfg(feature = "testing")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use common::superblock::create_seeded;
+use common::value::value;
+use common::{End, Me, in_fork, wait_for};
+use rand::Rng;
+use recstore::testing::{arm, steps_seen};
+use recstore::{Error, Options, Store};
+
+type Content = BTreeMap<u64, Vec<u8>>;
+
+/// An operation, and the store that it begins with.
+struct Scenario {
+    name: &'static str,
+    options: fn() -> Options,
+    prepare: fn(&Store),
+    operate: fn(&Store),
+}
+
+fn tiny() -> Options {
+    Options::new().record_size(64).regions(1).slots_per_extent(4)
+}
+
+fn tight() -> Options {
+    tiny().slots_per_extent(1)
+}
+
+fn two_regions() -> Options {
+    tiny().regions(2).slots_per_extent(2)
+}
+
+fn large() -> Options {
+    tiny().record_size(70_000).slots_per_extent(1)
+}
+
+fn put(store: &Store, id: u64, counter: u64) {
+    store.put(id, &value(id, 1, counter, 60)).unwrap();
+}
+
+fn three(store: &Store) {
+    (0..3).for_each(|id| put(store, id, 1));
+}
+
+/// Every record has a durable version before the one that counts.
+fn three_replaced_since_a_sync(store: &Store) {
+    three(store);
+    store.sync().unwrap();
+    (0..3).for_each(|id| put(store, id, 2));
+}
+
+/// A chain of versions, some of them durable.
+fn a_chain(store: &Store) {
+    for counter in 1..5 {
+        put(store, 1, counter);
+        put(store, 2, counter);
+        store.sync().unwrap();
+        put(store, 1, counter * 10);
+        put(store, 1, counter * 10 + 1);
+    }
+}
+
+/// Versions wait in the retired queue that may be reclaimed, and no other slot is free.
+fn reclaimable(store: &Store) {
+    three_replaced_since_a_sync(store);
+    store.sync().unwrap();
+    put(store, 5, 1);
+}
+
+/// As many records as the first index table takes.
+fn full_index(store: &Store) {
+    (0..720).for_each(|id| put(store, id, 1));
+}
+
+/// The index has been moved, deleted from and filled again.
+fn worn_index(store: &Store) {
+    (0..900).for_each(|id| put(store, id, 1));
+    (0..880).for_each(|id| _ = store.delete(id).unwrap());
+    (0..40).for_each(|id| put(store, id, 2));
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "put_new", options: tiny, prepare: three, operate: |s| put(s, 9, 7) },
+    Scenario { name: "put_first", options: tiny, prepare: |_| (), operate: |s| put(s, 9, 7) },
+    Scenario { name: "overwrite", options: tiny, prepare: three, operate: |s| put(s, 1, 7) },
+    Scenario {
+        name: "overwrite_after_sync",
+        options: tiny,
+        prepare: |s| {
+            three(s);
+            s.sync().unwrap();
+        },
+        operate: |s| put(s, 1, 7),
+    },
+    Scenario {
+        name: "overwrite_twice_after_sync",
+        options: tiny,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| put(s, 1, 7),
+    },
+    Scenario { name: "overwrite_in_a_chain", options: tiny, prepare: a_chain, operate: |s| put(s, 1, 777) },
+    Scenario { name: "delete", options: tiny, prepare: three, operate: |s| _ = s.delete(1).unwrap() },
+    Scenario {
+        name: "delete_after_sync",
+        options: tiny,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| _ = s.delete(1).unwrap(),
+    },
+    Scenario {
+        name: "delete_a_chain",
+        options: tiny,
+        prepare: a_chain,
+        operate: |s| _ = s.delete(1).unwrap(),
+    },
+    Scenario {
+        name: "delete_the_newest",
+        options: tiny,
+        prepare: three,
+        operate: |s| _ = s.delete(2).unwrap(),
+    },
+    Scenario { name: "grow", options: tight, prepare: three, operate: |s| put(s, 9, 7) },
+    Scenario {
+        name: "grow_after_sync",
+        options: tight,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| put(s, 1, 7),
+    },
+    Scenario {
+        name: "grow_large",
+        options: large,
+        prepare: three,
+        operate: |s| _ = s.put(9, &value(9, 1, 7, 70_000)).unwrap(),
+    },
+    Scenario { name: "reclaim", options: tight, prepare: reclaimable, operate: |s| put(s, 9, 7) },
+    Scenario { name: "move_the_index", options: tiny, prepare: full_index, operate: |s| put(s, 9999, 7) },
+    Scenario {
+        name: "put_into_a_worn_index",
+        options: tiny,
+        prepare: worn_index,
+        operate: |s| put(s, 9999, 7),
+    },
+    Scenario {
+        name: "delete_from_a_worn_index",
+        options: tiny,
+        prepare: worn_index,
+        operate: |s| _ = s.delete(890).unwrap(),
+    },
+    Scenario {
+        name: "update",
+        options: tiny,
+        prepare: three,
+        operate: |s| _ = s.update(1, |old| old.map(|o| o[..20].to_vec())).unwrap(),
+    },
+    Scenario {
+        name: "compare_and_swap",
+        options: tiny,
+        prepare: three,
+        operate: |s| _ = s.compare_and_swap(1, s.version(1).unwrap(), b"swapped").unwrap(),
+    },
+    Scenario {
+        name: "write_many",
+        options: two_regions,
+        prepare: three,
+        operate: |s| {
+            let data: Vec<_> = (1..6).map(|id| (id, value(id, 1, 7, 50))).collect();
+            s.write_many(data.iter().map(|(id, d)| (*id, &d[..]))).unwrap();
+        },
+    },
+    Scenario {
+        name: "sync",
+        options: tiny,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| s.sync().unwrap(),
+    },
+    Scenario {
+        name: "put_durable",
+        options: tiny,
+        prepare: three,
+        operate: |s| _ = s.put_with(1, b"durable", recstore::Durability::Disk).unwrap(),
+    },
+    Scenario {
+        name: "open_and_close",
+        options: tiny,
+        prepare: three,
+        operate: |s| Store::open(s.path()).unwrap().close().unwrap(),
+    },
+    Scenario {
+        name: "repair_when_nothing_is_wrong",
+        options: tiny,
+        prepare: a_chain,
+        operate: |s| _ = s.repair().unwrap(),
+    },
+];
+
+fn content(store: &Store) -> Content {
+    store.iter().map(|r| r.unwrap()).map(|r| (r.id(), r.into_data())).collect()
+}
+
+/// The files and the two models of a scenario.
+struct Stage {
+    scenario: &'static Scenario,
+    origin: PathBuf,
+    path: PathBuf,
+    before: Content,
+    after: Content,
+}
+
+impl Stage {
+    fn new(scenario: &'static Scenario, dir: &Path) -> Self {
+        let (origin, path) = (dir.join("origin"), dir.join("store"));
+        let store = create_seeded(&(scenario.options)(), &origin, 1);
+        (scenario.prepare)(&store);
+        let before = content(&store);
+        drop(store);
+        std::fs::copy(&origin, &path).unwrap();
+        let store = Store::open(&path).unwrap();
+        (scenario.operate)(&store);
+        let after = content(&store);
+        assert!(store.verify().unwrap().is_clean());
+        Self { scenario, origin, path, before, after }
+    }
+
+    /// Sets the store as it was before the operation.
+    fn set(&self) {
+        std::fs::copy(&self.origin, &self.path).unwrap();
+    }
+
+    /// A child operates and dies at its n-th step; whether it did.
+    fn dies_at(&self, n: i64) -> bool {
+        let child = in_fork(|| {
+            let store = Store::open(&self.path).unwrap();
+            arm(n);
+            (self.scenario.operate)(&store);
+            arm(0);
+            0
+        });
+        self.ended(child)
+    }
+
+    /// A child opens the store, reads and writes all, and dies at its m-th step; whether it did.
+    fn healer_dies_at(&self, m: i64) -> bool {
+        let child = in_fork(|| {
+            arm(m);
+            let store = Store::open(&self.path).unwrap();
+            self.check_content(&content(&store));
+            arm(0);
+            0
+        });
+        self.ended(child)
+    }
+
+    fn ended(&self, child: nix::unistd::Pid) -> bool {
+        match wait_for(child) {
+            End::Killed => true,
+            End::Exited(0) => false,
+            End::Exited(code) => panic!("the child failed ({code})"),
+        }
+    }
+
+    /// Every record is as before or as after; other than a batch, all of them are the same of these.
+    fn check_content(&self, content: &Content) {
+        let batch = self.scenario.name == "write_many";
+        let ids = || self.before.keys().chain(self.after.keys()).chain(content.keys());
+        for id in ids() {
+            let is = content.get(id);
+            let known = is == self.before.get(id) || is == self.after.get(id);
+            assert!(known, "id {id} is neither as before nor as after: {is:?}");
+        }
+        assert!(
+            batch || *content == self.before || *content == self.after,
+            "partly as before, partly as after"
+        );
+    }
+
+    /// The store after a death, looked at by all kinds of handles; `first` chooses who heals.
+    fn check(&self, other: &Store, first: u64) {
+        let reader = Store::open_read_only(&self.path);
+        match reader {
+            Ok(reader) => {
+                let some = self.before.len() / 20 + 1;
+                for id in self.before.keys().step_by(some).chain(self.after.keys().rev().step_by(some)) {
+                    match reader.get(*id) {
+                        Ok(r) => {
+                            let is = r.as_ref().map(|r| r.data());
+                            let (b, a) = (self.before.get(id), self.after.get(id));
+                            assert!(
+                                is == b.map(|b| &b[..]) || is == a.map(|a| &a[..]),
+                                "read-only: id {id}: {is:?}"
+                            );
+                        }
+                        Err(Error::NeedsRepair { .. }) => {}
+                        Err(e) => panic!("read-only: {e}"),
+                    }
+                }
+            }
+            Err(Error::NeedsRepair { .. }) => {}
+            Err(e) => panic!("read-only: {e}"),
+        }
+        match first % 6 {
+            0 => _ = other.get(1).unwrap(),
+            1 => _ = other.len().unwrap(),
+            2 => _ = Store::open(&self.path).unwrap(),
+            3 => _ = other.repair().unwrap(),
+            4 => _ = other.sync().unwrap(),
+            _ => {}
+        }
+        let seen = content(other);
+        self.check_content(&seen);
+        let fresh = Store::open(&self.path).unwrap();
+        assert_eq!(content(&fresh), seen, "two handles differ");
+        for (id, data) in &seen {
+            assert_eq!(other.get(*id).unwrap().as_ref().map(|r| r.data()), Some(&data[..]));
+        }
+        assert_eq!(other.len().unwrap(), seen.len() as u64);
+        let newest = seen.keys().map(|&id| fresh.version(id).unwrap().unwrap()).max();
+        // Every region is written, so every lock that a dead owner left is taken over.
+        for id in 10_000..10_004 {
+            let version = other.put(id, b"after all").unwrap();
+            assert!(self.scenario.name == "write_many" || Some(version) > newest);
+        }
+        for store in [other, &fresh] {
+            let report = store.verify().unwrap();
+            assert!(report.is_clean(), "{report:?}");
+        }
+        let stats = fresh.stats().unwrap();
+        assert_eq!(stats.slots, stats.records + stats.free_slots + stats.retired_slots, "{stats:?}");
+    }
+}
+
+fn once(stage: &Stage) {
+    let mut died = 0;
+    for n in 1.. {
+        stage.set();
+        let other = Store::open(&stage.path).unwrap();
+        if !stage.dies_at(n) {
+            assert_eq!(content(&other), stage.after);
+            break;
+        }
+        died += 1;
+        stage.check(&other, n as u64);
+    }
+    assert!(died > 0, "no step was passed");
+}
+
+fn twice(stage: &Stage) {
+    let mut rng = common::seeded();
+    for n in (1..).step_by(2) {
+        let mut m = 1;
+        loop {
+            stage.set();
+            if !stage.dies_at(n) {
+                return;
+            }
+            let again = stage.healer_dies_at(m);
+            if again && rng.random() {
+                stage.healer_dies_at(rng.random_range(1..=m));
+            }
+            stage.check(&Store::open(&stage.path).unwrap(), rng.random());
+            if !again {
+                break;
+            }
+            m += rng.random_range(1..=m / 4 + 1); // A rebuild passes a step per free slot.
+        }
+    }
+}
+
+/// Plays some of the scenarios; says which one failed.
+fn play(me: &mut Me, how: fn(&Stage)) {
+    let (share, of): (usize, usize) = (me.var("SHARE").parse().unwrap(), me.var("OF").parse().unwrap());
+    let dir = PathBuf::from(me.var("DIR"));
+    for scenario in SCENARIOS.iter().skip(share).step_by(of) {
+        let begun = std::time::Instant::now();
+        me.say(&format!("{} ...", scenario.name));
+        how(&Stage::new(scenario, &dir));
+        me.say(&format!("{} in {:?}", scenario.name, begun.elapsed()));
+        std::fs::remove_file(dir.join("origin")).unwrap();
+    }
+}
+
+fn create(me: &mut Me) {
+    let dir = PathBuf::from(me.var("DIR"));
+    let path = dir.join("store");
+    for n in 1.. {
+        let child = in_fork(|| {
+            arm(n);
+            let store = tiny().create(&path).unwrap();
+            put(&store, 1, 1);
+            0
+        });
+        let names: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let ended = wait_for(child);
+        match Store::open(&path) {
+            Ok(store) => assert!(store.len().unwrap() <= 1 && store.verify().unwrap().is_clean()),
+            Err(Error::NotFound { .. }) => assert!(names.is_empty(), "left behind: {names:?}"),
+            Err(e) => panic!("{e}"),
+        }
+        let _ = std::fs::remove_file(&path);
+        if ended != End::Killed {
+            assert_eq!(ended, End::Exited(0));
+            return;
+        }
+    }
+}
+
+/// An operation that passes no step can't be tested by these tests.
+fn steps(me: &mut Me) {
+    let path = me.var("DIR") + "/store";
+    let store = tiny().create(&path).unwrap();
+    arm(0);
+    put(&store, 1, 1);
+    assert!(steps_seen() > 3, "{} steps in a put", steps_seen());
+}
+
+#[test]
+fn child_entry() {
+    let Some(mut me) = Me::from_env() else { return };
+    match me.role.as_str() {
+        "once" => play(&mut me, once),
+        "twice" => play(&mut me, twice),
+        "create" => create(&mut me),
+        "steps" => steps(&mut me),
+        other => panic!("no role {other}"),
+    }
+}
+
+fn run(role: &str, share: usize, of: usize) {
+    let dir = common::scratch();
+    let seed = common::seed().to_string();
+    let with = [
+        ("DIR", dir.path().to_str().unwrap()),
+        ("SHARE", &share.to_string()),
+        ("OF", &of.to_string()),
+        ("RECSTORE_SEED", &seed),
+    ];
+    common::alone(role, &with);
+}
+
+#[test]
+fn a_process_that_dies_at_any_step_leaves_the_model_before_or_after() {
+    run("once", 0, 1);
+}
+
+#[test]
+fn a_process_that_dies_in_the_repair_of_another_leaves_the_same() {
+    run("twice", 0, 2);
+}
+
+#[test]
+fn a_process_that_dies_in_the_repair_of_another_leaves_the_same_second_half() {
+    run("twice", 1, 2);
+}
+
+#[test]
+fn a_process_that_dies_while_it_creates_a_store_leaves_a_whole_one_or_none() {
+    run("create", 0, 1);
+}
+
+#[test]
+fn a_write_passes_steps_to_die_at() {
+    run("steps", 0, 1);
+}
