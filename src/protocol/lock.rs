@@ -12,16 +12,7 @@
 //! the one that repairs the region. A word whose check does not hold is damage, and is taken over
 //! likewise.
 //!
-//! # Taking the lock
-//!
-//! 1. Compare-and-swap from 0 to the own word (SeqCst: whoever takes it later sees all that was
-//!    stored before [`unlock`]; and ordered with the epoch, see `store::flush`). No system call.
-//! 2. Spin a little, retrying 1.
-//! 3. Ask the kernel whether the owner's seat byte is locked. If it isn't, the owner is dead:
-//!    compare-and-swap from its word to the own one, rebuild the region, done.
-//! 4. Set bit 0 and sleep on the word (futex), for a bounded time; then go on at 1. The waiter that
-//!    has the region's queue byte sleeps for 2 ms at most, the others for 20 ms.
-//! 5. A lock that was slept for is taken with bit 0 set, since others may sleep still.
+//! The numbered steps of taking it stand in the chapter on the protocol.
 
 use crate::sys::atomic::{AtomicU64, Ordering};
 

@@ -1,15 +1,6 @@
 //! Rebuilding one region from its slots.
 //!
-//! The caller holds the region's lock. Steps:
-//!
-//! 1. Mark the shape as `rebuilding`: readers wait for the region's lock from here on, and a death
-//!    before step 6 makes the next owner begin anew.
-//! 2. Look at every slot. Per id the version with the highest `seq` wins.
-//! 3. Scrub the losers that nothing needs. A loser that may be the durable version of a record whose
-//!    winner is not durable yet goes back into the queue of retired slots.
-//! 4. Fill an index table: the present one if it can be trusted and is large enough.
-//! 5. Chain the free slots; store counts and the next `seq`.
-//! 6. Make the table the region's, with the mark gone.
+//! The caller holds the region's lock. The numbered steps stand in the chapter on recovery.
 //!
 //! Time: one pass over the region's slots, their checksums included, and a sort of the versions.
 

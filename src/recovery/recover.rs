@@ -1,15 +1,5 @@
-//! Recovery after a crash of the operating system. The caller holds the whole store.
-//!
-//! 1. Flush: what is read from here on is on disk, so nothing that is scrubbed was needed.
-//! 2. Nobody is attached, so every lock word is a dead owner's: clear them.
-//! 3. Give extents without a header back to the regions whose slots lie in them.
-//! 4. Rebuild every region, in parallel; slots that fail their checksum are given up.
-//!    Where tombstones are left, flush, and rebuild once more without them: a tombstone may not
-//!    go before the versions that it hides are gone from the disk.
-//! 5. Flush; raise the epochs: everything that is left is durable.
-//! 6. Note the boot; flush.
-//!
-//! A death or another crash before the end of 6 leaves the old boot id, and all of it is done again.
+//! Recovery after a crash of the operating system. The caller holds the whole store. The numbered steps
+//! stand in the chapter on recovery.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;

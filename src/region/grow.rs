@@ -2,10 +2,7 @@
 //!
 //! All of it is done by one handle at a time, under the growth lock. Blocks are allocated before
 //! anything points to them, so a full disk is an error here and never a SIGBUS later.
-//!
-//! Steps of adding an extent: 1. allocate its blocks (the file's length grows); 2. populate its
-//! pages; 3. write its header: it belongs to its region; 4. (in the region) its slots are the fresh
-//! ones. A process that dies between 1 and 3 leaves an extent of zeros, which the next growth uses.
+//! The numbered steps stand in the chapter on the protocol.
 
 use std::ops::Range;
 use std::sync::MutexGuard;

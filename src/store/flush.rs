@@ -1,12 +1,5 @@
-//! Flushing: what was acknowledged before is made to survive a loss of power.
-//!
-//! 1. Take the sync lock. Whoever sees, before it has its turn, that another flush that was begun
-//!    after its own writes has ended, is done (group commit).
-//! 2. Raise the epoch. Wait for the writers that are still inside a region with the old one: a
-//!    writer takes its region's lock before it reads the epoch, the flush raises the epoch before it
-//!    looks at the locks, and all four are SeqCst, so one of the two sees the other.
-//! 3. `fdatasync`.
-//! 4. The durable epoch becomes the one before the raise.
+//! Flushing: what was acknowledged before is made to survive a loss of power. The numbered steps stand in
+//! the chapter on the protocol.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
