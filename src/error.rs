@@ -164,6 +164,14 @@ pub enum Error {
         /// The number of seats.
         max: u32,
     },
+    /// A record, or the whole store, is of another type than the caller's.
+    #[error("{}: {what}; use the type that it was written with", path.display())]
+    TypeMismatch {
+        /// The file.
+        path: PathBuf,
+        /// What was expected, and what was found.
+        what: String,
+    },
     /// An option is out of its range.
     #[error("invalid option: {what}")]
     InvalidOption {

@@ -68,10 +68,15 @@ pub use record::{Durability, Record, Swap, Version};
 pub use report::{Damage, RepairReport, SalvageReport, VerifyReport};
 pub use store::Store;
 pub use store::checkpoint::Checkpoint;
+pub use store::counter::Counter;
 pub use store::iter::Iter;
 pub use store::options::Options;
+pub use store::ring::Ring;
 pub use store::salvage::salvage;
+pub use store::shared::Shared;
 pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
+pub use store::typed::{Slices, Typed};
+pub use store::watch::{Changes, Event, Watch, WatchAll};
 
 /// The design, in three chapters.
 pub mod design {

@@ -42,9 +42,17 @@ pub(crate) struct Control {
     /// Not 0 if a seat may have a pin; changes with every new one.
     pinned: u64,
     pad3: [u64; 7],
+    // Line 4: watchers of the whole store.
+    /// Raised by a write that finds the store watched.
+    changes: u64,
+    pad4: [u64; 7],
+    // Line 5: what the records are.
+    /// Hash of the type that the records are of; 0: any.
+    type_tag: u64,
+    pad5: [u64; 7],
 }
 
-const _: () = assert!(size_of::<Control>() == 256);
+const _: () = assert!(size_of::<Control>() == 384);
 
 /// Offset of the epoch.
 pub(crate) const EPOCH: u64 = CONTROL + offset_of!(Control, epoch) as u64;
@@ -67,6 +75,11 @@ pub(crate) const DURABLE_WRITES: u64 = CONTROL + offset_of!(Control, durable_wri
 pub(crate) const FLUSH_FAILED: u64 = CONTROL + offset_of!(Control, flush_failed) as u64;
 /// Offset of the hint that there are pins.
 pub(crate) const PINNED: u64 = CONTROL + offset_of!(Control, pinned) as u64;
+
+/// Offset of the count of changes of a watched store.
+pub(crate) const CHANGES: u64 = CONTROL + offset_of!(Control, changes) as u64;
+/// Offset of the type tag.
+pub(crate) const TYPE_TAG: u64 = CONTROL + offset_of!(Control, type_tag) as u64;
 
 /// The first epoch of a store.
 pub(crate) const FIRST_EPOCH: u64 = 1;

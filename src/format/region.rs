@@ -41,9 +41,13 @@ pub(crate) struct Head {
     /// Checked: the last epoch in which a slot was freed whose version may be on disk. Until that
     /// epoch is durable, a deletion leaves a tombstone.
     reclaimed: u64,
-    pad1: [u64; 3],
-    // Lines 2 and 3: room for what wakes watchers.
-    pad2: [u64; 16],
+    /// Bit 0: somebody waits for a change of the region; bit 1: of the store. Cleared by who wakes.
+    watched: u64,
+    pad1: [u64; 2],
+    // Line 2: what watchers sleep on.
+    /// Raised by a write that finds the region watched.
+    changes: u64,
+    pad2: [u64; 15],
 }
 
 const _: () = assert!(size_of::<Head>() == 256);
@@ -63,6 +67,8 @@ pub(crate) mod word {
     pub(crate) const LINKS: usize = offset_of!(Head, links) / 8;
     pub(crate) const RETIRED_COUNT: usize = offset_of!(Head, retired_count) / 8;
     pub(crate) const RECLAIMED: usize = offset_of!(Head, reclaimed) / 8;
+    pub(crate) const WATCHED: usize = offset_of!(Head, watched) / 8;
+    pub(crate) const CHANGES: usize = offset_of!(Head, changes) / 8;
     pub(crate) const DAMAGED: usize = offset_of!(Head, damaged) / 8;
     /// Words of a head.
     pub(crate) const COUNT: usize = size_of::<Head>() / 8;

@@ -162,7 +162,7 @@ pub(crate) fn is_free(header: &Header, region: u32) -> bool {
         && header.crc == 0
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

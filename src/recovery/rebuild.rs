@@ -128,6 +128,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     region.set(word::NEXT_SEQ, from_head.max(slots.seq_max + 1).max(FIRST_SEQ) + jump);
     step("rebuild: counts stored");
     region.set_shape(new); // Step 6.
+    region.notify(); // Who died may have had something to tell.
     step("rebuild: done");
     Ok(rebuilt)
 }

@@ -13,6 +13,7 @@ use crate::region::arena::Arena;
 use crate::region::owned::Region;
 use crate::report::RepairReport;
 use crate::sys::atomic::Ordering;
+use crate::sys::file;
 use crate::sys::step::step;
 
 /// Recovers the store.
@@ -28,6 +29,7 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
         arena.head(region)[word::LOCK].store(0, Ordering::SeqCst);
     }
     step("recover: locks cleared");
+    clear_tail(arena)?;
     adopt(arena, true, &mut report.fixed)?;
     step("recover: extents adopted");
     let rebuilt = rebuild_all(arena, Cause::OsCrash, &mut report)?;
@@ -49,6 +51,22 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
     flush(arena)?;
     step("recover: done");
     Ok(report)
+}
+
+/// What lies behind the last whole extent was never durable, and must not be found by the growth that
+/// completes it.
+fn clear_tail(arena: &Arena) -> Result<()> {
+    let end = arena.geo.extent_offset(arena.extent_count()?);
+    let len = arena.file.metadata().map_err(arena.io("looking at the file's length"))?.len();
+    if len <= end {
+        return Ok(());
+    }
+    let failed = arena.io("clearing the end of the file");
+    match file::punch(&arena.file, end, len - end) {
+        // Where no hole can be made, the tail is cut off; nothing of it is mapped as a slot.
+        Err(_) => arena.file.set_len(end).map_err(failed),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// The error for a file that has fewer extents than it had.

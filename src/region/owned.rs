@@ -14,7 +14,7 @@ use crate::protocol::slot::{Seen, bury, header, is_free, publish, read_any, retr
 use crate::region::Trouble;
 use crate::region::arena::Arena;
 use crate::region::grow::{Growth, LARGE_SLOT_BYTES, next_lines_log2};
-use crate::region::seat;
+use crate::region::{seat, watch};
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::step::step;
 
@@ -102,6 +102,11 @@ impl<'a> Region<'a> {
 
     pub(crate) fn set_linked(&self) {
         self.set(word::LINKS, checked::encode(1));
+    }
+
+    /// Tells watchers that anything may have changed.
+    pub(crate) fn notify(&self) {
+        watch::notify(self.arena, self.head);
     }
 
     /// The head's words as they are now.
@@ -232,6 +237,7 @@ impl<'a> Region<'a> {
                 }
             }
         }
+        watch::notify(self.arena, self.head);
         step("put: done");
         Ok(seq)
     }
@@ -450,6 +456,7 @@ impl<'a> Region<'a> {
         } else {
             self.free(slot)?;
         }
+        watch::notify(self.arena, self.head);
         step("delete: done");
         Ok(true)
     }
@@ -477,6 +484,7 @@ impl<'a> Region<'a> {
         self.link(new)?[0].store(pair(0, slot + 1), Ordering::Relaxed);
         self.enqueue(slot, epoch)?;
         self.enqueue(new, epoch)?;
+        watch::notify(self.arena, self.head);
         step("delete: done, kept for a pin");
         Ok(true)
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod checkpoint;
+pub(crate) mod counter;
 pub(crate) mod flush;
 pub(crate) mod handle;
 pub(crate) mod inside;
@@ -9,9 +10,13 @@ pub(crate) mod inspect;
 pub(crate) mod iter;
 pub(crate) mod open;
 pub(crate) mod options;
+pub(crate) mod ring;
 pub(crate) mod salvage;
+pub(crate) mod shared;
 pub(crate) mod stats;
+pub(crate) mod typed;
 pub(crate) mod upkeep;
+pub(crate) mod watch;
 
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -35,7 +35,7 @@ pub(crate) fn copy_in(to: &[AtomicU64], from: &[u8]) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

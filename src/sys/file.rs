@@ -103,6 +103,15 @@ pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Makes a range read as zeros, and gives its blocks back; the length stays.
+pub(crate) fn punch(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: the descriptor is open; mapped pages of the range read as zeros afterwards.
+    let done =
+        unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as libc::off_t, bytes as libc::off_t) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Random bits from the kernel.
 pub(crate) fn random() -> io::Result<u64> {
     let mut bytes = [0u8; 8];

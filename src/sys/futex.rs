@@ -23,7 +23,7 @@ pub(crate) fn wait(word: &AtomicU64, expected: u32, limit: Duration) {
     }
 }
 
-/// Wakes up to `count` sleepers of `word`, in all processes.
+/// Wakes up to `count` sleepers of the low half of `word`, in all processes.
 pub(crate) fn wake(word: &AtomicU64, count: u32) {
     // SAFETY: as above; waking has no other effect.
     unsafe {

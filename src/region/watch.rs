@@ -1,0 +1,45 @@
+//! Waking those who wait for a change.
+//!
+//! 1. A watcher loads the count of changes, sets its bit in `watched`, and then looks whether what it
+//!    waits for is there already; if not, it sleeps on the count as it was loaded.
+//! 2. A writer makes its version visible and then looks at `watched` (SeqCst on both sides, so either
+//!    it sees the bit or the watcher sees the version). If a bit is set: it clears it, raises the count,
+//!    wakes all.
+//!
+//! A bit that was set before it was cleared belongs to a count that was loaded before it was raised,
+//! so that watcher does not sleep; a bit that is set afterwards stands for the next writer. So no
+//! wake-up is lost, and a writer pays one load of a line that it has at hand while nobody watches.
+//! What a dead writer left is told by the rebuild of its region.
+
+use crate::format::control;
+use crate::format::region::word;
+use crate::region::arena::Arena;
+use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::futex;
+
+/// Somebody waits for a change of the region.
+pub(crate) const REGION: u64 = 1;
+/// Somebody waits for a change of the store.
+pub(crate) const STORE: u64 = 2;
+
+/// Step 2. Called by the region's owner when a change is visible.
+#[inline]
+pub(crate) fn notify(arena: &Arena, head: &[AtomicU64]) {
+    if head[word::WATCHED].load(Ordering::SeqCst) != 0 {
+        wake(arena, head);
+    }
+}
+
+#[cold]
+fn wake(arena: &Arena, head: &[AtomicU64]) {
+    let watched = head[word::WATCHED].swap(0, Ordering::SeqCst);
+    if watched & REGION != 0 {
+        head[word::CHANGES].fetch_add(1, Ordering::SeqCst);
+        futex::wake(&head[word::CHANGES], i32::MAX as u32);
+    }
+    if watched & STORE != 0 {
+        let changes = arena.word(control::CHANGES);
+        changes.fetch_add(1, Ordering::SeqCst);
+        futex::wake(changes, i32::MAX as u32);
+    }
+}
