@@ -1,6 +1,7 @@
 //! Waiting for changes, across processes, without polling. The protocol is in `region::watch`.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
@@ -171,8 +172,8 @@ impl<'a> WatchAll<'a> {
         Ok(!self.wait_for(timeout)?.is_empty())
     }
 
-    /// The regions that changed, each with the `seq` up to which it was known.
-    fn wait_for(&mut self, timeout: Option<Duration>) -> Result<Vec<(u32, u64)>> {
+    /// The regions that changed, each with the `seq`s that are new.
+    fn wait_for(&mut self, timeout: Option<Duration>) -> Result<Vec<(u32, Range<u64>)>> {
         let store = self.store;
         let handle = &store.handle;
         let regions = 0..handle.arena.geo.regions;
@@ -192,8 +193,9 @@ impl<'a> WatchAll<'a> {
         let mut beyond = Vec::new();
         for ((region, last), now) in (0..).zip(&mut self.last).zip(changed.unwrap_or_default()) {
             if now.is_beyond(last) {
-                beyond.push((region, last.cut));
-                *last = Progress { cut: now.cut.max(last.cut), live: now.live };
+                let cut = now.cut.max(last.cut);
+                beyond.push((region, last.cut..cut));
+                *last = Progress { cut, live: now.live };
             }
         }
         Ok(beyond)
@@ -208,21 +210,22 @@ impl<'a> WatchAll<'a> {
         Changes { watch: self, ready: VecDeque::new(), failed: false }
     }
 
-    /// The records of a region whose versions are new since `from`.
-    fn written_since(&self, region: u32, from: u64) -> Result<Vec<(u64, Version)>> {
+    /// The records of a region whose versions are among `seqs`. One that was overwritten since is told
+    /// the next time.
+    fn written(&self, region: u32, seqs: &Range<u64>) -> Result<Vec<(u64, Version)>> {
         let arena = &self.store.handle.arena;
         let mut found = Vec::new();
         let mut data = Vec::new();
         for extent in arena.data_extents(region)? {
             for slot in arena.slots_of(extent) {
                 let Some(words) = arena.slot(slot) else { continue };
-                if words[0].load(Ordering::Relaxed) < from {
+                if !seqs.contains(&words[0].load(Ordering::Relaxed)) {
                     continue;
                 }
                 if let Seen::Whole(header) = read_any(words, arena.geo.record_size as usize, true, &mut data)
                 {
                     let version = Version(header.version());
-                    if header.seq >= from && self.store.version(header.id)? == Some(version) {
+                    if seqs.contains(&header.seq) && self.store.version(header.id)? == Some(version) {
                         found.push((header.id, version));
                     }
                 }
@@ -236,8 +239,8 @@ impl<'a> WatchAll<'a> {
 impl Changes<'_> {
     fn gather(&mut self) -> Result<()> {
         while self.ready.is_empty() {
-            for (region, from) in self.watch.wait_for(None)? {
-                self.ready.extend(self.watch.written_since(region, from)?);
+            for (region, seqs) in self.watch.wait_for(None)? {
+                self.ready.extend(self.watch.written(region, &seqs)?);
             }
         }
         Ok(())
