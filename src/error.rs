@@ -109,13 +109,14 @@ pub enum Error {
         source: Option<io::Error>,
     },
     /// A live owner kept the region's lock for longer than the caller would wait.
-    #[error("{}: region {region} is held by live process {owner_pid} (waited {waited:?}); try again, or look at what that process does", path.display())]
+    #[error("{}: region {region} is held by {} (waited {waited:?}); try again, or look at what that process does", path.display(), owner(*owner_pid))]
     Busy {
         /// The file.
         path: PathBuf,
-        /// The region.
+        /// The region that was to be written.
         region: u32,
-        /// The owner's process id as it sees itself, for people; it may be of another PID namespace.
+        /// The owner's process id as it sees itself, for people; it may be of another PID namespace. 0
+        /// if it is the growth lock or the sync lock that is held: the kernel does not say by whom.
         owner_pid: u32,
         /// How long the caller waited.
         waited: Duration,
@@ -197,4 +198,8 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+}
+
+fn owner(pid: u32) -> String {
+    if pid == 0 { "a live process".to_owned() } else { format!("live process {pid}") }
 }

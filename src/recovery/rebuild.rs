@@ -270,7 +270,7 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[(Version, u32)]) -
         {
             lines_log2 += 1;
         }
-        let growth = growth.insert(Growth::lock(region.arena)?);
+        let growth = growth.insert(Growth::lock(region.arena, region.number)?);
         region.new_shape(growth, lines_log2)?
     };
     region.clear_table(&new)?;
@@ -292,7 +292,7 @@ fn link(region: &Region<'_>, winners: &[(Version, u32)], retired: &[(u32, u64, u
     if retired.is_empty() && matches!(region.is_linked(), Ok(false)) {
         region.set(word::RETIRED, 0);
     } else {
-        Growth::lock(region.arena)?.allocate_links(region.number)?;
+        Growth::lock(region.arena, region.number)?.allocate_links(region.number)?;
         region.set_linked();
         for (winner, before) in winners {
             region.set_before(winner.slot, *before)?;

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
@@ -11,6 +12,7 @@ use crate::format::{checked, control, index, region};
 use crate::protocol::lock::Owner;
 use crate::region::grow::Extents;
 use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::file_lock;
 use crate::sys::fork::ForkFile;
 use crate::sys::mapping::Mapping;
 
@@ -24,6 +26,8 @@ pub(crate) struct Arena {
     pub(crate) path: PathBuf,
     /// The handle's claim of a seat; a handle for reading has none.
     pub(crate) owner: Option<Owner>,
+    /// How long to wait for a live owner of a lock.
+    pub(crate) lock_timeout: Option<Duration>,
     /// What is known of the extents; its lock goes with the growth byte's.
     pub(crate) extents: Mutex<Extents>,
 }
@@ -32,6 +36,19 @@ impl Arena {
     /// An error of the operating system while `doing` something with the store's file.
     pub(crate) fn io(&self, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         io_error(&self.path, doing)
+    }
+
+    /// Waits for the file lock of a byte. A time-out names `region`, for want of an owner: the kernel
+    /// does not say who holds it.
+    pub(crate) fn lock_byte(&self, byte: u64, region: u32, doing: &'static str) -> Result<()> {
+        match file_lock::lock(&self.file, byte, self.lock_timeout) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let waited = self.lock_timeout.unwrap_or_default();
+                Err(Error::Busy { path: self.path.clone(), region, owner_pid: 0, waited })
+            }
+            Err(source) => Err(self.io(doing)(source)),
+        }
     }
 
     /// Damage of something that is not a record.

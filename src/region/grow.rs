@@ -45,10 +45,10 @@ impl Drop for Growth<'_> {
 }
 
 impl<'a> Growth<'a> {
-    /// Waits for the growth lock.
-    pub(crate) fn lock(arena: &'a Arena) -> Result<Self> {
+    /// Waits for the growth lock, on behalf of a region.
+    pub(crate) fn lock(arena: &'a Arena, region: u32) -> Result<Self> {
         let extents = arena.extents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        file_lock::lock(&arena.file, GROWTH_BYTE).map_err(arena.io("waiting for the growth lock"))?;
+        arena.lock_byte(GROWTH_BYTE, region, "waiting for the growth lock")?;
         Ok(Self { arena, extents })
     }
 

@@ -171,7 +171,12 @@ impl<'a> Region<'a> {
         if let Found::Miss(place) = &found
             && (place.is_none() || self.count(word::LIVE)? >= load_max(&self.shape()))
         {
-            self.move_index(next_lines_log2(&self.shape()))?;
+            let has_place = place.is_some();
+            match self.move_index(next_lines_log2(&self.shape())) {
+                // A fuller table is slower, and better than none.
+                Err(Trouble::Error(Error::Full { .. })) if has_place => {}
+                moved => moved?,
+            }
             found = self.find(hash, id)?;
         }
         self.write(hash, id, epoch, data, found)
@@ -195,7 +200,7 @@ impl<'a> Region<'a> {
                 return Err(Trouble::Flaw("the next sequence number was used already"));
             }
             if header.epoch() != epoch && !self.is_linked()? {
-                Growth::lock(self.arena)?.allocate_links(self.number)?;
+                Growth::lock(self.arena, self.number)?.allocate_links(self.number)?;
                 self.set_linked();
             }
         }
@@ -355,7 +360,8 @@ impl<'a> Region<'a> {
                 return Ok(next);
             }
             let with_links = self.is_linked()?;
-            let extent = match Growth::lock(self.arena)?.add_data_extent(self.number, with_links) {
+            let extent = match Growth::lock(self.arena, self.number)?.add_data_extent(self.number, with_links)
+            {
                 Ok(extent) => extent,
                 Err(full) if self.count(word::RETIRED_COUNT)? != 0 => {
                     return Err(Trouble::Error(self.hint_sync(full)));
@@ -465,7 +471,7 @@ impl<'a> Region<'a> {
     /// the tombstone takes a slot of its own.
     fn delete_for_pins(&self, hash: u64, id: u64, epoch: u64) -> Result<bool, Trouble> {
         if !self.is_linked()? {
-            Growth::lock(self.arena)?.allocate_links(self.number)?;
+            Growth::lock(self.arena, self.number)?.allocate_links(self.number)?;
             self.set_linked();
         }
         let seq = self.get(word::NEXT_SEQ);
@@ -511,7 +517,7 @@ impl<'a> Region<'a> {
     pub(crate) fn move_index(&self, lines_log2: u32) -> Result<(), Trouble> {
         let old = self.shape();
         let lines_log2 = lines_log2.min(LINES_LOG2_MAX);
-        let mut growth = Growth::lock(self.arena)?;
+        let mut growth = Growth::lock(self.arena, self.number)?;
         let new = self.new_shape(&mut growth, lines_log2)?;
         self.clear_table(&new)?;
         for number in 0..1u64 << old.lines_log2 {

@@ -47,7 +47,7 @@ impl<'a> SyncLock<'a> {
         drop(taken);
         let lock = Self(handle); // From here on, dropping it gives the turn back.
         let arena = &handle.arena;
-        file_lock::lock(&arena.file, SYNC_BYTE).map_err(arena.io("waiting for the sync lock"))?;
+        arena.lock_byte(SYNC_BYTE, 0, "waiting for the sync lock")?;
         Ok(if is_done()? { None } else { Some(lock) })
     }
 }

@@ -32,7 +32,6 @@ pub(crate) struct Handle {
     own_word: u64,
     /// Per region: a thread of this handle is at the head of the queue.
     queued: Box<[AtomicBool]>,
-    lock_timeout: Option<Duration>,
     pub(crate) verify_reads: bool,
     pub(crate) durability: Durability,
     /// Excludes the handle's threads from the sync byte, which excludes handles.
@@ -67,7 +66,6 @@ impl Handle {
             own_word: arena.owner.map_or(0, Owner::word),
             arena,
             queued,
-            lock_timeout: options.lock_timeout,
             verify_reads: options.verify_reads,
             durability: options.durability,
             flush: Turn::default(),
@@ -152,7 +150,7 @@ impl Handle {
             }
             let waited = started.elapsed();
             let mut limit = if head_of_queue.try_hold() { LOOK_FIRST } else { LOOK_OTHERS };
-            if let Some(timeout) = self.lock_timeout {
+            if let Some(timeout) = self.arena.lock_timeout {
                 if waited >= timeout {
                     let owner_pid = owner.map_or(0, |o| seat::pid_of(&self.arena, o.seat));
                     let path = self.arena.path.clone();

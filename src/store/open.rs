@@ -177,7 +177,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
     let reserved = round_up(geo.extent_offset(geo.extents_max()), crate::format::PAGE_BYTES);
     let map = file::open_again(&file, writable)
         .and_then(|unlocked| Mapping::new(&unlocked, reserved, writable))
-        .map_err(io_error(path, "mapping the file"))?;
+        .map_err(io_error(path, "reserving address space up to the store's ceiling (Options::max_size)"))?;
     let mut arena = Arena {
         map,
         file,
@@ -186,6 +186,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         tag: store_tag(&uuid),
         path: path.to_path_buf(),
         owner: None,
+        lock_timeout: options.lock_timeout,
         extents: Mutex::default(),
     };
     let boot = file::boot_id().map_err(arena.io("asking for the boot id"))?;
@@ -260,7 +261,10 @@ fn refuse_cut_off(arena: &Arena) -> Result<()> {
 fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<()> {
     let waiting = "waiting for the whole-file lock";
     loop {
-        WholeFileLock::lock_shared(&*arena.file).map_err(arena.io(waiting))?;
+        match WholeFileLock::lock_shared(&*arena.file) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            locked => locked.map_err(arena.io(waiting))?,
+        }
         let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == 1;
         let flush_failed = arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0;
         if booted(arena) == boot && !is_clean && (!flush_failed || seat::any_alive(arena)?) {

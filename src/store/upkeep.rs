@@ -89,7 +89,7 @@ impl Store {
             }
         }
         let adopted = {
-            let _growth = Growth::lock(arena)?;
+            let _growth = Growth::lock(arena, 0)?;
             for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
                 if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
                     let extents = u64::from(arena.extent_count()?);

@@ -7,6 +7,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+/// Pauses between the tries of a limited wait.
+const TRY_AGAIN_FIRST: Duration = Duration::from_micros(50);
+const TRY_AGAIN_LAST: Duration = Duration::from_millis(2);
 
 fn fcntl(
     file: &File,
@@ -42,9 +47,26 @@ pub(crate) fn try_lock(file: &File, byte: u64) -> io::Result<bool> {
     }
 }
 
-/// Takes the byte's lock, waiting for it in the kernel's queue.
-pub(crate) fn lock(file: &File, byte: u64) -> io::Result<()> {
-    fcntl(file, libc::F_OFD_SETLKW, libc::F_WRLCK, byte, 1).map(drop)
+/// Takes the byte's lock, waiting for it in the kernel's queue, or, if there is a limit to the wait,
+/// trying again and again; whether it did.
+pub(crate) fn lock(file: &File, byte: u64, limit: Option<Duration>) -> io::Result<bool> {
+    let Some(limit) = limit else {
+        return fcntl(file, libc::F_OFD_SETLKW, libc::F_WRLCK, byte, 1).map(|_| true);
+    };
+    let started = Instant::now();
+    let mut pause = TRY_AGAIN_FIRST;
+    loop {
+        if try_lock(file, byte)? {
+            return Ok(true);
+        }
+        let left = limit.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        // The kernel's queue knows no time-out.
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(TRY_AGAIN_LAST);
+    }
 }
 
 /// Gives the byte's lock back.
