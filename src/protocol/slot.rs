@@ -115,8 +115,9 @@ fn copy_version(
     Seen::Whole(header)
 }
 
+/// Whether what was read of a slot after its header is the version's that the header is of.
 #[inline]
-fn unchanged(slot: &[AtomicU64], header: Header) -> bool {
+pub(crate) fn unchanged(slot: &[AtomicU64], header: Header) -> bool {
     fence(Ordering::Acquire); // Pairs with the Release fences in `publish` and `scrub`.
     slot[0].load(Ordering::Relaxed) == header.seq
 }

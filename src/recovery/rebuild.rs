@@ -146,8 +146,8 @@ struct Chosen {
 
 /// Chooses; who goes is added to `slots.free`. The versions of an id are gone through from the newest
 /// to the oldest. After the winner a version is kept if it may be the one on disk and the one after
-/// it isn't there yet, or somebody reads an epoch in which it was the record. Behind a tombstone
-/// only the latter keeps a version; the tombstone stays until what it hides is gone from the disk.
+/// it isn't there yet, or if somebody reads an epoch in which it was the record. A tombstone is kept,
+/// behind all that it hides.
 fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Rebuilt) -> Chosen {
     let arena = region.arena;
     let durable = arena.durable().unwrap_or(0);
@@ -163,22 +163,24 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
         let newest_first = if fault::on(Fault::LowerSeqWins) { v.seq } else { !v.seq };
         (v.id, newest_first)
     });
+    let mut retired = Vec::new();
     for group in slots.versions.chunk_by(|a, b| a.id == b.id) {
         let mut kept: Vec<(Version, u64)> = Vec::new(); // With the epoch that must be on disk first.
-        let mut buried = false;
         for (i, &version) in group.iter().enumerate() {
             let newer = kept.last().map(|k| k.0);
+            // A tombstone has the stamp of the version that it was; when it was made is not known.
+            let since = |n: &Version| if n.state == State::Tombstone { epoch } else { n.epoch };
             let keep_until = match version.state {
                 State::Tombstone if cause == Cause::OsCrashFlushed => None,
                 State::Tombstone if cause == Cause::OsCrash => (i == 0).then_some(epoch),
-                State::Tombstone => (!buried).then_some(epoch),
+                State::Tombstone => Some(epoch),
                 _ if i == 0 => Some(0),
                 // Its id may be what is damaged: it stays where it is until a repair.
                 State::Damaged => continue,
                 State::Whole => newer
                     .filter(|n| !cause.is_os_crash() && version.epoch < n.epoch)
-                    .filter(|n| !buried && n.epoch > durable || n.epoch > pinned)
-                    .map(|n| n.epoch),
+                    .filter(|n| since(n) > durable || n.epoch > pinned)
+                    .map(|n| since(&n)),
             };
             match keep_until {
                 Some(until) => kept.push((version, until)),
@@ -189,7 +191,6 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
                     }
                 }
             }
-            buried |= version.state == State::Tombstone;
         }
         let before = |i: usize| kept.get(i + 1).map_or(0, |(v, _)| v.slot + 1);
         for (i, &(version, until)) in kept.iter().enumerate() {
@@ -198,11 +199,14 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
             } else if i == 0 && version.state != State::Tombstone {
                 chosen.winners.push((version, before(0)));
             } else {
-                chosen.retired.push((version.slot, until, before(i)));
+                // What a tombstone hides goes before it.
+                let order = (until, version.state == State::Tombstone);
+                retired.push((order, (version.slot, until, before(i))));
             }
         }
     }
-    chosen.retired.sort_by_key(|&(_, until, _)| until);
+    retired.sort_by_key(|(order, _)| *order);
+    chosen.retired = retired.into_iter().map(|(_, retired)| retired).collect();
     chosen
 }
 

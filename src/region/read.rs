@@ -62,7 +62,9 @@ pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Opt
                     // The slot proves that it is whole, and where replaced versions are kept, the line
                     // has to prove that it is the current one.
                     let current = unlinked || line.holds(shape.seed(region, (home + n) & mask));
-                    let hit = current && head[word::SHAPE].load(Ordering::Acquire) == word;
+                    // The slot may have been used again, for a version that is not visible yet.
+                    let visible = current && entry_is(words, i, entry);
+                    let hit = visible && head[word::SHAPE].load(Ordering::Acquire) == word;
                     return if hit { Look::Hit(header) } else { Look::Moved };
                 }
                 Seen::Damaged(_, what) => return Look::Damaged { slot: Some(slot), what },

@@ -19,7 +19,7 @@ use crate::format::index::ENTRIES;
 use crate::format::region::word;
 use crate::format::slot::{Header, Kind};
 use crate::protocol::index::load_line;
-use crate::protocol::slot::{Seen, header, read_any};
+use crate::protocol::slot::{Seen, header, read_any, unchanged};
 use crate::record::{Record, Version};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
@@ -265,7 +265,7 @@ fn try_gather(arena: &Arena, number: u32) -> Option<Vec<u64>> {
                     let Some(slot) = arena.slot(slot) else { return false };
                     let header = header(slot);
                     ids.push(header.id);
-                    header.seq != 0 && slot[0].load(Ordering::Acquire) == header.seq
+                    header.seq != 0 && unchanged(slot, header)
                 })
                 && load_line(words).0 == line.0;
             if done {
