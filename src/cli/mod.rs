@@ -17,6 +17,7 @@ mod inspect;
 mod jsonl;
 mod list;
 mod load;
+mod ls;
 mod output;
 mod progress;
 mod read;
@@ -69,6 +70,7 @@ enum Command {
     Repair(repair::Repair),
     Backup(backup::Backup),
     Salvage(salvage::Salvage),
+    Ls(ls::Ls),
     Inspect(inspect::Inspect),
     #[command(hide = true)]
     LoadWriter(load::LoadWriter),
@@ -89,6 +91,7 @@ impl Command {
             Self::Repair(args) => args.run(access),
             Self::Backup(args) => args.run(access),
             Self::Salvage(args) => args.run(),
+            Self::Ls(args) => args.run(access),
             Self::Inspect(args) => args.run(access),
             Self::LoadWriter(args) => args.run(access),
         }

@@ -1,0 +1,68 @@
+//! `recstore ls`: the stores in memory, and who is attached to them.
+
+use recstore::{Attached, Store};
+use serde_json::json;
+
+use super::access::Access;
+use super::failure::Failure;
+use super::ids::size;
+use super::output::Output;
+
+/// List the stores in memory, by name, and who is attached to them
+///
+/// A store that nobody is attached to was left by processes that were killed; the next one to open
+/// it by its name begins anew, and `rm` removes the file. What can't be opened is listed with the
+/// reason.
+#[derive(clap::Args)]
+pub(crate) struct Ls {
+    /// Print an object for each store, one a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Ls {
+    pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
+        let mut out = Output::new();
+        for (name, path) in Store::shared_names()? {
+            let stats = access.look(&path).and_then(|store| Ok(store.stats()?));
+            match stats {
+                Ok(stats) => {
+                    let alive: Vec<u32> = stats.attached.iter().filter(|a| a.alive).map(pid).collect();
+                    if self.json {
+                        out.line(format_args!(
+                            "{}",
+                            json!({"name": name, "path": path.to_string_lossy(), "records": stats.records,
+                                   "allocated_size": stats.allocated_size, "attached": alive})
+                        ))?;
+                        continue;
+                    }
+                    let by = match alive.as_slice() {
+                        [] => "nobody attached".to_owned(),
+                        pids => format!(
+                            "attached: {}",
+                            pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+                        ),
+                    };
+                    let space = size(stats.allocated_size);
+                    out.line(format_args!("{name}  {} records  {space}  {by}", stats.records))?;
+                }
+                Err(failure) => {
+                    let why = failure.message().unwrap_or_default();
+                    if self.json {
+                        out.line(format_args!(
+                            "{}",
+                            json!({"name": name, "path": path.to_string_lossy(), "error": why})
+                        ))?;
+                    } else {
+                        out.line(format_args!("{name}  {why}"))?;
+                    }
+                }
+            }
+        }
+        out.finish()
+    }
+}
+
+fn pid(attached: &Attached) -> u32 {
+    attached.pid
+}
