@@ -14,8 +14,9 @@ use crate::protocol::slot::scrub;
 use crate::recovery::survey::{SlotState, survey};
 use crate::region::Trouble;
 use crate::region::grow::Growth;
-use crate::region::owned::{Region, load_max};
+use crate::region::owned::Region;
 use crate::region::seat;
+use crate::region::table::load_max;
 use crate::report::Damage;
 use crate::sys::step::step;
 

@@ -5,6 +5,8 @@ pub(crate) mod grow;
 pub(crate) mod owned;
 pub(crate) mod read;
 pub(crate) mod seat;
+pub(crate) mod slots;
+pub(crate) mod table;
 pub(crate) mod watch;
 
 use crate::error::Error;

@@ -1,0 +1,99 @@
+//! The index table of a region as a whole: it is filled, and it moves. For the region's owner.
+
+use crate::format::checked;
+use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINES_LOG2_MAX, Line, Shape};
+use crate::format::region::word;
+use crate::protocol::index::{load_line, store_line};
+use crate::protocol::slot::header;
+use crate::region::Trouble;
+use crate::region::grow::Growth;
+use crate::region::owned::Region;
+use crate::sys::atomic::{Ordering, fence};
+use crate::sys::step::step;
+
+/// Records that a table of so many lines takes before it grows: three quarters of its entries.
+pub(crate) fn load_max(shape: &Shape) -> u64 {
+    ((ENTRIES as u64) << shape.lines_log2) * 3 / 4
+}
+
+impl Region<'_> {
+    /// Moves the index to a table of `lines_log2` with entries wide enough for the file as it is,
+    /// and makes that the region's. The old table stays as it is, for readers that are still in it.
+    pub(crate) fn move_index(&self, lines_log2: u32) -> Result<(), Trouble> {
+        let old = self.shape();
+        let lines_log2 = lines_log2.min(LINES_LOG2_MAX);
+        let mut growth = Growth::lock(self.arena, self.number)?;
+        let new = self.new_shape(&mut growth, lines_log2)?;
+        self.clear_table(&new)?;
+        for number in 0..1u64 << old.lines_log2 {
+            let words =
+                self.arena.line(&old, number).ok_or(Trouble::Flaw("the index lies outside the file"))?;
+            let line = load_line(words);
+            if !line.holds(old.seed(self.number, number)) {
+                return Err(Trouble::Flaw("a line of the index"));
+            }
+            for &entry in &line.0[..ENTRIES] {
+                let Some(slot) = (if entry == 0 { None } else { old.slot(entry) }) else { continue };
+                let words =
+                    self.arena.slot(slot).ok_or(Trouble::Flaw("the index names a slot outside the file"))?;
+                let id = header(words).id;
+                let hash = self.arena.geo.hash(id);
+                if !self.insert_unseen(&new, hash, slot)? {
+                    return Err(Trouble::Flaw("an index without room"));
+                }
+            }
+        }
+        step("index: new table filled");
+        self.set_shape(new);
+        self.set(word::MARKERS, checked::encode(0));
+        step("index: new table in use");
+        Ok(())
+    }
+
+    /// Room for a table of `lines_log2`, as a shape with the next version.
+    pub(crate) fn new_shape(&self, growth: &mut Growth<'_>, lines_log2: u32) -> Result<Shape, Trouble> {
+        let old = self.shape();
+        let slots = u64::from(self.arena.extent_count()? + 1) << self.arena.geo.slots_log2;
+        let mut new = Shape {
+            line_offset: 0,
+            lines_log2: lines_log2.max(FIRST_LINES_LOG2),
+            slot_bits: Shape::slot_bits_for(slots),
+            version: old.version.wrapping_add(1),
+            rebuilding: false,
+        };
+        new.line_offset = growth.index_space(self.number, new.bytes())?;
+        Ok(new)
+    }
+
+    /// Makes every line of a table empty. No reader may be sent to it meanwhile.
+    pub(crate) fn clear_table(&self, shape: &Shape) -> Result<(), Trouble> {
+        fence(Ordering::Release); // Whoever sees a cleared line sees the shape that forbids reading it.
+        for number in 0..1u64 << shape.lines_log2 {
+            let words =
+                self.arena.line(shape, number).ok_or(Trouble::Flaw("the index lies outside the file"))?;
+            store_line(words, &Line::empty(shape.seed(self.number, number)));
+        }
+        Ok(())
+    }
+
+    /// Adds an entry to a table that no reader uses; whether there was room.
+    pub(crate) fn insert_unseen(&self, shape: &Shape, hash: u64, slot: u32) -> Result<bool, Trouble> {
+        if !shape.holds(slot) {
+            return Ok(false);
+        }
+        let home = shape.home(hash);
+        for n in 0..1u64 << shape.lines_log2 {
+            let words =
+                self.arena.line(shape, home + n).ok_or(Trouble::Flaw("the index lies outside the file"))?;
+            let mut line = load_line(words);
+            if let Some(entry) = line.0[..ENTRIES].iter().position(|&e| e == 0) {
+                line.set(entry, shape.entry(hash, slot));
+                let now = line.words();
+                words[entry / 2].store(now[entry / 2], Ordering::Relaxed);
+                words[7].store(now[7], Ordering::Relaxed);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
