@@ -41,7 +41,11 @@ pub(crate) struct Control {
     // Line 3: pins.
     /// Not 0 if a seat may have a pin; changes with every new one.
     pinned: u64,
-    pad3: [u64; 7],
+    /// Not 0 if a seat may have a borrow; changes with every new one.
+    borrowed: u64,
+    /// The clock of borrows: raised by who looks for slots that nobody borrows any more.
+    clock: u64,
+    pad3: [u64; 5],
     // Line 4: watchers of the whole store.
     /// Raised by a write that finds the store watched.
     changes: u64,
@@ -76,6 +80,10 @@ pub(crate) const FLUSH_FAILED: u64 = CONTROL + offset_of!(Control, flush_failed)
 /// Offset of the hint that there are pins.
 pub(crate) const PINNED: u64 = CONTROL + offset_of!(Control, pinned) as u64;
 
+/// Offset of the hint that there are borrows.
+pub(crate) const BORROWED: u64 = CONTROL + offset_of!(Control, borrowed) as u64;
+/// Offset of the clock of borrows.
+pub(crate) const CLOCK: u64 = CONTROL + offset_of!(Control, clock) as u64;
 /// Offset of the count of changes of a watched store.
 pub(crate) const CHANGES: u64 = CONTROL + offset_of!(Control, changes) as u64;
 /// Offset of the type tag.

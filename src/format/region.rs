@@ -43,7 +43,10 @@ pub(crate) struct Head {
     reclaimed: u64,
     /// Bit 0: somebody waits for a change of the region; bit 1: of the store. Cleared by who wakes.
     watched: u64,
-    pad1: [u64; 2],
+    /// Parked slots, which somebody may borrow from: first of the queue (low half), last (high half).
+    parked: u64,
+    /// Checked: slots in the queue of parked ones.
+    parked_count: u64,
     // Line 2: what watchers sleep on.
     /// Raised by a write that finds the region watched.
     changes: u64,
@@ -69,6 +72,8 @@ pub(crate) mod word {
     pub(crate) const RECLAIMED: usize = offset_of!(Head, reclaimed) / 8;
     pub(crate) const WATCHED: usize = offset_of!(Head, watched) / 8;
     pub(crate) const CHANGES: usize = offset_of!(Head, changes) / 8;
+    pub(crate) const PARKED: usize = offset_of!(Head, parked) / 8;
+    pub(crate) const PARKED_COUNT: usize = offset_of!(Head, parked_count) / 8;
     pub(crate) const DAMAGED: usize = offset_of!(Head, damaged) / 8;
     /// Words of a head.
     pub(crate) const COUNT: usize = size_of::<Head>() / 8;

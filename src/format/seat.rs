@@ -14,6 +14,9 @@ pub(crate) const SEATS_OFFSET: u64 = 2 * PAGE_BYTES;
 /// Bytes of a seat.
 pub(crate) const SEAT_BYTES: u64 = size_of::<Seat>() as u64;
 
+/// Words of a seat that count borrows, so that threads need not share one.
+pub(crate) const BORROWS: u32 = 4;
+
 /// A seat's words.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -26,7 +29,8 @@ pub(crate) struct Seat {
     pid: u64,
     /// Checked (or zero: none): the epoch whose records the holder still reads.
     pin: u64,
-    pad: [u64; 4],
+    /// Borrows: the clock when the oldest one began (low 48 bits), and how many there are (high 16).
+    borrows: [u64; BORROWS as usize],
 }
 
 const _: () = assert!(size_of::<Seat>() == 64);
@@ -47,6 +51,11 @@ pub(crate) const fn pid(seat: u32) -> u64 {
 /// Offset of a seat's pin.
 pub(crate) const fn pin(seat: u32) -> u64 {
     SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, pin) as u64
+}
+
+/// Offset of a word of a seat that counts borrows.
+pub(crate) const fn borrows(seat: u32, number: u32) -> u64 {
+    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, borrows) as u64 + number as u64 * 8
 }
 
 /// Byte-range file locks lie far behind every file's end, where no data can be.

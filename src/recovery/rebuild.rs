@@ -15,8 +15,9 @@ use crate::recovery::survey::{SlotState, survey};
 use crate::region::Trouble;
 use crate::region::grow::Growth;
 use crate::region::owned::Region;
-use crate::region::seat;
+use crate::region::slots::{PARKED, RETIRED};
 use crate::region::table::load_max;
+use crate::region::{borrow, seat};
 use crate::report::Damage;
 use crate::sys::step::step;
 
@@ -70,6 +71,8 @@ enum State {
 struct Slots {
     versions: Vec<Version>,
     free: Vec<u32>,
+    /// A write or a deletion was cut off in them, or they are parked.
+    cut_off: Vec<u32>,
     /// Damaged ones that stay where they are.
     damaged: u64,
     seq_max: u64,
@@ -104,11 +107,11 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     let mut slots = look_at_slots(region, cause, &mut rebuilt)?; // Step 2.
     step("rebuild: slots looked at");
 
-    let Chosen { winners, retired, reclaimed } = choose(region, cause, &mut slots, &mut rebuilt);
+    let Chosen { winners, retired, parked, reclaimed } = choose(region, cause, &mut slots, &mut rebuilt);
 
     let new = fill_table(region, shape, &winners)?; // Step 4, and 3 on the way.
     step("rebuild: index filled");
-    link(region, &winners, &retired)?;
+    link(region, &winners, &retired, &parked)?;
     step("rebuild: versions linked");
 
     slots.free.sort_unstable();
@@ -119,7 +122,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
         scrub(words, region.number, region.get(word::FREE));
         region.set(word::FREE, u64::from(slot) + 1);
     }
-    region.reset_counts(winners.len() as u64, slots.free.len() as u64, retired.len() as u64);
+    region.reset_counts(winners.len() as u64, slots.free.len() as u64);
     region.set(word::DAMAGED, slots.damaged);
     region.set(word::RECLAIMED, checked::encode(reclaimed));
     let from_head = region.get(word::NEXT_SEQ);
@@ -141,6 +144,8 @@ struct Chosen {
     /// Versions and tombstones that are kept: slot, the epoch that must be on disk first, the slot
     /// of the version before plus 1; in the order of the epochs.
     retired: Vec<(u32, u64, u32)>,
+    /// Slots that nothing needs but readers who borrow from them.
+    parked: Vec<(u32, u64, u32)>,
     /// The last epoch in which a version was freed that may be on disk.
     reclaimed: u64,
 }
@@ -156,7 +161,16 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
     let epoch = arena.epoch().unwrap_or(durable + 1);
     let known = checked::decode(region.get(word::RECLAIMED)).unwrap_or(epoch);
     let pinned = seat::oldest_pin(arena).unwrap_or(Some(0)).unwrap_or(u64::MAX);
-    let mut chosen = Chosen { winners: Vec::new(), retired: Vec::new(), reclaimed: known.min(epoch) };
+    let borrowed = borrow::may_be_borrowed(arena) && !cause.is_os_crash();
+    let clock = borrow::clock(arena);
+    let mut chosen =
+        Chosen { winners: Vec::new(), retired: Vec::new(), parked: Vec::new(), reclaimed: known.min(epoch) };
+    // Whoever borrows from a slot may have been given it before it came to this.
+    if borrowed {
+        chosen.parked.extend(slots.cut_off.drain(..).map(|slot| (slot, clock, 0)));
+    } else {
+        slots.free.append(&mut slots.cut_off);
+    }
     if cause.is_os_crash() {
         chosen.reclaimed = 0; // All that is freed now is flushed before anyone gets in.
     }
@@ -185,6 +199,7 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
             };
             match keep_until {
                 Some(until) => kept.push((version, until)),
+                None if borrowed => chosen.parked.push((version.slot, clock, 0)),
                 None => {
                     slots.free.push(version.slot); // Scrubbed in step 5, before it can be taken.
                     if version.epoch <= durable && !cause.is_os_crash() {
@@ -250,9 +265,8 @@ fn look_at_slots(region: &Region<'_>, cause: Cause, rebuilt: &mut Rebuilt) -> Re
                         slots.versions.push(Version { id: h.id, seq: h.seq, epoch: h.epoch(), slot, state });
                     }
                 }
-                SlotState::Free | SlotState::Fresh | SlotState::CutOff | SlotState::FreeButForSeq => {
-                    slots.free.push(slot);
-                }
+                SlotState::Free | SlotState::Fresh | SlotState::FreeButForSeq => slots.free.push(slot),
+                SlotState::CutOff => slots.cut_off.push(slot),
                 SlotState::Moved => return Err(Trouble::Flaw("a slot changed under its region's lock")),
             }
         }
@@ -292,18 +306,22 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[(Version, u32)]) -
     Ok(new)
 }
 
-fn link(region: &Region<'_>, winners: &[(Version, u32)], retired: &[(u32, u64, u32)]) -> Result<(), Trouble> {
+fn link(
+    region: &Region<'_>,
+    winners: &[(Version, u32)],
+    retired: &[(u32, u64, u32)],
+    parked: &[(u32, u64, u32)],
+) -> Result<(), Trouble> {
     // Where the word is damaged, or nothing is linked, allocating what is allocated changes nothing.
-    if retired.is_empty() && matches!(region.is_linked(), Ok(false)) {
-        region.set(word::RETIRED, 0);
-    } else {
+    if !(retired.is_empty() && parked.is_empty() && matches!(region.is_linked(), Ok(false))) {
         Growth::lock(region.arena, region.number)?.allocate_links(region.number)?;
         region.set_linked();
         for (winner, before) in winners {
             region.set_before(winner.slot, *before)?;
         }
     }
-    region.requeue(retired)
+    region.requeue(&RETIRED, retired)?;
+    region.requeue(&PARKED, parked)
 }
 
 /// Whether the control page's epochs can be used as they are.

@@ -1,7 +1,7 @@
 //! Checking everything, changing nothing: each slot by its own bytes, then every derived structure
 //! against the slots.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
 use crate::format::geometry::SUPERBLOCK_B;
@@ -16,6 +16,7 @@ use crate::recovery::adopt::headless;
 use crate::recovery::survey::{SlotState, survey};
 use crate::region::arena::Arena;
 use crate::region::owned::{Found, Region, unpair};
+use crate::region::slots::{PARKED, RETIRED};
 use crate::report::{Damage, VerifyReport};
 use crate::sys::atomic::Ordering;
 use crate::sys::copy::copy_out;
@@ -77,7 +78,9 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
     if !at_rest {
         return Ok(());
     }
-    for &slot in &census.cut_off {
+    // Damaged queues are told of by `check_counts`.
+    let parked: HashSet<u32> = region.queued(&PARKED).unwrap_or_default().into_iter().collect();
+    for &slot in census.cut_off.iter().filter(|slot| !parked.contains(slot)) {
         report.damage.push(Damage::of_slot(number, slot, None, "neither free nor a record"));
     }
     let mut flaws = Vec::new();
@@ -195,12 +198,19 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     if unused != census.fresh {
         flaws.push(format!("{} slots were never used, and its head says {unused}", census.fresh));
     }
-    let retired = census.versions - census.live;
-    match region.retired_slots() {
-        Ok(queued)
-            if queued == retired && checked::decode(region.get(word::RETIRED_COUNT)) == Some(retired) => {}
-        Ok(queued) => flaws.push(format!("{retired} replaced versions, of which {queued} are queued")),
-        Err(_) => flaws.push("its queue of retired slots is damaged".to_owned()),
+    match (region.queued(&RETIRED), region.queued(&PARKED)) {
+        (Ok(retired), Ok(parked)) => {
+            let replaced = census.versions + census.cut_off.len() as u64 - census.live;
+            let queued = (retired.len() + parked.len()) as u64;
+            let counted = |word| checked::decode(region.get(word));
+            if queued != replaced
+                || counted(word::RETIRED_COUNT) != Some(retired.len() as u64)
+                || counted(word::PARKED_COUNT) != Some(parked.len() as u64)
+            {
+                flaws.push(format!("{replaced} replaced versions, of which {queued} are queued"));
+            }
+        }
+        _ => flaws.push("its queue of retired or of parked slots is damaged".to_owned()),
     }
     let next_seq = region.get(word::NEXT_SEQ);
     if next_seq & PRESENT == 0 || next_seq <= census.seq_max {

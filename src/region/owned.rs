@@ -12,9 +12,10 @@ use crate::protocol::index::{candidates, load_line, store_entry};
 use crate::protocol::slot::{Seen, bury, header, publish, read_any, retract};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
-use crate::region::grow::{Growth, next_lines_log2};
+use crate::region::grow::next_lines_log2;
+use crate::region::slots::RETIRED;
 use crate::region::table::load_max;
-use crate::region::{seat, watch};
+use crate::region::{borrow, seat, watch};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
 
@@ -195,9 +196,8 @@ impl<'a> Region<'a> {
             if header.seq >= seq && self.is_whole(*slot) {
                 return Err(Trouble::Flaw("the next sequence number was used already"));
             }
-            if header.epoch() != epoch && !self.is_linked()? {
-                Growth::lock(self.arena, self.number)?.allocate_links(self.number)?;
-                self.set_linked();
+            if header.epoch() != epoch || borrow::may_be_borrowed(self.arena) {
+                self.ensure_linked()?;
             }
         }
         let slot = self.take_slot()?;
@@ -267,8 +267,7 @@ impl<'a> Region<'a> {
         }
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
         let may_come_back = self.is_linked()?
-            && (unpair(self.link(slot)?[0].load(Ordering::Relaxed)).1 != 0
-                || self.count(word::RECLAIMED)? > self.arena.durable()?);
+            && (unpair(self.link(slot)?[0].load(Ordering::Relaxed)).1 != 0 || self.older_may_come_back()?);
         let bury_it = may_come_back && !fault::on(Fault::NoTombstone);
         if bury_it {
             bury(words)
@@ -277,9 +276,9 @@ impl<'a> Region<'a> {
         }
         self.remove_entry(&mut place)?;
         if bury_it {
-            self.enqueue(slot, epoch)?;
+            self.push(&RETIRED, slot, epoch)?;
         } else {
-            self.free(slot)?;
+            self.release(slot)?;
         }
         watch::notify(self.arena, self.head);
         step("delete: done");
@@ -289,10 +288,7 @@ impl<'a> Region<'a> {
     /// Deletes a record whose version somebody may still read: it is kept as a replaced one is, and
     /// the tombstone takes a slot of its own.
     fn delete_for_pins(&self, hash: u64, id: u64, epoch: u64) -> Result<bool, Trouble> {
-        if !self.is_linked()? {
-            Growth::lock(self.arena, self.number)?.allocate_links(self.number)?;
-            self.set_linked();
-        }
+        self.ensure_linked()?;
         let seq = self.get(word::NEXT_SEQ);
         if seq & PRESENT == 0 || seq == u64::MAX {
             return Err(Trouble::Flaw("the next sequence number"));
@@ -307,8 +303,8 @@ impl<'a> Region<'a> {
         publish(words, Header::record(seq, id, epoch, 0).tombstone(), &[]);
         self.remove_entry(&mut place)?;
         self.link(new)?[0].store(pair(0, slot + 1), Ordering::Relaxed);
-        self.enqueue(slot, epoch)?;
-        self.enqueue(new, epoch)?;
+        self.push(&RETIRED, slot, epoch)?;
+        self.push(&RETIRED, new, epoch)?;
         watch::notify(self.arena, self.head);
         step("delete: done, kept for a pin");
         Ok(true)
@@ -332,10 +328,9 @@ impl<'a> Region<'a> {
     }
 
     /// Stores the counts that a rebuild found.
-    pub(crate) fn reset_counts(&self, live: u64, free: u64, retired: u64) {
+    pub(crate) fn reset_counts(&self, live: u64, free: u64) {
         self.set(word::LIVE, checked::encode(live));
         self.set(word::MARKERS, checked::encode(0));
         self.set(word::FREE_COUNT, checked::encode(free));
-        self.set(word::RETIRED_COUNT, checked::encode(retired));
     }
 }

@@ -10,8 +10,8 @@ use crate::sys::atomic::Ordering;
 
 /// How a look without a lock ended.
 pub(crate) enum Look {
-    /// The version, whole; data is in the caller's buffer.
-    Hit(Header),
+    /// The version, whole, and its slot; data is in the caller's buffer.
+    Hit(Header, u32),
     /// There is no such record.
     Miss,
     /// The record is there and damaged.
@@ -65,7 +65,7 @@ pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Opt
                     // The slot may have been used again, for a version that is not visible yet.
                     let visible = current && entry_is(words, i, entry);
                     let hit = visible && head[word::SHAPE].load(Ordering::Acquire) == word;
-                    return if hit { Look::Hit(header) } else { Look::Moved };
+                    return if hit { Look::Hit(header, slot) } else { Look::Moved };
                 }
                 Seen::Damaged(_, what) => return Look::Damaged { slot: Some(slot), what },
                 Seen::InMotion => return Look::Moved,
@@ -126,7 +126,7 @@ pub(crate) fn look_at_every_slot(
     };
     let Some(words) = arena.slot(slot) else { return Ok(Look::Moved) };
     Ok(match read(words, id, arena.geo.record_size as usize, true, out) {
-        Seen::Whole(now) if now.seq == header.seq => Look::Hit(now),
+        Seen::Whole(now) if now.seq == header.seq => Look::Hit(now, slot),
         Seen::Damaged(_, what) => Look::Damaged { slot: Some(slot), what },
         _ => Look::Moved,
     })

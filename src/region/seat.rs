@@ -7,35 +7,58 @@
 use crate::error::{Error, Result};
 use crate::format::checked;
 use crate::format::control;
-use crate::format::seat::{SEATS, generation, pid, pin, seat_byte, taken};
+use crate::format::seat::{BORROWS, SEATS, borrows, generation, pid, pin, seat_byte, taken};
 use crate::protocol::lock::Owner;
 use crate::region::arena::Arena;
 use crate::sys::atomic::Ordering;
 use crate::sys::{file, file_lock};
 
-/// Claims the first seat that nobody holds. The claim's generation is one that no lock word names.
+/// Claims a seat that nobody holds. The claim's generation is one that no lock word names.
+///
+/// Seats that say that they are taken are passed over at first, but for one, so that those of the dead
+/// are used again: asking for a lock is a system call.
 pub(crate) fn claim(arena: &Arena) -> Result<Owner> {
+    let mut tried = 0;
     for seat in 0..SEATS {
-        let free = file_lock::try_lock(&arena.file, seat_byte(seat))
-            .map_err(arena.io("claiming a seat by a file lock"))?;
-        if !free {
-            continue;
+        if arena.word(taken(seat)).load(Ordering::Relaxed) != 0 {
+            tried += 1;
+            if tried > 1 {
+                continue;
+            }
         }
-        let word = arena.word(generation(seat));
-        let last = match (word.load(Ordering::SeqCst), checked::decode(word.load(Ordering::SeqCst))) {
-            (_, Some(last)) => last as u32,
-            (0, None) => 0,
-            // Damaged: any number that was not used is as good as the next one.
-            _ => file::random().map_err(arena.io("drawing a random number"))? as u32,
-        };
-        let next = last.checked_add(1).unwrap_or(1);
-        word.store(checked::encode(u64::from(next)), Ordering::SeqCst);
-        arena.word(pin(seat)).store(0, Ordering::SeqCst);
-        arena.word(pid(seat)).store(u64::from(std::process::id()), Ordering::SeqCst);
-        arena.word(taken(seat)).store(1, Ordering::SeqCst);
-        return Ok(Owner { seat, generation: next });
+        if let Some(owner) = try_claim(arena, seat)? {
+            return Ok(owner);
+        }
+    }
+    for seat in 0..SEATS {
+        if let Some(owner) = try_claim(arena, seat)? {
+            return Ok(owner);
+        }
     }
     Err(Error::TooManyHandles { path: arena.path.clone(), max: SEATS })
+}
+
+fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
+    let locked = file_lock::try_lock(&arena.file, seat_byte(seat));
+    if !locked.map_err(arena.io("claiming a seat by a file lock"))? {
+        return Ok(None);
+    }
+    let word = arena.word(generation(seat));
+    let last = match (word.load(Ordering::SeqCst), checked::decode(word.load(Ordering::SeqCst))) {
+        (_, Some(last)) => last as u32,
+        (0, None) => 0,
+        // Damaged: any number that was not used is as good as the next one.
+        _ => file::random().map_err(arena.io("drawing a random number"))? as u32,
+    };
+    let next = last.checked_add(1).unwrap_or(1);
+    word.store(checked::encode(u64::from(next)), Ordering::SeqCst);
+    arena.word(pin(seat)).store(0, Ordering::SeqCst);
+    for number in 0..BORROWS {
+        arena.word(borrows(seat, number)).store(0, Ordering::SeqCst);
+    }
+    arena.word(pid(seat)).store(u64::from(std::process::id()), Ordering::SeqCst);
+    arena.word(taken(seat)).store(1, Ordering::SeqCst);
+    Ok(Some(Owner { seat, generation: next }))
 }
 
 /// Gives a seat back.
@@ -107,8 +130,7 @@ pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<u64>> {
         if word == 0 {
             continue;
         }
-        let claim = checked::decode(arena.word(generation(seat)).load(Ordering::SeqCst)).unwrap_or(0) as u32;
-        if is_alive(arena, Owner { seat, generation: claim })? {
+        if is_held(arena, seat)? {
             let epoch = checked::decode(word).unwrap_or(0);
             oldest = Some(oldest.map_or(epoch, |o| o.min(epoch)));
         }
@@ -121,7 +143,14 @@ pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<u64>> {
     Ok(oldest)
 }
 
-/// Whether a seat's holder has a pin.
-pub(crate) fn has_pin(arena: &Arena, seat: u32) -> bool {
-    arena.word(pin(seat)).load(Ordering::SeqCst) != 0
+/// Whether the last one to claim a seat lives.
+pub(crate) fn is_held(arena: &Arena, seat: u32) -> Result<bool> {
+    let claim = checked::decode(arena.word(generation(seat)).load(Ordering::SeqCst)).unwrap_or(0) as u32;
+    is_alive(arena, Owner { seat, generation: claim })
+}
+
+/// Pins and borrows of a seat's holder.
+pub(crate) fn pins(arena: &Arena, seat: u32) -> u64 {
+    let borrowed: u64 = (0..BORROWS).map(|n| arena.word(borrows(seat, n)).load(Ordering::SeqCst) >> 48).sum();
+    borrowed + u64::from(arena.word(pin(seat)).load(Ordering::SeqCst) != 0)
 }

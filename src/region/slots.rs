@@ -10,9 +10,23 @@ use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind};
 use crate::protocol::slot::{header, is_free, scrub};
 use crate::region::grow::{Growth, LARGE_SLOT_BYTES};
 use crate::region::owned::{Found, Region, pair, unpair};
-use crate::region::{Trouble, seat};
+use crate::region::{Trouble, borrow, seat};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
+
+/// A queue of slots: where its ends and its count are in the region's head.
+pub(crate) struct Queue {
+    ends: usize,
+    count: usize,
+}
+
+/// Replaced versions and tombstones, each with the epoch that must be on disk before it goes.
+pub(crate) const RETIRED: Queue = Queue { ends: word::RETIRED, count: word::RETIRED_COUNT };
+/// Slots that nothing needs but readers, each with the clock when it was parked.
+pub(crate) const PARKED: Queue = Queue { ends: word::PARKED, count: word::PARKED_COUNT };
+
+/// Slots that are freed at once.
+const AT_ONCE: usize = 32;
 
 impl<'a> Region<'a> {
     pub(super) fn link(&self, slot: u32) -> Result<&'a [AtomicU64], Trouble> {
@@ -25,41 +39,104 @@ impl<'a> Region<'a> {
         Ok(())
     }
 
-    /// Gives up the slot of a version that `by` has replaced in `epoch`: free at once if no flush
-    /// has begun since the version was written, else kept until `epoch` is on disk. A damaged
-    /// version can't help anybody, and is free at once.
+    /// Gives up the slot of a version that `by` has replaced in `epoch`: it is not needed any more if no
+    /// flush has begun since the version was written, else kept until `epoch` is on disk. A damaged
+    /// version can't help anybody.
     #[inline]
     pub(super) fn retire(&self, old: u32, header: &Header, by: u32, epoch: u64) -> Result<(), Trouble> {
-        let linked = self.is_linked()?;
         if header.epoch() == epoch || !self.is_whole(old) || fault::on(Fault::ReuseEarly) {
-            if linked {
+            if self.is_linked()? {
                 let (_, before) = unpair(self.link(old)?[0].load(Ordering::Relaxed));
-                self.link(by)?[0].store(pair(0, before), Ordering::Relaxed);
+                self.set_before(by, before)?;
             }
-            return self.free(old);
+            return self.release(old);
         }
-        self.link(by)?[0].store(pair(0, old + 1), Ordering::Relaxed);
-        self.enqueue(old, epoch)
+        self.set_before(by, old + 1)?;
+        self.push(&RETIRED, old, epoch)
     }
 
-    /// Appends a slot to the queue of those that are kept until `epoch` is on disk.
-    pub(super) fn enqueue(&self, slot: u32, epoch: u64) -> Result<(), Trouble> {
+    /// Frees a slot that nothing needs, unless somebody may still read what lies in it: then it is
+    /// parked. The index does not lead to it any more.
+    #[inline]
+    pub(super) fn release(&self, slot: u32) -> Result<(), Trouble> {
+        if borrow::may_be_borrowed(self.arena) { self.park(slot) } else { self.free(slot) }
+    }
+
+    #[cold]
+    fn park(&self, slot: u32) -> Result<(), Trouble> {
+        if self.ensure_linked().is_err() {
+            // No room for links. The slot is out of use until the next rebuild, which is better than to
+            // pull it from under a reader.
+            return Ok(());
+        }
+        self.push(&PARKED, slot, borrow::clock(self.arena))
+    }
+
+    /// Allocates the links of the region's extents, if they are not.
+    pub(super) fn ensure_linked(&self) -> Result<(), Trouble> {
+        if !self.is_linked()? {
+            Growth::lock(self.arena, self.number)?.allocate_links(self.number)?;
+            self.set_linked();
+        }
+        Ok(())
+    }
+
+    /// Appends a slot to a queue.
+    pub(super) fn push(&self, queue: &Queue, slot: u32, stamp: u64) -> Result<(), Trouble> {
         let link = self.link(slot)?;
         let (_, before) = unpair(link[0].load(Ordering::Relaxed));
         link[0].store(pair(0, before), Ordering::Relaxed);
-        link[1].store(checked::encode(epoch), Ordering::Relaxed);
-        let (first, last) = unpair(self.get(word::RETIRED));
+        link[1].store(checked::encode(stamp), Ordering::Relaxed);
+        let (first, last) = unpair(self.get(queue.ends));
         if last == 0 {
-            self.set(word::RETIRED, pair(slot + 1, slot + 1));
+            self.set(queue.ends, pair(slot + 1, slot + 1));
         } else {
             let tail = self.link(last - 1)?;
             let (_, before) = unpair(tail[0].load(Ordering::Relaxed));
             tail[0].store(pair(slot + 1, before), Ordering::Relaxed);
-            self.set(word::RETIRED, pair(first, slot + 1));
+            self.set(queue.ends, pair(first, slot + 1));
         }
-        self.add(word::RETIRED_COUNT, 1)?;
-        step("retire: version queued");
+        self.add(queue.count, 1)?;
+        step("queue: slot added");
         Ok(())
+    }
+
+    /// The first slot of a queue, and its stamp.
+    fn first(&self, queue: &Queue) -> Result<Option<(u32, u64)>, Trouble> {
+        let (first, _) = unpair(self.get(queue.ends));
+        let Some(slot) = first.checked_sub(1) else { return Ok(None) };
+        let stamp = checked::decode(self.link(slot)?[1].load(Ordering::Relaxed));
+        Ok(Some((slot, stamp.ok_or(Trouble::Flaw("a queue of slots"))?)))
+    }
+
+    /// Takes the first slot out of a queue.
+    fn pop(&self, queue: &Queue) -> Result<(), Trouble> {
+        let (first, last) = unpair(self.get(queue.ends));
+        let Some(slot) = first.checked_sub(1) else { return Ok(()) };
+        let (next, _) = unpair(self.link(slot)?[0].load(Ordering::Relaxed));
+        self.set(queue.ends, pair(next, if next == 0 { 0 } else { last }));
+        self.add(queue.count, -1)?;
+        step("queue: first slot taken");
+        Ok(())
+    }
+
+    /// The slots of a queue, in order.
+    pub(crate) fn queued(&self, queue: &Queue) -> Result<Vec<u32>, Trouble> {
+        let most = u64::from(self.arena.extent_count()?) << self.arena.geo.slots_log2;
+        let (mut next, last) = unpair(self.get(queue.ends));
+        let mut slots = Vec::new();
+        while next != 0 {
+            slots.push(next - 1);
+            (next, _) = unpair(self.link(next - 1)?[0].load(Ordering::Relaxed));
+            if slots.len() as u64 > most {
+                return Err(Trouble::Flaw("a queue of slots runs in a circle"));
+            }
+        }
+        if slots.last().map_or(0, |slot| slot + 1) == last {
+            Ok(slots)
+        } else {
+            Err(Trouble::Flaw("a queue of slots"))
+        }
     }
 
     /// Scrubs a slot and puts it on the free list.
@@ -89,7 +166,7 @@ impl<'a> Region<'a> {
                 self.add(word::FREE_COUNT, -1)?;
                 return Ok(slot);
             }
-            if self.reclaim()? {
+            if self.reclaim()? || self.unpark()? {
                 continue;
             }
             let (next, end) = unpair(self.get(word::FRESH));
@@ -140,8 +217,7 @@ impl<'a> Region<'a> {
     ///
     /// A tombstone goes last: when the slots of the versions that it hides were freed in an epoch
     /// that is on disk. Until then it goes back to the end of the queue.
-    pub(super) fn reclaim(&self) -> Result<bool, Trouble> {
-        const AT_ONCE: usize = 32;
+    fn reclaim(&self) -> Result<bool, Trouble> {
         if self.get(word::RETIRED) == 0 {
             return Ok(false);
         }
@@ -150,11 +226,7 @@ impl<'a> Region<'a> {
         let limit = seat::oldest_pin(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
         let mut freed = 0;
         while freed < AT_ONCE {
-            let (first, last) = unpair(self.get(word::RETIRED));
-            let Some(slot) = first.checked_sub(1) else { break };
-            let link = self.link(slot)?;
-            let replaced = checked::decode(link[1].load(Ordering::Relaxed))
-                .ok_or(Trouble::Flaw("the queue of retired slots"))?;
+            let Some((slot, replaced)) = self.first(&RETIRED)? else { break };
             if replaced > limit {
                 break;
             }
@@ -162,59 +234,75 @@ impl<'a> Region<'a> {
             let kept = header(words);
             let is_tombstone = kept.kind() == SlotKind::Tombstone;
             // The queue is derived: before it costs a record, the index is asked.
-            let hash = self.arena.geo.hash(kept.id);
-            if kept.seq == 0 || matches!(self.find(hash, kept.id)?, Found::Hit { slot: s, .. } if s == slot) {
+            if kept.seq == 0 || self.is_current(slot, &kept)? {
                 return Err(Trouble::Flaw("the queue of retired slots"));
             }
-            let (next, _) = unpair(link[0].load(Ordering::Relaxed));
-            self.set(word::RETIRED, pair(next, if next == 0 { 0 } else { last }));
-            self.add(word::RETIRED_COUNT, -1)?;
-            step("reclaim: slot taken from the queue");
-            let hides = self.count(word::RECLAIMED)? > durable && !fault::on(Fault::TombstoneEarly);
+            self.pop(&RETIRED)?;
+            let hides = self.older_may_come_back()? && !fault::on(Fault::TombstoneEarly);
             if is_tombstone && hides {
-                self.enqueue(slot, epoch)?;
+                self.push(&RETIRED, slot, epoch)?;
                 continue; // Its epoch is beyond the durable one now, so this comes to an end.
             }
             if !is_tombstone {
                 self.set(word::RECLAIMED, checked::encode(epoch));
             }
+            self.release(slot)?;
+            freed += 1;
+        }
+        Ok(freed != 0)
+    }
+
+    /// Whether the index leads to this slot.
+    fn is_current(&self, slot: u32, header: &Header) -> Result<bool, Trouble> {
+        let found = self.find(self.arena.geo.hash(header.id), header.id)?;
+        Ok(matches!(found, Found::Hit { slot: current, .. } if current == slot))
+    }
+
+    /// Whether a version whose slot was given up may still be whole on disk, or is parked.
+    pub(super) fn older_may_come_back(&self) -> Result<bool, Trouble> {
+        Ok(self.get(word::PARKED) != 0 || self.count(word::RECLAIMED)? > self.arena.durable()?)
+    }
+
+    /// Frees parked slots that nobody borrows from any more, a few at a time; whether any was freed.
+    fn unpark(&self) -> Result<bool, Trouble> {
+        if self.get(word::PARKED) == 0 {
+            return Ok(false);
+        }
+        let oldest = borrow::oldest(self.arena)?.unwrap_or(u64::MAX);
+        let epoch = self.arena.epoch()?;
+        let mut freed = 0;
+        while freed < AT_ONCE {
+            let Some((slot, parked)) = self.first(&PARKED)? else { break };
+            if parked >= oldest {
+                break;
+            }
+            let words = self.arena.slot(slot).ok_or(Trouble::Flaw("the queue of parked slots"))?;
+            let kept = header(words);
+            if is_free(&kept, self.number) || kept.seq != 0 && self.is_current(slot, &kept)? {
+                return Err(Trouble::Flaw("the queue of parked slots"));
+            }
+            self.pop(&PARKED)?;
+            self.set(word::RECLAIMED, checked::encode(epoch));
             self.free(slot)?;
             freed += 1;
         }
         Ok(freed != 0)
     }
 
-    /// Slots in the queue of retired ones, counted.
-    pub(crate) fn retired_slots(&self) -> Result<u64, Trouble> {
-        let most = u64::from(self.arena.extent_count()?) << self.arena.geo.slots_log2;
-        let (mut next, last) = unpair(self.get(word::RETIRED));
-        let mut counted = 0;
-        let mut at = 0;
-        while next != 0 {
-            at = next;
-            counted += 1;
-            (next, _) = unpair(self.link(next - 1)?[0].load(Ordering::Relaxed));
-            if counted > most {
-                return Err(Trouble::Flaw("the queue of retired slots runs in a circle"));
-            }
-        }
-        if at == last { Ok(counted) } else { Err(Trouble::Flaw("the queue of retired slots")) }
-    }
-
-    /// Puts versions back into the retired queue, in the order of the epochs that replaced them:
-    /// `(slot, replaced in, slot of the version before + 1)`.
-    pub(crate) fn requeue(&self, retired: &[(u32, u64, u32)]) -> Result<(), Trouble> {
-        for (i, &(slot, epoch, before)) in retired.iter().enumerate() {
-            let next = retired.get(i + 1).map_or(0, |n| n.0 + 1);
+    /// Fills a queue anew, in the order of the stamps: slot, stamp, slot of the version before plus 1.
+    pub(crate) fn requeue(&self, queue: &Queue, slots: &[(u32, u64, u32)]) -> Result<(), Trouble> {
+        for (i, &(slot, stamp, before)) in slots.iter().enumerate() {
+            let next = slots.get(i + 1).map_or(0, |n| n.0 + 1);
             let link = self.link(slot)?;
             link[0].store(pair(next, before), Ordering::Relaxed);
-            link[1].store(checked::encode(epoch), Ordering::Relaxed);
+            link[1].store(checked::encode(stamp), Ordering::Relaxed);
         }
-        let ends = match (retired.first(), retired.last()) {
+        let ends = match (slots.first(), slots.last()) {
             (Some(first), Some(last)) => pair(first.0 + 1, last.0 + 1),
             _ => 0,
         };
-        self.set(word::RETIRED, ends);
+        self.set(queue.ends, ends);
+        self.set(queue.count, checked::encode(slots.len() as u64));
         Ok(())
     }
 }

@@ -132,11 +132,13 @@ impl Handle {
         }
     }
 
-    /// Flushes, and marks the store clean if no other handle is attached.
+    /// Flushes, and marks the store clean if no other handle is attached. Whether one is, is asked
+    /// first: nobody may write between the flush and the mark.
     pub(crate) fn close(&self) -> Result<()> {
-        self.sync()?;
         let arena = &self.arena;
-        if fs2::FileExt::try_lock_exclusive(&*arena.file).is_ok() {
+        let alone = fs2::FileExt::try_lock_exclusive(&*arena.file).is_ok();
+        self.sync()?;
+        if alone {
             arena.word(control::CLEAN).store(1, Ordering::SeqCst);
             step("close: marked clean");
             arena.file.sync_data().map_err(arena.io("flushing the clean mark"))?;

@@ -10,6 +10,7 @@ pub(crate) mod inspect;
 pub(crate) mod iter;
 pub(crate) mod open;
 pub(crate) mod options;
+pub(crate) mod pin;
 pub(crate) mod ring;
 pub(crate) mod salvage;
 pub(crate) mod shared;
@@ -297,7 +298,7 @@ impl Store {
         let hash = handle.arena.geo.hash(id);
         for _ in 0..LOOKS {
             match look(&handle.arena, hash, id, handle.verify_reads, out.as_deref_mut()) {
-                Look::Hit(header) => return Ok(Some(header)),
+                Look::Hit(header, _) => return Ok(Some(header)),
                 Look::Miss => return Ok(None),
                 Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
                 Look::Moved => std::hint::spin_loop(),
@@ -324,7 +325,7 @@ impl Store {
         out: Option<&mut Vec<u8>>,
     ) -> Result<Option<Header>, Trouble> {
         match look(region.arena, hash, id, self.handle.verify_reads, out) {
-            Look::Hit(header) => Ok(Some(header)),
+            Look::Hit(header, _) => Ok(Some(header)),
             Look::Miss => Ok(None),
             Look::Damaged { slot, what } => Err(self.corrupt(id, slot, what).into()),
             Look::Moved => Err(Trouble::Flaw("its index and its slots contradict each other")),
@@ -344,7 +345,7 @@ impl Store {
                 }
             }
             match seen {
-                Look::Hit(header) => return Ok(Some(header)),
+                Look::Hit(header, _) => return Ok(Some(header)),
                 Look::Miss => return Ok(None),
                 Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
                 Look::Moved | Look::Broken(_) => std::hint::spin_loop(),

@@ -82,7 +82,8 @@ impl Options {
     }
 
     /// Ceiling of the file's size in bytes, up to 16 TiB. Default 1 TiB. So much address space is
-    /// reserved by every handle; no memory and no disk is.
+    /// reserved by every handle; no memory and no disk is. A process has 128 TiB, unless `ulimit -v`
+    /// gives it less: for more than about a hundred handles in one process choose a lower ceiling.
     #[must_use]
     pub fn max_size(mut self, bytes: u64) -> Self {
         self.max_size = bytes;

@@ -46,7 +46,7 @@ pub struct Stats {
     pub slots: u64,
     /// Slots that are free.
     pub free_slots: u64,
-    /// Slots of replaced versions, kept until what replaced them is on disk.
+    /// Slots of replaced versions, kept until what replaced them is on disk, or nobody reads them.
     pub retired_slots: u64,
     /// Extents, of slots and of indexes.
     pub extents: u32,
@@ -78,7 +78,7 @@ pub struct RegionStats {
     pub slots: u64,
     /// Slots that are free.
     pub free_slots: u64,
-    /// Slots of replaced versions, kept until what replaced them is on disk.
+    /// Slots of replaced versions, kept until what replaced them is on disk, or nobody reads them.
     pub retired_slots: u64,
     /// Extents of slots.
     pub extents: u32,
@@ -178,7 +178,7 @@ impl Store {
             records: count(word::LIVE),
             slots: u64::from(extents) << arena.geo.slots_log2,
             free_slots: count(word::FREE_COUNT) + u64::from(end.saturating_sub(fresh)),
-            retired_slots: count(word::RETIRED_COUNT),
+            retired_slots: count(word::RETIRED_COUNT) + count(word::PARKED_COUNT),
             extents,
             index_entries: (crate::format::index::ENTRIES as u64) << arena.shape(region).lines_log2,
             lock: lock_owner(&self.handle, get(word::LOCK))?,
@@ -216,7 +216,7 @@ fn attached(handle: &Handle) -> Result<Vec<Attached>> {
             generation: claim,
             pid: seat::pid_of(arena, number),
             alive: seat::is_alive(arena, owner)?,
-            pins: u64::from(seat::has_pin(arena, number)),
+            pins: seat::pins(arena, number),
         });
     }
     Ok(found)

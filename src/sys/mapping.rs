@@ -99,3 +99,17 @@ impl Mapping {
         }
     }
 }
+
+/// The first `len` bytes of words that nobody writes any more, or `None` if there are not as many.
+///
+/// # Safety
+/// No process may write to the words while the slice lives. The protocol sees to that; a process that
+/// does not keep the protocol can break it, as it can for every mapping of a file.
+pub(crate) unsafe fn frozen(words: &[AtomicU64], len: usize) -> Option<&[u8]> {
+    if len > size_of_val(words) {
+        return None;
+    }
+    // SAFETY: the bytes are inside of `words`, initialised, and not written meanwhile (the caller's
+    // promise).
+    Some(unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), len) })
+}

@@ -1,0 +1,101 @@
+//! Borrowing: reading records where they lie, for a while.
+//!
+//! While a handle has a borrow, no slot is used again whose version was current at any time since the
+//! borrow began. A slot that would be free is *parked* instead, with the clock as it is, and freed when
+//! every borrow began later (epoch-based reclamation: Fraser, "Practical lock-freedom", 2004; the clock
+//! is raised by whoever looks).
+//!
+//! 1. Who borrows counts itself in its seat, with the clock, and then changes the hint in the control
+//!    page (SeqCst); it reads the index afterwards.
+//! 2. Who replaces a version stores the index entry (SeqCst) and then looks at the hint: 0 means that
+//!    whoever borrows from now on sees the new entry.
+//! 3. Who finds no borrow of a living handle sets the hint back to 0, if it has not changed.
+//!
+//! With no borrow alive a write pays one load. A dead process's borrows count for nothing.
+
+use crate::error::{Error, Result};
+use crate::format::control;
+use crate::format::seat::{BORROWS, SEATS, borrows};
+use crate::protocol::lock::Owner;
+use crate::region::arena::Arena;
+use crate::region::seat::is_held;
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
+
+const ONE: u64 = 1 << 48;
+const CLOCK_MASK: u64 = ONE - 1;
+const MANY: u64 = 0xffff;
+
+/// A borrow of a handle, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Borrow<'a> {
+    word: &'a AtomicU64,
+}
+
+impl<'a> Borrow<'a> {
+    /// Step 1.
+    pub(crate) fn begin(arena: &'a Arena, owner: Owner) -> Result<Self> {
+        // Threads begin at different words, so that seldom two keep each other's clock old.
+        let first = THREAD.with(|here| (std::ptr::from_ref(here).addr() >> 6) as u32);
+        for n in 0..BORROWS {
+            let word = arena.word(borrows(owner.seat, first.wrapping_add(n) % BORROWS));
+            let begun = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| match now >> 48 {
+                0 => Some(ONE | arena.word(control::CLOCK).load(Ordering::SeqCst) & CLOCK_MASK),
+                MANY => None,
+                _ => Some(now + ONE),
+            });
+            if begun.is_ok() {
+                arena.word(control::BORROWED).fetch_add(1, Ordering::SeqCst);
+                fence(Ordering::SeqCst); // The index is read after this.
+                return Ok(Self { word });
+            }
+        }
+        let what = format!("more than {} pins of one handle", u64::from(BORROWS) * MANY);
+        Err(Error::InvalidOption { what })
+    }
+}
+
+impl Drop for Borrow<'_> {
+    fn drop(&mut self) {
+        self.word.fetch_sub(ONE, Ordering::SeqCst);
+    }
+}
+
+thread_local! {
+    static THREAD: u8 = const { 0 };
+}
+
+/// Step 2: whether there may be a borrow. One load.
+#[inline]
+pub(crate) fn may_be_borrowed(arena: &Arena) -> bool {
+    arena.word(control::BORROWED).load(Ordering::SeqCst) != 0
+}
+
+/// The clock now.
+pub(crate) fn clock(arena: &Arena) -> u64 {
+    arena.word(control::CLOCK).load(Ordering::SeqCst) & CLOCK_MASK
+}
+
+/// Raises the clock, and gives the clock of the oldest borrow of a living handle.
+pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
+    arena.word(control::CLOCK).fetch_add(1, Ordering::SeqCst);
+    let hint = arena.word(control::BORROWED).load(Ordering::SeqCst);
+    if hint == 0 {
+        return Ok(None);
+    }
+    let mut oldest: Option<u64> = None;
+    for seat in 0..SEATS {
+        let of_seat = (0..BORROWS).map(|n| arena.word(borrows(seat, n)).load(Ordering::SeqCst));
+        let begun = of_seat.filter(|word| word >> 48 != 0).map(|word| word & CLOCK_MASK).min();
+        if let Some(begun) = begun
+            && is_held(arena, seat)?
+        {
+            oldest = Some(oldest.map_or(begun, |o| o.min(begun)));
+        }
+    }
+    if oldest.is_none() {
+        // Step 3. Fails if somebody has begun to borrow meanwhile. Speed alone depends on it.
+        let word = arena.word(control::BORROWED);
+        let _ = word.compare_exchange(hint, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+    Ok(oldest)
+}

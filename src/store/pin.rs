@@ -1,0 +1,122 @@
+//! Pins: records read where they lie. The protocol is in `region::borrow`.
+
+use bytemuck::Pod;
+
+use crate::error::{Error, Result};
+use crate::format::slot::{HEADER_BYTES, HEADER_WORDS};
+use crate::protocol::slot::unchanged;
+use crate::record::Version;
+use crate::region::borrow::Borrow;
+use crate::region::read::{Look, look};
+use crate::store::Store;
+use crate::sys::mapping::frozen;
+
+/// Looks at a record that moves before the region's lock is taken.
+const LOOKS: u32 = 64;
+
+/// Reads records where they lie in the file, without a copy: see [`Store::pin`].
+#[derive(Debug)]
+pub struct Pin<'a> {
+    store: &'a Store,
+    _borrow: Borrow<'a>,
+}
+
+impl Store {
+    /// Begins to borrow from the store. What [`Pin::get`] gives stays whole and unchanged for as long as
+    /// the pin lives, whatever writers do, also when the record is overwritten or deleted meanwhile. A
+    /// pin blocks nobody: the slots of records that are replaced meanwhile are kept, so the store may
+    /// grow by as many. Let it go soon. A pin of a process that dies is gone with it.
+    ///
+    /// Each `get` is of the moment of its call; a pin is no snapshot.
+    ///
+    /// Costs a few nanoseconds, and no system call.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]: whoever borrows has to say so in the file; [`Error::Forked`];
+    /// [`Error::InvalidOption`] beyond 262,140 pins of one handle at once.
+    pub fn pin(&self) -> Result<Pin<'_>> {
+        self.handle.check_writable()?;
+        let arena = &self.handle.arena;
+        let owner = arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
+        Ok(Pin { store: self, _borrow: Borrow::begin(arena, owner)? })
+    }
+}
+
+impl Pin<'_> {
+    /// The bytes of the record with this id as they are now, or `None`. They lie at a multiple of 32
+    /// bytes. The checksum is checked, unless the handle was opened not to; the cost of that is all that
+    /// depends on the length.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn get(&self, id: u64) -> Result<Option<&[u8]>> {
+        Ok(self.get_versioned(id)?.map(|(_, data)| data))
+    }
+
+    /// As [`get`](Self::get), with the record's version.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn get_versioned(&self, id: u64) -> Result<Option<(Version, &[u8])>> {
+        let handle = &self.store.handle;
+        handle.check()?;
+        let arena = &handle.arena;
+        let hash = arena.geo.hash(id);
+        for n in 0..2 * LOOKS {
+            if n == LOOKS {
+                // Whatever is the matter, taking the lock puts it right.
+                self.store.read(id, None)?;
+            }
+            let (header, slot) = match look(arena, hash, id, false, None) {
+                Look::Hit(header, slot) => (header, slot),
+                Look::Miss => return Ok(None),
+                Look::Damaged { slot, what } => return Err(self.store.corrupt(id, slot, what)),
+                Look::Moved | Look::Broken(_) => {
+                    std::hint::spin_loop();
+                    continue;
+                }
+            };
+            let Some(words) = arena.slot(slot) else { continue };
+            if header.len() > arena.geo.record_size as usize {
+                return Err(self.store.corrupt(id, Some(slot), "its length cannot be"));
+            }
+            let Some(words_of_data) = words.get(HEADER_WORDS..) else { continue };
+            // SAFETY: the version was current after the borrow began, so its slot is not written by any
+            // process that keeps the protocol before the borrow ends, and the slice does not outlive
+            // that (`&self`).
+            let Some(data) = (unsafe { frozen(words_of_data, header.len()) }) else { continue };
+            if handle.verify_reads && header.sum(data) != header.crc {
+                if unchanged(words, header) {
+                    return Err(self.store.corrupt(id, Some(slot), "checksum mismatch"));
+                }
+                continue;
+            }
+            return Ok(Some((Version(header.version()), data)));
+        }
+        let region = self.store.region_of(id);
+        Err(arena.damaged(format!("region {region}: record {id:#x} does not come to rest")))
+    }
+
+    /// The record as a value of `T`, where it lies.
+    ///
+    /// # Errors
+    /// [`Error::TypeMismatch`] if its length or place is not a `T`'s; as [`Store::get`].
+    pub fn get_as<T: Pod>(&self, id: u64) -> Result<Option<&T>> {
+        self.get(id)?.map(|data| bytemuck::try_from_bytes(data).map_err(|e| self.mismatch(id, e))).transpose()
+    }
+
+    /// The record as a slice of `T`, where it lies.
+    ///
+    /// # Errors
+    /// [`Error::TypeMismatch`] if its length or place is not that of a slice of `T`; as [`Store::get`].
+    pub fn get_slice<T: Pod>(&self, id: u64) -> Result<Option<&[T]>> {
+        self.get(id)?.map(|data| bytemuck::try_cast_slice(data).map_err(|e| self.mismatch(id, e))).transpose()
+    }
+
+    fn mismatch(&self, id: u64, error: bytemuck::PodCastError) -> Error {
+        let path = self.store.path().to_path_buf();
+        Error::TypeMismatch { path, what: format!("record {id:#x}: {error}") }
+    }
+}
+
+const _: () = assert!(HEADER_BYTES == 8 * HEADER_WORDS as u64);
