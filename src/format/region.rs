@@ -50,7 +50,9 @@ pub(crate) struct Head {
     // Line 2: what watchers sleep on.
     /// Raised by a write that finds the region watched.
     changes: u64,
-    pad2: [u64; 15],
+    /// Checked: reserved slots.
+    reserved: u64,
+    pad2: [u64; 14],
 }
 
 const _: () = assert!(size_of::<Head>() == 256);
@@ -74,6 +76,7 @@ pub(crate) mod word {
     pub(crate) const CHANGES: usize = offset_of!(Head, changes) / 8;
     pub(crate) const PARKED: usize = offset_of!(Head, parked) / 8;
     pub(crate) const PARKED_COUNT: usize = offset_of!(Head, parked_count) / 8;
+    pub(crate) const RESERVED: usize = offset_of!(Head, reserved) / 8;
     pub(crate) const DAMAGED: usize = offset_of!(Head, damaged) / 8;
     /// Words of a head.
     pub(crate) const COUNT: usize = size_of::<Head>() / 8;

@@ -49,13 +49,14 @@ pub(crate) enum Kind {
     Tombstone,
     /// On a free list.
     Free,
-    /// None of these: damage.
-    Unknown,
+    /// Being filled by a handle, without the region's lock.
+    Reserved,
 }
 
 const LEN_MASK: u32 = (1 << 30) - 1;
 const KIND_TOMBSTONE: u32 = 1 << 30;
 const KIND_FREE: u32 = 2 << 30;
+const KIND_RESERVED: u32 = 3 << 30;
 
 /// Word 3 of a scrubbed slot: what is on a free list says so.
 pub(crate) const FREE_WORD: u64 = KIND_FREE as u64;
@@ -71,6 +72,20 @@ impl Header {
         Self { seq, id, stamp: epoch & super::checked::MAX, len_kind: len as u32 & LEN_MASK, crc: 0 }
     }
 
+    /// The header of a slot that the handle with this claim of a seat fills. It is no record.
+    pub(crate) fn reserved(id: u64, seat: u32, generation: u32) -> Self {
+        let stamp = u64::from(generation) << 32 | u64::from(seat);
+        let mut header = Self { seq: 0, id, stamp, len_kind: KIND_RESERVED, crc: 0 };
+        header.crc = header.sum(&[]);
+        header
+    }
+
+    /// The seat and its generation for which a slot is reserved, if it is.
+    pub(crate) fn reserved_for(&self) -> Option<(u32, u32)> {
+        let is_reserved = self.seq == 0 && self.len_kind == KIND_RESERVED && self.crc == self.sum(&[]);
+        is_reserved.then_some((self.stamp as u32, (self.stamp >> 32) as u32))
+    }
+
     /// The header of the same version, deleted: only its last word differs.
     pub(crate) fn tombstone(mut self) -> Self {
         self.len_kind = KIND_TOMBSTONE;
@@ -84,7 +99,7 @@ impl Header {
             0 => Kind::Record,
             1 => Kind::Tombstone,
             2 => Kind::Free,
-            _ => Kind::Unknown,
+            _ => Kind::Reserved,
         }
     }
 
@@ -107,6 +122,13 @@ impl Header {
     pub(crate) fn sum(&self, data: &[u8]) -> u32 {
         let mut hasher = self.hasher();
         hasher.update(data);
+        hasher.finalize()
+    }
+
+    /// The checksum of this header and data that `of_data` has taken in.
+    pub(crate) fn sum_with(&self, of_data: &crc32fast::Hasher) -> u32 {
+        let mut hasher = self.hasher();
+        hasher.combine(of_data);
         hasher.finalize()
     }
 

@@ -38,12 +38,23 @@ pub(crate) fn header(slot: &[AtomicU64]) -> Header {
 #[inline]
 pub(crate) fn publish(slot: &[AtomicU64], mut header: Header, data: &[u8]) {
     header.crc = header.sum(data);
-    let words = header.words();
     // Whoever sees any of the stores below sees that `seq` was 0 before (pairs with the Acquire
     // fence in `read`).
     fence(Ordering::Release);
     copy_in(&slot[HEADER_WORDS..], data);
     step("publish: data written");
+    store_header(slot, header);
+}
+
+/// As `publish`, for a slot whose data is there already.
+pub(crate) fn publish_filled(slot: &[AtomicU64], header: Header) {
+    fence(Ordering::Release);
+    store_header(slot, header);
+}
+
+#[inline]
+fn store_header(slot: &[AtomicU64], header: Header) {
+    let words = header.words();
     for i in (1..HEADER_WORDS).rev() {
         slot[i].store(words[i], Ordering::Relaxed);
     }
@@ -139,6 +150,14 @@ pub(crate) fn bury(slot: &[AtomicU64]) {
     let tombstone = header(slot).tombstone();
     slot[3].store(tombstone.words()[3], Ordering::Release);
     step("bury: tombstone stored");
+}
+
+/// Says of a free slot that it is reserved.
+pub(crate) fn reserve(slot: &[AtomicU64], header: Header) {
+    for (to, from) in slot.iter().zip(header.words()).skip(1) {
+        to.store(from, Ordering::Relaxed);
+    }
+    step("reserve: slot marked");
 }
 
 /// Makes a slot free: `seq` 0 first, then what says that it is free, and the next free slot.

@@ -10,6 +10,7 @@ use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, LINES_LOG2_MAX, Shape};
 use crate::format::region::word;
 use crate::format::slot::{FIRST_SEQ, PRESENT};
 use crate::format::{checked, control};
+use crate::protocol::lock::Owner;
 use crate::protocol::slot::scrub;
 use crate::recovery::survey::{SlotState, survey};
 use crate::region::Trouble;
@@ -75,6 +76,8 @@ struct Slots {
     cut_off: Vec<u32>,
     /// Damaged ones that stay where they are.
     damaged: u64,
+    /// Reserved by the living.
+    reserved: u64,
     seq_max: u64,
 }
 
@@ -124,6 +127,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     }
     region.reset_counts(winners.len() as u64, slots.free.len() as u64);
     region.set(word::DAMAGED, slots.damaged);
+    region.set(word::RESERVED, checked::encode(slots.reserved));
     region.set(word::RECLAIMED, checked::encode(reclaimed));
     let from_head = region.get(word::NEXT_SEQ);
     let from_head =
@@ -266,6 +270,13 @@ fn look_at_slots(region: &Region<'_>, cause: Cause, rebuilt: &mut Rebuilt) -> Re
                     }
                 }
                 SlotState::Free | SlotState::Fresh | SlotState::FreeButForSeq => slots.free.push(slot),
+                SlotState::Reserved(seat, generation)
+                    if !cause.is_os_crash() && seat::is_alive(arena, Owner { seat, generation })? =>
+                {
+                    slots.reserved += 1;
+                }
+                // A borrow from a slot ends before it can be reserved.
+                SlotState::Reserved(..) => slots.free.push(slot),
                 SlotState::CutOff => slots.cut_off.push(slot),
                 SlotState::Moved => return Err(Trouble::Flaw("a slot changed under its region's lock")),
             }

@@ -13,7 +13,9 @@ pub(crate) enum SlotState {
     Free,
     /// Never used.
     Fresh,
-    /// `seq` is 0, and neither of the above: a write or a scrub was cut off here.
+    /// Reserved, for this seat and generation.
+    Reserved(u32, u32),
+    /// `seq` is 0, and none of the above: a write or a scrub was cut off here.
     CutOff,
     /// Free or never used, but for its `seq`: a bit of it was flipped.
     FreeButForSeq,
@@ -36,7 +38,10 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
         match (is_free(&header, region), rest_is_zero) {
             (true, _) => SlotState::Free,
             (_, true) => SlotState::Fresh,
-            _ => SlotState::CutOff,
+            _ => match header.reserved_for() {
+                Some((seat, generation)) => SlotState::Reserved(seat, generation),
+                None => SlotState::CutOff,
+            },
         }
     } else if is_free(&free, region) || rest_is_zero {
         // No version has a stamp of 0: epochs begin at 1.

@@ -63,6 +63,7 @@ struct Census {
     damaged: u64,
     free: u64,
     fresh: u64,
+    reserved: u64,
     slots: u64,
     seq_max: u64,
     cut_off: Vec<u32>,
@@ -124,6 +125,7 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
                 }
                 SlotState::Free => census.free += 1,
                 SlotState::Fresh => census.fresh += 1,
+                SlotState::Reserved(..) => census.reserved += 1,
                 SlotState::CutOff => census.cut_off.push(slot),
                 SlotState::Moved => {}
             }
@@ -211,6 +213,9 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
             }
         }
         _ => flaws.push("its queue of retired or of parked slots is damaged".to_owned()),
+    }
+    if checked::decode(region.get(word::RESERVED)) != Some(census.reserved) {
+        flaws.push(format!("{} slots are reserved, which its head does not say", census.reserved));
     }
     let next_seq = region.get(word::NEXT_SEQ);
     if next_seq & PRESENT == 0 || next_seq <= census.seq_max {

@@ -9,7 +9,7 @@ use crate::format::index::{ENTRIES, Line, Shape};
 use crate::format::region::word;
 use crate::format::slot::{Header, PRESENT};
 use crate::protocol::index::{candidates, load_line, store_entry};
-use crate::protocol::slot::{Seen, bury, header, publish, read_any, retract};
+use crate::protocol::slot::{Seen, bury, header, publish, publish_filled, read_any, retract};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
 use crate::region::grow::next_lines_log2;
@@ -25,6 +25,22 @@ pub(crate) struct Region<'a> {
     pub(crate) arena: &'a Arena,
     pub(crate) number: u32,
     head: &'a [AtomicU64],
+}
+
+/// What a version holds.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'c> {
+    /// These bytes; they go into a slot that is taken for them.
+    Bytes(&'c [u8]),
+    /// What a reserved slot holds already, with a checksum of that.
+    Reserved {
+        /// The slot.
+        slot: u32,
+        /// Its length in bytes.
+        len: usize,
+        /// Has taken in the data, and nothing else.
+        sum: &'c crc32fast::Hasher,
+    },
 }
 
 /// An entry's place in the index.
@@ -162,7 +178,7 @@ impl<'a> Region<'a> {
     }
 
     /// Writes a version of `id`. `found` is what `find` gave for it just now.
-    pub(crate) fn put(&self, hash: u64, id: u64, data: &[u8]) -> Result<u64, Trouble> {
+    pub(crate) fn put(&self, hash: u64, id: u64, content: Content<'_>) -> Result<u64, Trouble> {
         let epoch = self.arena.epoch()?;
         let mut found = self.find(hash, id)?;
         if let Found::Miss(place) = &found
@@ -176,7 +192,7 @@ impl<'a> Region<'a> {
             }
             found = self.find(hash, id)?;
         }
-        self.write(hash, id, epoch, data, found)
+        self.write(hash, id, epoch, content, found)
     }
 
     /// Steps 1 to 4 of a write (see [`crate::protocol`]).
@@ -185,7 +201,7 @@ impl<'a> Region<'a> {
         hash: u64,
         id: u64,
         epoch: u64,
-        data: &[u8],
+        content: Content<'_>,
         mut found: Found<'a>,
     ) -> Result<u64, Trouble> {
         let seq = self.get(word::NEXT_SEQ);
@@ -200,14 +216,19 @@ impl<'a> Region<'a> {
                 self.ensure_linked()?;
             }
         }
-        let slot = self.take_slot()?;
+        let slot = match content {
+            Content::Bytes(_) => self.take_slot()?,
+            Content::Reserved { slot, .. } => slot,
+        };
         if !self.shape().holds(slot) {
             // The file outgrew the entries' width.
             let moved = self.move_index(self.shape().lines_log2).and_then(|()| self.find(hash, id));
             found = match moved {
                 Ok(found) => found,
                 Err(trouble) => {
-                    self.free(slot)?; // A slot on no list would be lost until a rebuild.
+                    if matches!(content, Content::Bytes(_)) {
+                        self.free(slot)?; // A slot on no list would be lost until a rebuild.
+                    }
                     return Err(trouble);
                 }
             };
@@ -221,7 +242,14 @@ impl<'a> Region<'a> {
         self.head[word::NEXT_SEQ].store(seq + 1, Ordering::Release);
         step("put: slot taken");
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
-        publish(words, Header::record(seq, id, epoch, data.len()), data);
+        match content {
+            Content::Bytes(data) => publish(words, Header::record(seq, id, epoch, data.len()), data),
+            Content::Reserved { len, sum, .. } => {
+                let header = Header::record(seq, id, epoch, len);
+                publish_filled(words, Header { crc: header.sum_with(sum), ..header });
+                self.add(word::RESERVED, -1)?;
+            }
+        }
         let shape = self.shape();
         let before = place.line.0[place.entry];
         store_entry(place.words, &mut place.line, place.entry, shape.entry(hash, slot));

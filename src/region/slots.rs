@@ -7,7 +7,8 @@ use crate::format::checked;
 use crate::format::extent::Kind;
 use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind};
-use crate::protocol::slot::{header, is_free, scrub};
+use crate::protocol::lock::Owner;
+use crate::protocol::slot::{header, is_free, reserve, scrub};
 use crate::region::grow::{Growth, LARGE_SLOT_BYTES};
 use crate::region::owned::{Found, Region, pair, unpair};
 use crate::region::{Trouble, borrow, seat};
@@ -187,6 +188,9 @@ impl<'a> Region<'a> {
                 self.set(word::FRESH, pair(next + 1, end));
                 return Ok(next);
             }
+            if self.free_reserved_by_dead()? {
+                continue;
+            }
             let with_links = self.is_linked()?;
             let extent = match Growth::lock(self.arena, self.number)?.add_data_extent(self.number, with_links)
             {
@@ -287,6 +291,53 @@ impl<'a> Region<'a> {
             freed += 1;
         }
         Ok(freed != 0)
+    }
+
+    /// Step 1 of a write in place: a slot that a handle fills without the region's lock.
+    pub(crate) fn reserve(&self, id: u64, owner: Owner) -> Result<u32, Trouble> {
+        let slot = self.take_slot()?;
+        let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
+        reserve(words, Header::reserved(id, owner.seat, owner.generation));
+        self.add(word::RESERVED, 1)?;
+        Ok(slot)
+    }
+
+    /// Whether a slot is still reserved for this handle. If it isn't, somebody broke the protocol, or a
+    /// write of it went wrong half-way.
+    pub(crate) fn check_reserved(&self, slot: u32) -> Result<(), Trouble> {
+        let owner = self.arena.owner.map(|owner| (owner.seat, owner.generation));
+        let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a reserved slot outside the file"))?;
+        if owner.is_some() && header(words).reserved_for() == owner {
+            return Ok(());
+        }
+        Err(self.arena.damaged(format!("slot {slot} is not reserved any more")).into())
+    }
+
+    /// Gives a reserved slot back.
+    pub(crate) fn cancel(&self, slot: u32) -> Result<(), Trouble> {
+        self.free(slot)?;
+        self.add(word::RESERVED, -1)
+    }
+
+    /// Frees what dead handles have reserved; whether anything was. A pass over the region's slots, if
+    /// any is reserved.
+    fn free_reserved_by_dead(&self) -> Result<bool, Trouble> {
+        if self.count(word::RESERVED)? == 0 {
+            return Ok(false);
+        }
+        let mut freed = false;
+        for extent in self.arena.data_extents(self.number)? {
+            for slot in self.arena.slots_of(extent) {
+                let Some(words) = self.arena.slot(slot) else { continue };
+                if let Some((seat, generation)) = header(words).reserved_for()
+                    && !seat::is_alive(self.arena, Owner { seat, generation })?
+                {
+                    self.cancel(slot)?;
+                    freed = true;
+                }
+            }
+        }
+        Ok(freed)
     }
 
     /// Fills a queue anew, in the order of the stamps: slot, stamp, slot of the version before plus 1.

@@ -174,6 +174,9 @@ fn describe(state: &SlotState) -> String {
     match state {
         SlotState::Free => "free".to_owned(),
         SlotState::Fresh => "never used".to_owned(),
+        SlotState::Reserved(seat, generation) => {
+            format!("reserved by seat {seat}, generation {generation}")
+        }
         SlotState::CutOff => "a write or a scrub was cut off here".to_owned(),
         SlotState::FreeButForSeq => "free, but its seq is damaged".to_owned(),
         SlotState::Version(h) => version(h),

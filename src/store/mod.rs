@@ -11,6 +11,7 @@ pub(crate) mod iter;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod pin;
+pub(crate) mod reserve;
 pub(crate) mod ring;
 pub(crate) mod salvage;
 pub(crate) mod shared;
@@ -29,7 +30,7 @@ use crate::format::region::word;
 use crate::format::slot::{Header, PRESENT};
 use crate::record::{Durability, Record, Swap, Version};
 use crate::region::Trouble;
-use crate::region::owned::Region;
+use crate::region::owned::{Content, Region};
 use crate::region::read::{Look, look, look_at_every_slot};
 use crate::report::RepairReport;
 use crate::store::handle::Handle;
@@ -385,7 +386,7 @@ impl Store {
     pub fn put_with(&self, id: u64, data: &[u8], durability: Durability) -> Result<Version> {
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
-        let seq = self.handle.with_region(number, |region| region.put(hash, id, data))?;
+        let seq = self.handle.with_region(number, |region| region.put(hash, id, Content::Bytes(data)))?;
         self.settle(durability)?;
         Ok(Version(seq & !PRESENT))
     }
@@ -448,7 +449,7 @@ impl Store {
             if next.len() > self.record_size() {
                 return Err(self.too_long(id, next.len()).into());
             }
-            region.put(hash, id, next).map(Some)
+            region.put(hash, id, Content::Bytes(next)).map(Some)
         })?;
         if seq.is_some() {
             self.settle(self.handle.durability)?;
@@ -469,7 +470,7 @@ impl Store {
             if current != expected {
                 return Ok(Swap::Conflict { current });
             }
-            region.put(hash, id, data).map(|seq| Swap::Done(Version(seq & !PRESENT)))
+            region.put(hash, id, Content::Bytes(data)).map(|seq| Swap::Done(Version(seq & !PRESENT)))
         })?;
         if matches!(swap, Swap::Done(_)) {
             self.settle(self.handle.durability)?;
@@ -497,7 +498,7 @@ impl Store {
             let mut done = 0;
             self.handle.with_region(group[0].0, |region| {
                 for &(_, hash, id, data) in &group[done..] {
-                    region.put(hash, id, data)?;
+                    region.put(hash, id, Content::Bytes(data))?;
                     done += 1;
                 }
                 Ok(())
@@ -522,7 +523,7 @@ impl Store {
 
     /// What every write asks first; the id's hash.
     #[inline]
-    fn check_write(&self, id: u64, len: usize) -> Result<u64> {
+    pub(crate) fn check_write(&self, id: u64, len: usize) -> Result<u64> {
         self.handle.check_writable()?;
         if len > self.record_size() {
             return Err(self.too_long(id, len));
@@ -549,7 +550,7 @@ impl Store {
 
     /// Does what the durability of a write asks for.
     #[inline]
-    fn settle(&self, durability: Durability) -> Result<()> {
+    pub(crate) fn settle(&self, durability: Durability) -> Result<()> {
         match durability {
             Durability::Process => Ok(()),
             Durability::Disk => {

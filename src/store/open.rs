@@ -129,6 +129,7 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
             word::RECLAIMED,
             word::LINKS,
             word::PARKED_COUNT,
+            word::RESERVED,
         ] {
             head[count] = checked::encode(0);
         }
