@@ -193,6 +193,7 @@ fn dies_in_recovery(me: &mut Me) {
             break;
         }
         deaths += 1;
+        me.say(common::GOES_ON);
     }
     me.say(&format!("{deaths} deaths"));
     assert!(deaths > 0, "no step was passed");

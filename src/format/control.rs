@@ -39,9 +39,9 @@ pub(crate) struct Control {
     flush_failed: u64,
     pad2: [u64; 5],
     // Line 3: pins.
-    /// Not 0 if a seat may have a pin; changes with every new one.
+    /// Bit 0: a seat may have a pin. The rest counts, so that it never repeats.
     pinned: u64,
-    /// Not 0 if a seat may have a borrow; changes with every new one.
+    /// Bit 0: a seat may have a borrow. The rest counts, so that it never repeats.
     borrowed: u64,
     /// The clock of borrows: raised by who looks for slots that nobody borrows any more.
     clock: u64,

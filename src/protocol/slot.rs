@@ -154,6 +154,7 @@ pub(crate) fn bury(slot: &[AtomicU64]) {
 
 /// Says of a free slot that it is reserved.
 pub(crate) fn reserve(slot: &[AtomicU64], header: Header) {
+    fence(Ordering::Release); // As in `publish`: for the stores below, and for those of whoever fills it.
     for (to, from) in slot.iter().zip(header.words()).skip(1) {
         to.store(from, Ordering::Relaxed);
     }
@@ -164,7 +165,9 @@ pub(crate) fn reserve(slot: &[AtomicU64], header: Header) {
 #[inline]
 pub(crate) fn scrub(slot: &[AtomicU64], region: u32, next_free: u64) {
     if !fault::on(Fault::NoScrub) {
-        slot[0].store(0, Ordering::Relaxed);
+        // Release: who sees that the version is gone sees the one that replaced it, if it looks at all
+        // slots again (pairs with the Acquire load in `header`).
+        slot[0].store(0, Ordering::Release);
     }
     fence(Ordering::Release); // Pairs with the Acquire fence in `unchanged`.
     slot[1].store(next_free, Ordering::Relaxed);

@@ -1,46 +1,69 @@
-//! Extents whose header was lost: the slots behind it say whose they are.
+//! Extents whose header was lost: what lies in them, and what leads to them, says what they are.
 
 use crate::error::Result;
 use crate::format::extent::Kind;
-use crate::recovery::survey::{SlotState, survey};
+use crate::format::geometry::EXTENT_HEADER_BYTES;
+use crate::format::region::word;
 use crate::region::arena::Arena;
+use crate::region::owned::unpair;
 use crate::sys::atomic::Ordering;
 
-/// The region whose whole versions lie in the extent, if any do.
-fn region_by_slots(arena: &Arena, extent: u32) -> Option<u32> {
-    let mut buffer = Vec::new();
-    arena.slots_of(extent).find_map(|slot| {
-        let words = arena.slot(slot)?;
-        let id = words[1].load(Ordering::Relaxed);
-        let region = arena.geo.region_of(arena.geo.hash(id));
-        let state = survey(words, region, &arena.geo, &mut buffer);
-        matches!(state, SlotState::Version(_) | SlotState::Tombstone(_)).then_some(region)
-    })
+/// What an extent without a header is, as far as anything tells.
+fn kind_of(arena: &Arena, extent: u32) -> Option<Kind> {
+    if let Some(region) = arena.region_by_slots(extent) {
+        return Some(Kind::Data { region });
+    }
+    // Slots that were never used tell nothing; the head of their region does.
+    let is_fresh_of = |region: u32| {
+        let (next, end) = unpair(arena.head(region)[word::FRESH].load(Ordering::Relaxed));
+        next < end && arena.geo.extent_of(next) == extent
+    };
+    if let Some(region) = (0..arena.geo.regions).find(|&region| is_fresh_of(region)) {
+        return Some(Kind::Data { region });
+    }
+    // A run of extents for index tables begins where the first of its tables does.
+    let start = arena.geo.extent_offset(extent) + EXTENT_HEADER_BYTES;
+    let tables: Vec<_> = (0..arena.geo.regions).map(|region| arena.shape(region)).collect();
+    let first = tables.iter().find(|shape| shape.offset() == start)?;
+    let end = first.offset() + first.bytes();
+    let run = (end - arena.geo.extent_offset(extent)).div_ceil(arena.geo.extent_size);
+    u32::try_from(run).ok().map(|run| Kind::Index { run })
 }
 
-/// Gives every extent that has no header and whole versions its header back; the regions that got
-/// one. An extent with neither is wiped if `wipe` says so, so that it is used again. The caller
-/// holds the growth lock, or the whole store.
+/// Gives every extent that lost its header another one, if anything tells what it was; the regions that
+/// got one back. `wipe`: an extent that nothing tells of is wiped, so that it is used again; else only
+/// if nothing but a header was in it. The caller holds the growth lock, or the whole store.
 pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Result<Vec<u32>> {
-    let mut lost = Vec::new();
-    arena.each_extent(|extent, kind| {
-        if kind.is_none() {
-            lost.push(extent);
-        }
-    })?;
     let mut regions = Vec::new();
-    for extent in lost {
-        if let Some(region) = region_by_slots(arena, extent) {
-            arena.write_extent_header(extent, Kind::Data { region })?;
-            fixed.push(format!("extent {extent} had lost its header and was given back to region {region}"));
-            regions.push(region);
-        } else if wipe
-            && let Some(words) =
-                arena.words(arena.geo.extent_offset(extent), (arena.geo.extent_size / 8) as usize)
-        {
-            for word in words {
-                if word.load(Ordering::Relaxed) != 0 {
-                    word.store(0, Ordering::Relaxed);
+    let mut skip = 0; // Extents inside of a run.
+    for extent in headless(arena)? {
+        if extent < skip {
+            continue;
+        }
+        match kind_of(arena, extent) {
+            Some(kind) => {
+                arena.write_extent_header(extent, kind)?;
+                fixed.push(match kind {
+                    Kind::Data { region } => {
+                        regions.push(region);
+                        format!("extent {extent} had lost its header and was given back to region {region}")
+                    }
+                    Kind::Index { run } => {
+                        skip = extent.saturating_add(run);
+                        format!("extent {extent}, which holds index tables, was given a header")
+                    }
+                });
+            }
+            None => {
+                let words =
+                    arena.words(arena.geo.extent_offset(extent), (arena.geo.extent_size / 8) as usize);
+                let Some(words) = words else { continue };
+                let (header, rest) = words.split_at(EXTENT_HEADER_BYTES as usize / 8);
+                if wipe || rest.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+                    for word in header.iter().chain(rest).filter(|w| w.load(Ordering::Relaxed) != 0) {
+                        word.store(0, Ordering::Relaxed);
+                    }
+                    fixed.push(format!("extent {extent} was nobody's and can be used again"));
                 }
             }
         }

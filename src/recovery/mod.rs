@@ -4,5 +4,4 @@ pub(crate) mod adopt;
 pub(crate) mod rebuild;
 pub(crate) mod recover;
 pub(crate) mod salvage;
-pub(crate) mod survey;
 pub(crate) mod verify;

@@ -4,6 +4,8 @@
 //!
 //! Time: one pass over the region's slots, their checksums included, and a sort of the versions.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
 use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, LINES_LOG2_MAX, Shape};
@@ -12,11 +14,11 @@ use crate::format::slot::{FIRST_SEQ, PRESENT};
 use crate::format::{checked, control};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::scrub;
-use crate::recovery::survey::{SlotState, survey};
 use crate::region::Trouble;
 use crate::region::grow::Growth;
 use crate::region::owned::Region;
 use crate::region::slots::{PARKED, RETIRED};
+use crate::region::survey::{SlotState, survey};
 use crate::region::table::load_max;
 use crate::region::{borrow, seat};
 use crate::report::Damage;
@@ -107,14 +109,14 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     step("rebuild: marked");
 
     let mut rebuilt = Rebuilt::default();
-    let mut slots = look_at_slots(region, cause, &mut rebuilt)?; // Step 2.
+    let mut slots = look_at_slots(region, trusted.then_some(&shape), cause, &mut rebuilt)?; // Step 2.
     step("rebuild: slots looked at");
 
     let Chosen { winners, retired, parked, reclaimed } = choose(region, cause, &mut slots, &mut rebuilt);
 
     let new = fill_table(region, shape, &winners)?; // Step 4, and 3 on the way.
     step("rebuild: index filled");
-    link(region, &winners, &retired, &parked)?;
+    link(region, &retired, &parked)?;
     step("rebuild: versions linked");
 
     slots.free.sort_unstable();
@@ -143,13 +145,13 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
 
 /// Who wins, who is kept all the same, and who goes.
 struct Chosen {
-    /// The version of each id, and the slot of the one before it plus 1, or 0.
-    winners: Vec<(Version, u32)>,
-    /// Versions and tombstones that are kept: slot, the epoch that must be on disk first, the slot
-    /// of the version before plus 1; in the order of the epochs.
-    retired: Vec<(u32, u64, u32)>,
+    /// The version of each id.
+    winners: Vec<Version>,
+    /// Versions and tombstones that are kept, each with the epoch that must be on disk first; in the
+    /// order of these.
+    retired: Vec<(u32, u64)>,
     /// Slots that nothing needs but readers who borrow from them.
-    parked: Vec<(u32, u64, u32)>,
+    parked: Vec<(u32, u64)>,
     /// The last epoch in which a version was freed that may be on disk.
     reclaimed: u64,
 }
@@ -171,7 +173,7 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
         Chosen { winners: Vec::new(), retired: Vec::new(), parked: Vec::new(), reclaimed: known.min(epoch) };
     // Whoever borrows from a slot may have been given it before it came to this.
     if borrowed {
-        chosen.parked.extend(slots.cut_off.drain(..).map(|slot| (slot, clock, 0)));
+        chosen.parked.extend(slots.cut_off.drain(..).map(|slot| (slot, clock)));
     } else {
         slots.free.append(&mut slots.cut_off);
     }
@@ -182,6 +184,9 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
         let newest_first = if fault::on(Fault::LowerSeqWins) { v.seq } else { !v.seq };
         (v.id, newest_first)
     });
+    // A replaced version may not stand in for a damaged one without a word.
+    let replaced: HashSet<u32> = region.queued(&RETIRED).unwrap_or_default().into_iter().collect();
+    let may_stand_in = |version: &Version| slots.damaged == 0 || !replaced.contains(&version.slot);
     let mut retired = Vec::new();
     for group in slots.versions.chunk_by(|a, b| a.id == b.id) {
         let mut kept: Vec<(Version, u64)> = Vec::new(); // With the epoch that must be on disk first.
@@ -203,7 +208,7 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
             };
             match keep_until {
                 Some(until) => kept.push((version, until)),
-                None if borrowed => chosen.parked.push((version.slot, clock, 0)),
+                None if borrowed => chosen.parked.push((version.slot, clock)),
                 None => {
                     slots.free.push(version.slot); // Scrubbed in step 5, before it can be taken.
                     if version.epoch <= durable && !cause.is_os_crash() {
@@ -212,16 +217,22 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
                 }
             }
         }
-        let before = |i: usize| kept.get(i + 1).map_or(0, |(v, _)| v.slot + 1);
         for (i, &(version, until)) in kept.iter().enumerate() {
             if version.state == State::Tombstone && cause == Cause::OsCrash {
                 rebuilt.tombstones += 1; // Nobody is in; the next rebuild finds it.
-            } else if i == 0 && version.state != State::Tombstone {
-                chosen.winners.push((version, before(0)));
+            } else if i == 0 && version.state != State::Tombstone && may_stand_in(&version) {
+                let given_up = cause == Cause::Repair && !rebuilt.dropped.is_empty();
+                if given_up && replaced.contains(&version.slot) {
+                    let what = "an older version stands in for one that was given up";
+                    let damage = Damage::of_slot(region.number, version.slot, Some(version.id), what);
+                    rebuilt.dropped.push(damage);
+                }
+                chosen.winners.push(version);
             } else {
-                // What a tombstone hides goes before it.
-                let order = (until, version.state == State::Tombstone);
-                retired.push((order, (version.slot, until, before(i))));
+                // What a tombstone hides goes before it. A version that may not stand in for a damaged
+                // one stays out of the index, and a look for it finds that a slot is damaged.
+                let until = if until == 0 { epoch } else { until };
+                retired.push(((until, version.state == State::Tombstone), (version.slot, until)));
             }
         }
     }
@@ -242,7 +253,13 @@ fn first_shape(region: &Region<'_>) -> Shape {
     }
 }
 
-fn look_at_slots(region: &Region<'_>, cause: Cause, rebuilt: &mut Rebuilt) -> Result<Slots, Trouble> {
+/// `table`: the table as it was, if it can be trusted.
+fn look_at_slots(
+    region: &Region<'_>,
+    table: Option<&Shape>,
+    cause: Cause,
+    rebuilt: &mut Rebuilt,
+) -> Result<Slots, Trouble> {
     let arena = region.arena;
     let mut slots = Slots::default();
     let mut buffer = Vec::new();
@@ -263,13 +280,16 @@ fn look_at_slots(region: &Region<'_>, cause: Cause, rebuilt: &mut Rebuilt) -> Re
                     slots.free.push(slot);
                 }
                 SlotState::Damaged(h, _) => {
+                    // Its id is believed if the index leads from it to this slot: then it is the current
+                    // version, whatever its `seq` has become.
                     slots.damaged += 1;
-                    if arena.geo.region_of(arena.geo.hash(h.id)) == region.number {
-                        let state = State::Damaged;
-                        slots.versions.push(Version { id: h.id, seq: h.seq, epoch: h.epoch(), slot, state });
+                    let hash = arena.geo.hash(h.id);
+                    let is_ours = arena.geo.region_of(hash) == region.number;
+                    if is_ours && table.is_some_and(|table| region.leads_to(table, hash, slot)) {
+                        let (id, seq, epoch) = (h.id, u64::MAX, h.epoch());
+                        slots.versions.push(Version { id, seq, epoch, slot, state: State::Damaged });
                     }
                 }
-                SlotState::Free | SlotState::Fresh | SlotState::FreeButForSeq => slots.free.push(slot),
                 SlotState::Reserved(seat, generation)
                     if !cause.is_os_crash() && seat::is_alive(arena, Owner { seat, generation })? =>
                 {
@@ -278,6 +298,7 @@ fn look_at_slots(region: &Region<'_>, cause: Cause, rebuilt: &mut Rebuilt) -> Re
                 // A borrow from a slot ends before it can be reserved.
                 SlotState::Reserved(..) => slots.free.push(slot),
                 SlotState::CutOff => slots.cut_off.push(slot),
+                SlotState::Free | SlotState::Fresh | SlotState::FreeButForSeq => slots.free.push(slot),
                 SlotState::Moved => return Err(Trouble::Flaw("a slot changed under its region's lock")),
             }
         }
@@ -287,8 +308,8 @@ fn look_at_slots(region: &Region<'_>, cause: Cause, rebuilt: &mut Rebuilt) -> Re
 
 /// Fills a table with the winners; gives its shape. The growth lock is held until a new table is
 /// the region's, so that nobody else is given its room.
-fn fill_table(region: &Region<'_>, present: Shape, winners: &[(Version, u32)]) -> Result<Shape, Trouble> {
-    let slot_max = winners.iter().map(|(v, _)| v.slot).max().unwrap_or(0);
+fn fill_table(region: &Region<'_>, present: Shape, winners: &[Version]) -> Result<Shape, Trouble> {
+    let slot_max = winners.iter().map(|v| v.slot).max().unwrap_or(0);
     let fits = |shape: &Shape| winners.len() as u64 <= load_max(shape) && shape.holds(slot_max);
     let same_place = Shape { version: present.version.wrapping_add(1), rebuilding: false, ..present };
     let mut growth = None;
@@ -304,7 +325,7 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[(Version, u32)]) -
         region.new_shape(growth, lines_log2)?
     };
     region.clear_table(&new)?;
-    for (winner, _) in winners {
+    for winner in winners {
         if !region.insert_unseen(&new, region.arena.geo.hash(winner.id), winner.slot)? {
             return Err(Trouble::Flaw("an index without room"));
         }
@@ -317,19 +338,11 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[(Version, u32)]) -
     Ok(new)
 }
 
-fn link(
-    region: &Region<'_>,
-    winners: &[(Version, u32)],
-    retired: &[(u32, u64, u32)],
-    parked: &[(u32, u64, u32)],
-) -> Result<(), Trouble> {
+fn link(region: &Region<'_>, retired: &[(u32, u64)], parked: &[(u32, u64)]) -> Result<(), Trouble> {
     // Where the word is damaged, or nothing is linked, allocating what is allocated changes nothing.
     if !(retired.is_empty() && parked.is_empty() && matches!(region.is_linked(), Ok(false))) {
         Growth::lock(region.arena, region.number)?.allocate_links(region.number)?;
         region.set_linked();
-        for (winner, before) in winners {
-            region.set_before(winner.slot, *before)?;
-        }
     }
     region.requeue(&RETIRED, retired)?;
     region.requeue(&PARKED, parked)

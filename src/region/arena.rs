@@ -10,7 +10,9 @@ use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
 use crate::format::geometry::Geometry;
 use crate::format::{checked, control, index, region};
 use crate::protocol::lock::Owner;
+use crate::protocol::slot::{header, is_free};
 use crate::region::grow::Extents;
+use crate::region::survey::{SlotState, survey};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::file_lock;
 use crate::sys::fork::ForkFile;
@@ -162,15 +164,38 @@ impl Arena {
         Ok(())
     }
 
-    /// The data extents of a region, in order.
+    /// The data extents of a region, in order. One whose header is damaged is the region's whose slots
+    /// lie in it.
     pub(crate) fn data_extents(&self, region: u32) -> Result<Vec<u32>> {
         let mut found = Vec::new();
         self.each_extent(|extent, kind| {
-            if kind == Some(Kind::Data { region }) {
+            let owner = match kind {
+                Some(Kind::Data { region }) => Some(region),
+                Some(Kind::Index { .. }) => None,
+                None => self.region_by_slots(extent),
+            };
+            if owner == Some(region) {
                 found.push(extent);
             }
         })?;
         Ok(found)
+    }
+
+    /// The region whose slots lie in an extent, if any slot tells: a whole version by its id, a free slot
+    /// by its stamp.
+    pub(crate) fn region_by_slots(&self, extent: u32) -> Option<u32> {
+        let mut buffer = Vec::new();
+        self.slots_of(extent).find_map(|slot| {
+            let words = self.slot(slot)?;
+            let header = header(words);
+            let by_stamp = checked::decode(header.stamp).and_then(|region| u32::try_from(region).ok());
+            if let Some(region) = by_stamp.filter(|&r| r < self.geo.regions && is_free(&header, r)) {
+                return Some(region);
+            }
+            let region = self.geo.region_of(self.geo.hash(header.id));
+            let state = survey(words, region, &self.geo, &mut buffer);
+            matches!(state, SlotState::Version(_) | SlotState::Tombstone(_)).then_some(region)
+        })
     }
 
     /// The slots of an extent.

@@ -5,11 +5,12 @@
 //! every borrow began later (epoch-based reclamation: Fraser, "Practical lock-freedom", 2004; the clock
 //! is raised by whoever looks).
 //!
-//! 1. Who borrows counts itself in its seat, with the clock, and then changes the hint in the control
+//! 1. Who borrows counts itself in its seat, with the clock, and then sets the hint in the control
 //!    page (SeqCst); it reads the index afterwards.
-//! 2. Who replaces a version stores the index entry (SeqCst) and then looks at the hint: 0 means that
+//! 2. Who replaces a version stores the index entry (SeqCst) and then looks at the hint: not set means that
 //!    whoever borrows from now on sees the new entry.
-//! 3. Who finds no borrow of a living handle sets the hint back to 0, if it has not changed.
+//! 3. Who finds no borrow of a living handle clears the hint, if it has not changed. Its other bits count
+//!    beginnings, so that it never is what it was.
 //!
 //! With no borrow alive a write pays one load. A dead process's borrows count for nothing.
 
@@ -21,6 +22,8 @@ use crate::region::arena::Arena;
 use crate::region::seat::is_held;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 
+/// Bit 0 of a hint: there may be some.
+pub(crate) const HINT: u64 = 1;
 const ONE: u64 = 1 << 48;
 const CLOCK_MASK: u64 = ONE - 1;
 const MANY: u64 = 0xffff;
@@ -44,7 +47,7 @@ impl<'a> Borrow<'a> {
                 _ => Some(now + ONE),
             });
             if begun.is_ok() {
-                arena.word(control::BORROWED).fetch_add(1, Ordering::SeqCst);
+                raise_hint(arena.word(control::BORROWED));
                 fence(Ordering::SeqCst); // The index is read after this.
                 return Ok(Self { word });
             }
@@ -60,6 +63,23 @@ impl Drop for Borrow<'_> {
     }
 }
 
+/// Sets a hint, and makes it differ from all that it was before.
+pub(crate) fn raise_hint(word: &AtomicU64) {
+    // It always succeeds.
+    let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |hint| Some(hint.wrapping_add(2) | HINT));
+}
+
+/// Clears a hint, unless it was raised since it was `seen`. Speed alone depends on it.
+pub(crate) fn lower_hint(word: &AtomicU64, seen: u64) {
+    let _ = word.compare_exchange(seen, seen & !HINT, Ordering::SeqCst, Ordering::SeqCst);
+}
+
+/// Whether a hint is set.
+#[inline]
+pub(crate) fn is_hinted(word: &AtomicU64) -> bool {
+    word.load(Ordering::SeqCst) & HINT != 0
+}
+
 thread_local! {
     static THREAD: u8 = const { 0 };
 }
@@ -67,7 +87,7 @@ thread_local! {
 /// Step 2: whether there may be a borrow. One load.
 #[inline]
 pub(crate) fn may_be_borrowed(arena: &Arena) -> bool {
-    arena.word(control::BORROWED).load(Ordering::SeqCst) != 0
+    is_hinted(arena.word(control::BORROWED))
 }
 
 /// The clock now.
@@ -79,7 +99,7 @@ pub(crate) fn clock(arena: &Arena) -> u64 {
 pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
     arena.word(control::CLOCK).fetch_add(1, Ordering::SeqCst);
     let hint = arena.word(control::BORROWED).load(Ordering::SeqCst);
-    if hint == 0 {
+    if hint & HINT == 0 {
         return Ok(None);
     }
     let mut oldest: Option<u64> = None;
@@ -93,9 +113,7 @@ pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
         }
     }
     if oldest.is_none() {
-        // Step 3. Fails if somebody has begun to borrow meanwhile. Speed alone depends on it.
-        let word = arena.word(control::BORROWED);
-        let _ = word.compare_exchange(hint, 0, Ordering::SeqCst, Ordering::SeqCst);
+        lower_hint(arena.word(control::BORROWED), hint); // Step 3.
     }
     Ok(oldest)
 }

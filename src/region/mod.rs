@@ -7,6 +7,7 @@ pub(crate) mod owned;
 pub(crate) mod read;
 pub(crate) mod seat;
 pub(crate) mod slots;
+pub(crate) mod survey;
 pub(crate) mod table;
 pub(crate) mod watch;
 

@@ -100,7 +100,8 @@ impl<'a> Region<'a> {
 
     /// Makes a shape the region's: from here on, readers use its table.
     pub(crate) fn set_shape(&self, shape: Shape) {
-        self.head[word::SHAPE].store(shape.encode(), Ordering::Release); // Pairs with `look`.
+        // Pairs with `look`; SeqCst, so that who borrows sees it (see `borrow`).
+        self.head[word::SHAPE].store(shape.encode(), Ordering::SeqCst);
     }
 
     /// Live records.
@@ -130,6 +131,26 @@ impl<'a> Region<'a> {
     /// Whether a rebuild was begun and not finished.
     pub(crate) fn is_being_rebuilt(&self) -> bool {
         self.shape().rebuilding
+    }
+
+    /// Whether the table that `shape` describes leads from `hash` to `slot`, by lines that prove
+    /// themselves.
+    pub(crate) fn leads_to(&self, shape: &Shape, hash: u64, slot: u32) -> bool {
+        for n in 0..1u64 << shape.lines_log2 {
+            let number = (shape.home(hash) + n) & ((1 << shape.lines_log2) - 1);
+            let Some(words) = self.arena.line(shape, number) else { return false };
+            let line = load_line(words);
+            if !line.holds(shape.seed(self.number, number)) {
+                return false;
+            }
+            if shape.holds(slot) && line.0[..ENTRIES].contains(&shape.entry(hash, slot)) {
+                return true;
+            }
+            if line.has_empty() {
+                return false;
+            }
+        }
+        false
     }
 
     /// Searches the index. Nothing is changed.
@@ -247,28 +268,36 @@ impl<'a> Region<'a> {
             Content::Reserved { len, sum, .. } => {
                 let header = Header::record(seq, id, epoch, len);
                 publish_filled(words, Header { crc: header.sum_with(sum), ..header });
-                self.add(word::RESERVED, -1)?;
             }
         }
         let shape = self.shape();
         let before = place.line.0[place.entry];
         store_entry(place.words, &mut place.line, place.entry, shape.entry(hash, slot));
         step("put: version visible");
-        match old {
-            Some((old, header)) => self.retire(old, &header, slot, epoch)?,
-            None => {
-                self.add(word::LIVE, 1)?;
-                if before == shape.deleted() {
-                    self.add(word::MARKERS, -1)?;
-                }
-                if self.is_linked()? {
-                    self.link(slot)?[0].store(0, Ordering::Relaxed);
+        self.afterwards(|| {
+            if let Content::Reserved { .. } = content {
+                self.add(word::RESERVED, -1)?;
+            }
+            match old {
+                Some((old, header)) => self.retire(old, &header, epoch),
+                None => {
+                    self.add(word::LIVE, 1)?;
+                    if before == shape.deleted() { self.add(word::MARKERS, -1) } else { Ok(()) }
                 }
             }
-        }
-        watch::notify(self.arena, self.head);
+        });
         step("put: done");
         Ok(seq)
+    }
+
+    /// Does what is left to do when a change can be seen, and tells watchers. What goes wrong here does
+    /// not undo the change: the region is marked, and the next owner rebuilds it.
+    #[inline]
+    fn afterwards(&self, rest: impl FnOnce() -> Result<(), Trouble>) {
+        if rest().is_err() {
+            self.set_shape(Shape { rebuilding: true, ..self.shape() });
+        }
+        watch::notify(self.arena, self.head);
     }
 
     /// Whether a slot holds a whole version of this region.
@@ -290,32 +319,31 @@ impl<'a> Region<'a> {
             return Ok(false);
         };
         let epoch = self.arena.epoch()?;
-        if seat::may_be_pinned(self.arena) {
-            return self.delete_for_pins(hash, id, epoch);
+        // The hint may be an old one; to ask lowers it.
+        let pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
+        let may_come_back = self.is_linked()? && self.older_may_come_back()?;
+        // A damaged version is not fit to be its own tombstone: its `seq` may be what is damaged.
+        if pinned || may_come_back && !self.is_whole(slot) {
+            return self.delete_with_tombstone(hash, id, epoch);
         }
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-        let may_come_back = self.is_linked()?
-            && (unpair(self.link(slot)?[0].load(Ordering::Relaxed)).1 != 0 || self.older_may_come_back()?);
         let bury_it = may_come_back && !fault::on(Fault::NoTombstone);
         if bury_it {
             bury(words)
         } else {
             retract(words)
         }
-        self.remove_entry(&mut place)?;
-        if bury_it {
-            self.push(&RETIRED, slot, epoch)?;
-        } else {
-            self.release(slot)?;
-        }
-        watch::notify(self.arena, self.head);
+        self.afterwards(|| {
+            self.remove_entry(&mut place)?;
+            if bury_it { self.push(&RETIRED, slot, epoch) } else { self.release(slot) }
+        });
         step("delete: done");
         Ok(true)
     }
 
-    /// Deletes a record whose version somebody may still read: it is kept as a replaced one is, and
-    /// the tombstone takes a slot of its own.
-    fn delete_for_pins(&self, hash: u64, id: u64, epoch: u64) -> Result<bool, Trouble> {
+    /// Deletes a record by a tombstone in a slot of its own; the version is kept as a replaced one is, for
+    /// somebody may still read it.
+    fn delete_with_tombstone(&self, hash: u64, id: u64, epoch: u64) -> Result<bool, Trouble> {
         self.ensure_linked()?;
         let seq = self.get(word::NEXT_SEQ);
         if seq & PRESENT == 0 || seq == u64::MAX {
@@ -329,12 +357,12 @@ impl<'a> Region<'a> {
         self.head[word::NEXT_SEQ].store(seq + 1, Ordering::Release);
         let words = self.arena.slot(new).ok_or(Trouble::Flaw("a free slot outside the file"))?;
         publish(words, Header::record(seq, id, epoch, 0).tombstone(), &[]);
-        self.remove_entry(&mut place)?;
-        self.link(new)?[0].store(pair(0, slot + 1), Ordering::Relaxed);
-        self.push(&RETIRED, slot, epoch)?;
-        self.push(&RETIRED, new, epoch)?;
-        watch::notify(self.arena, self.head);
-        step("delete: done, kept for a pin");
+        self.afterwards(|| {
+            self.remove_entry(&mut place)?;
+            self.push(&RETIRED, slot, epoch)?;
+            self.push(&RETIRED, new, epoch)
+        });
+        step("delete: done, with a tombstone");
         Ok(true)
     }
 

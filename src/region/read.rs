@@ -2,11 +2,12 @@
 
 use crate::format::checked;
 use crate::format::region::word;
-use crate::format::slot::{Header, Kind};
+use crate::format::slot::Header;
 use crate::protocol::index::{candidates, entry_is, load_line};
 use crate::protocol::slot::{Seen, read, read_any};
 use crate::region::arena::Arena;
-use crate::sys::atomic::Ordering;
+use crate::region::survey::{SlotState, survey};
+use crate::sys::atomic::{Ordering, fence};
 
 /// How a look without a lock ended.
 pub(crate) enum Look {
@@ -103,31 +104,76 @@ pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Opt
     }
 }
 
-/// Reads around an index that can't be used: looks at every slot of the region. For handles that
-/// may not repair. Time and page touches grow with the region.
+/// Reads around an index that can't be used: looks at every slot of the region, its checksum included.
+/// For handles that may not repair. Time and page touches grow with the region.
+///
+/// Where a slot of the region is damaged, it may hold a newer version of any record, so no answer is
+/// given.
 pub(crate) fn look_at_every_slot(
     arena: &Arena,
+    hash: u64,
     id: u64,
     out: Option<&mut Vec<u8>>,
 ) -> crate::error::Result<Look> {
-    let region = arena.geo.region_of(arena.geo.hash(id));
-    let mut best: Option<(u32, Header)> = None;
-    for extent in arena.data_extents(region)? {
-        for slot in arena.slots_of(extent) {
-            let Some(words) = arena.slot(slot) else { continue };
-            let header = crate::protocol::slot::header(words);
-            if header.seq != 0 && header.id == id && best.is_none_or(|(_, b)| b.seq < header.seq) {
-                best = Some((slot, header));
-            }
+    let region = arena.geo.region_of(hash);
+    let next_seq = &arena.head(region)[word::NEXT_SEQ];
+    let before = next_seq.load(Ordering::Acquire);
+    let mut best = newest(arena, region, id)?;
+    if let Newest::Absent = best {
+        // A write that was under way may have gone from a slot that was still to come to one that was
+        // passed. Then the second pass finds it, unless there was a second write.
+        best = newest(arena, region, id)?;
+        fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`.
+        if next_seq.load(Ordering::Relaxed) != before && matches!(best, Newest::Absent) {
+            return Ok(Look::Moved);
         }
     }
-    let Some((slot, header)) = best.filter(|(_, h)| h.kind() != Kind::Tombstone) else {
-        return Ok(Look::Miss);
+    let (slot, header) = match best {
+        Newest::At(slot, header) => (slot, header),
+        Newest::Absent => return Ok(Look::Miss),
+        Newest::Neither(look) => return Ok(look),
     };
     let Some(words) = arena.slot(slot) else { return Ok(Look::Moved) };
     Ok(match read(words, id, arena.geo.record_size as usize, true, out) {
         Seen::Whole(now) if now.seq == header.seq => Look::Hit(now, slot),
         Seen::Damaged(_, what) => Look::Damaged { slot: Some(slot), what },
         _ => Look::Moved,
+    })
+}
+
+/// What a pass over the slots found.
+enum Newest {
+    At(u32, Header),
+    /// Nothing, or a tombstone.
+    Absent,
+    Neither(Look),
+}
+
+/// The newest version of `id`, by one pass over the slots of its region.
+fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<Newest> {
+    let mut best: Option<(u32, Header, bool)> = None;
+    let mut buffer = Vec::new();
+    for extent in arena.data_extents(region)? {
+        for slot in arena.slots_of(extent) {
+            let Some(words) = arena.slot(slot) else { continue };
+            let state = survey(words, region, &arena.geo, &mut buffer);
+            let (header, is_record) = match state {
+                SlotState::Version(header) => (header, true),
+                SlotState::Tombstone(header) => (header, false),
+                SlotState::Damaged(..) => {
+                    let what = "a damaged slot of the region may have been this record";
+                    return Ok(Newest::Neither(Look::Damaged { slot: Some(slot), what }));
+                }
+                SlotState::Moved => return Ok(Newest::Neither(Look::Moved)),
+                _ => continue,
+            };
+            if header.id == id && best.is_none_or(|(_, best, _)| best.seq < header.seq) {
+                best = Some((slot, header, is_record));
+            }
+        }
+    }
+    Ok(match best {
+        Some((slot, header, true)) => Newest::At(slot, header),
+        _ => Newest::Absent,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! A seat's pin is the epoch whose records its holder still reads: what is replaced after it keeps its
 //! slot. The control page's `pinned` says whether there may be pins, so that nobody looks for them
-//! otherwise; each pin changes it, and who looks and finds none sets it back to 0.
+//! otherwise; see `borrow` for how such a hint is kept.
 
 use crate::error::{Error, Result};
 use crate::format::checked;
@@ -10,6 +10,7 @@ use crate::format::control;
 use crate::format::seat::{BORROWS, SEATS, borrows, generation, pid, pin, seat_byte, taken};
 use crate::protocol::lock::Owner;
 use crate::region::arena::Arena;
+use crate::region::borrow::{HINT, is_hinted, lower_hint, raise_hint};
 use crate::sys::atomic::Ordering;
 use crate::sys::{file, file_lock};
 
@@ -103,7 +104,7 @@ pub(crate) fn pid_of(arena: &Arena, seat: u32) -> u32 {
 pub(crate) fn set_pin(arena: &Arena, owner: Owner) -> Result<u64> {
     let epoch = arena.epoch()?;
     arena.word(pin(owner.seat)).store(checked::encode(epoch), Ordering::SeqCst);
-    arena.word(control::PINNED).fetch_add(1, Ordering::SeqCst);
+    raise_hint(arena.word(control::PINNED));
     Ok(epoch)
 }
 
@@ -115,13 +116,13 @@ pub(crate) fn clear_pin(arena: &Arena, owner: Owner) {
 /// Whether there may be pins. One load.
 #[inline]
 pub(crate) fn may_be_pinned(arena: &Arena) -> bool {
-    arena.word(control::PINNED).load(Ordering::SeqCst) != 0
+    is_hinted(arena.word(control::PINNED))
 }
 
 /// The oldest epoch that a living handle has pinned. A damaged pin pins everything.
 pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<u64>> {
     let hint = arena.word(control::PINNED).load(Ordering::SeqCst);
-    if hint == 0 {
+    if hint & HINT == 0 {
         return Ok(None);
     }
     let mut oldest: Option<u64> = None;
@@ -136,9 +137,7 @@ pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<u64>> {
         }
     }
     if oldest.is_none() {
-        // Fails if somebody has pinned meanwhile. Speed alone depends on it.
-        let word = arena.word(control::PINNED);
-        let _ = word.compare_exchange(hint, 0, Ordering::SeqCst, Ordering::SeqCst);
+        lower_hint(arena.word(control::PINNED), hint);
     }
     Ok(oldest)
 }

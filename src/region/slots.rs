@@ -34,25 +34,14 @@ impl<'a> Region<'a> {
         self.arena.link(slot).ok_or(Trouble::Flaw("the links of a slot outside the file"))
     }
 
-    /// Notes the version before a live one.
-    pub(crate) fn set_before(&self, slot: u32, before: u32) -> Result<(), Trouble> {
-        self.link(slot)?[0].store(pair(0, before), Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Gives up the slot of a version that `by` has replaced in `epoch`: it is not needed any more if no
+    /// Gives up the slot of a version that was replaced in `epoch`: it is not needed any more if no
     /// flush has begun since the version was written, else kept until `epoch` is on disk. A damaged
     /// version can't help anybody.
     #[inline]
-    pub(super) fn retire(&self, old: u32, header: &Header, by: u32, epoch: u64) -> Result<(), Trouble> {
+    pub(super) fn retire(&self, old: u32, header: &Header, epoch: u64) -> Result<(), Trouble> {
         if header.epoch() == epoch || !self.is_whole(old) || fault::on(Fault::ReuseEarly) {
-            if self.is_linked()? {
-                let (_, before) = unpair(self.link(old)?[0].load(Ordering::Relaxed));
-                self.set_before(by, before)?;
-            }
             return self.release(old);
         }
-        self.set_before(by, old + 1)?;
         self.push(&RETIRED, old, epoch)
     }
 
@@ -85,16 +74,13 @@ impl<'a> Region<'a> {
     /// Appends a slot to a queue.
     pub(super) fn push(&self, queue: &Queue, slot: u32, stamp: u64) -> Result<(), Trouble> {
         let link = self.link(slot)?;
-        let (_, before) = unpair(link[0].load(Ordering::Relaxed));
-        link[0].store(pair(0, before), Ordering::Relaxed);
+        link[0].store(0, Ordering::Relaxed);
         link[1].store(checked::encode(stamp), Ordering::Relaxed);
         let (first, last) = unpair(self.get(queue.ends));
         if last == 0 {
             self.set(queue.ends, pair(slot + 1, slot + 1));
         } else {
-            let tail = self.link(last - 1)?;
-            let (_, before) = unpair(tail[0].load(Ordering::Relaxed));
-            tail[0].store(pair(slot + 1, before), Ordering::Relaxed);
+            self.link(last - 1)?[0].store(u64::from(slot) + 1, Ordering::Relaxed);
             self.set(queue.ends, pair(first, slot + 1));
         }
         self.add(queue.count, 1)?;
@@ -114,7 +100,7 @@ impl<'a> Region<'a> {
     fn pop(&self, queue: &Queue) -> Result<(), Trouble> {
         let (first, last) = unpair(self.get(queue.ends));
         let Some(slot) = first.checked_sub(1) else { return Ok(()) };
-        let (next, _) = unpair(self.link(slot)?[0].load(Ordering::Relaxed));
+        let next = next_of(self.link(slot)?)?;
         self.set(queue.ends, pair(next, if next == 0 { 0 } else { last }));
         self.add(queue.count, -1)?;
         step("queue: first slot taken");
@@ -128,7 +114,11 @@ impl<'a> Region<'a> {
         let mut slots = Vec::new();
         while next != 0 {
             slots.push(next - 1);
-            (next, _) = unpair(self.link(next - 1)?[0].load(Ordering::Relaxed));
+            let link = self.link(next - 1)?;
+            if checked::decode(link[1].load(Ordering::Relaxed)).is_none() {
+                return Err(Trouble::Flaw("a stamp in a queue of slots"));
+            }
+            next = next_of(link)?;
             if slots.len() as u64 > most {
                 return Err(Trouble::Flaw("a queue of slots runs in a circle"));
             }
@@ -242,7 +232,7 @@ impl<'a> Region<'a> {
                 return Err(Trouble::Flaw("the queue of retired slots"));
             }
             self.pop(&RETIRED)?;
-            let hides = self.older_may_come_back()? && !fault::on(Fault::TombstoneEarly);
+            let hides = self.given_up_may_come_back()? && !fault::on(Fault::TombstoneEarly);
             if is_tombstone && hides {
                 self.push(&RETIRED, slot, epoch)?;
                 continue; // Its epoch is beyond the durable one now, so this comes to an end.
@@ -263,8 +253,13 @@ impl<'a> Region<'a> {
     }
 
     /// Whether a version whose slot was given up may still be whole on disk, or is parked.
+    fn given_up_may_come_back(&self) -> Result<bool, Trouble> {
+        Ok(self.count(word::PARKED_COUNT)? != 0 || self.count(word::RECLAIMED)? > self.arena.durable()?)
+    }
+
+    /// Whether an older version of some record of the region may be whole in a slot, or on disk.
     pub(super) fn older_may_come_back(&self) -> Result<bool, Trouble> {
-        Ok(self.get(word::PARKED) != 0 || self.count(word::RECLAIMED)? > self.arena.durable()?)
+        Ok(self.count(word::RETIRED_COUNT)? != 0 || self.given_up_may_come_back()?)
     }
 
     /// Frees parked slots that nobody borrows from any more, a few at a time; whether any was freed.
@@ -340,12 +335,12 @@ impl<'a> Region<'a> {
         Ok(freed)
     }
 
-    /// Fills a queue anew, in the order of the stamps: slot, stamp, slot of the version before plus 1.
-    pub(crate) fn requeue(&self, queue: &Queue, slots: &[(u32, u64, u32)]) -> Result<(), Trouble> {
-        for (i, &(slot, stamp, before)) in slots.iter().enumerate() {
+    /// Fills a queue anew with slots and their stamps, in the order of these.
+    pub(crate) fn requeue(&self, queue: &Queue, slots: &[(u32, u64)]) -> Result<(), Trouble> {
+        for (i, &(slot, stamp)) in slots.iter().enumerate() {
             let next = slots.get(i + 1).map_or(0, |n| n.0 + 1);
             let link = self.link(slot)?;
-            link[0].store(pair(next, before), Ordering::Relaxed);
+            link[0].store(u64::from(next), Ordering::Relaxed);
             link[1].store(checked::encode(stamp), Ordering::Relaxed);
         }
         let ends = match (slots.first(), slots.last()) {
@@ -356,4 +351,9 @@ impl<'a> Region<'a> {
         self.set(queue.count, checked::encode(slots.len() as u64));
         Ok(())
     }
+}
+
+/// The reference to the slot after this one in its queue.
+fn next_of(link: &[AtomicU64]) -> Result<u32, Trouble> {
+    u32::try_from(link[0].load(Ordering::Relaxed)).map_err(|_| Trouble::Flaw("a queue of slots"))
 }

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::protocol::slot::{Seen, read_any};
-use crate::recovery::survey::{SlotState, survey};
 use crate::region::arena::Arena;
 use crate::region::seat;
+use crate::region::survey::{SlotState, survey};
 use crate::store::Store;
 use crate::store::open;
 use crate::store::options::Options;

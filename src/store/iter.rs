@@ -130,7 +130,7 @@ impl Cursor {
                 Stage::Ids(ids) => match ids.pop() {
                     None => self.leave(),
                     Some(id) => {
-                        if let Some(header) = store.read(id, Some(out))? {
+                        if let Some((header, _)) = store.read(id, Some(out))? {
                             return Ok(Some((id, Version(header.version()))));
                         }
                     }
@@ -182,7 +182,7 @@ impl Cursor {
                 }
                 match read_any(words, arena.geo.record_size as usize, store.handle.verify_reads, out) {
                     Seen::Whole(header)
-                        if header.seq < self.cut && is_current(store, self.region, &header)? =>
+                        if header.seq < self.cut && is_current(store, self.region, at, header.id)? =>
                     {
                         return Ok(Some((header.id, Version(header.version()))));
                     }
@@ -211,13 +211,13 @@ impl Cursor {
 /// Whether a whole version is the one that its id has now. Only where replaced versions are kept
 /// for durability can there be two versions before the cut. One that was replaced meanwhile is given
 /// by step 3.
-fn is_current(store: &Store, region: u32, header: &Header) -> Result<bool> {
+fn is_current(store: &Store, region: u32, slot: u32, id: u64) -> Result<bool> {
     let linked = store.handle.arena.head(region)[word::LINKS].load(Ordering::Relaxed);
     if checked::decode(linked) == Some(0) {
         return Ok(true);
     }
-    match store.read(header.id, None) {
-        Ok(now) => Ok(now.is_some_and(|now| now.seq == header.seq)),
+    match store.read(id, None) {
+        Ok(now) => Ok(now.is_some_and(|(_, current)| current == slot)),
         Err(Error::Corrupt { .. }) => Ok(false),
         Err(error) => Err(error),
     }

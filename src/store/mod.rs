@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::format::control;
-use crate::format::region::word;
 use crate::format::slot::{Header, PRESENT};
 use crate::record::{Durability, Record, Swap, Version};
 use crate::region::Trouble;
@@ -171,7 +170,7 @@ impl Store {
     #[inline]
     pub fn get_into(&self, id: u64, out: &mut Vec<u8>) -> Result<Option<Version>> {
         self.handle.check()?;
-        Ok(self.read(id, Some(out))?.map(|header| Version(header.version())))
+        Ok(self.read(id, Some(out))?.map(|(header, _)| Version(header.version())))
     }
 
     /// Whether there is a record with this id. The record's data is not looked at, nor its checksum.
@@ -190,7 +189,7 @@ impl Store {
     #[inline]
     pub fn version(&self, id: u64) -> Result<Option<Version>> {
         self.handle.check()?;
-        Ok(self.read(id, None)?.map(|header| Version(header.version())))
+        Ok(self.read(id, None)?.map(|(header, _)| Version(header.version())))
     }
 
     /// Reads many records, in the order of `ids`, and gives each to `each`. Faster than one by one:
@@ -212,7 +211,7 @@ impl Store {
                 self.ask_for_slot(soon);
             }
             let found = self.read(id, Some(&mut data))?;
-            each(id, found.map(|header| (Version(header.version()), &data[..])));
+            each(id, found.map(|(header, _)| (Version(header.version()), &data[..])));
         }
         Ok(())
     }
@@ -292,14 +291,14 @@ impl Store {
         }
     }
 
-    /// Reads without a lock, or, if that does not come to an end, with it.
+    /// Reads without a lock, or, if that does not come to an end, with it: the version and its slot.
     #[inline]
-    pub(crate) fn read(&self, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<Header>> {
+    pub(crate) fn read(&self, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<(Header, u32)>> {
         let handle = &self.handle;
         let hash = handle.arena.geo.hash(id);
         for _ in 0..LOOKS {
             match look(&handle.arena, hash, id, handle.verify_reads, out.as_deref_mut()) {
-                Look::Hit(header, _) => return Ok(Some(header)),
+                Look::Hit(header, slot) => return Ok(Some((header, slot))),
                 Look::Miss => return Ok(None),
                 Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
                 Look::Moved => std::hint::spin_loop(),
@@ -310,7 +309,12 @@ impl Store {
     }
 
     #[cold]
-    fn read_locked(&self, hash: u64, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<Header>> {
+    fn read_locked(
+        &self,
+        hash: u64,
+        id: u64,
+        mut out: Option<&mut Vec<u8>>,
+    ) -> Result<Option<(Header, u32)>> {
         self.check_outside(hash)?;
         self.handle.with_region(self.handle.arena.geo.region_of(hash), |region| {
             self.read_in(region, hash, id, out.as_deref_mut())
@@ -324,9 +328,9 @@ impl Store {
         hash: u64,
         id: u64,
         out: Option<&mut Vec<u8>>,
-    ) -> Result<Option<Header>, Trouble> {
+    ) -> Result<Option<(Header, u32)>, Trouble> {
         match look(region.arena, hash, id, self.handle.verify_reads, out) {
-            Look::Hit(header, _) => Ok(Some(header)),
+            Look::Hit(header, slot) => Ok(Some((header, slot))),
             Look::Miss => Ok(None),
             Look::Damaged { slot, what } => Err(self.corrupt(id, slot, what).into()),
             Look::Moved => Err(Trouble::Flaw("its index and its slots contradict each other")),
@@ -335,18 +339,23 @@ impl Store {
     }
 
     #[cold]
-    fn read_around(&self, hash: u64, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<Header>> {
+    fn read_around(
+        &self,
+        hash: u64,
+        id: u64,
+        mut out: Option<&mut Vec<u8>>,
+    ) -> Result<Option<(Header, u32)>> {
         let arena = &self.handle.arena;
         for n in 0..LOOKS_READ_ONLY {
             let mut seen = look(arena, hash, id, self.handle.verify_reads, out.as_deref_mut());
             if matches!(seen, Look::Broken(_)) || matches!(seen, Look::Moved) && n % 64 == 63 {
-                seen = look_at_every_slot(arena, id, out.as_deref_mut())?;
+                seen = look_at_every_slot(arena, hash, id, out.as_deref_mut())?;
                 if matches!(seen, Look::Moved) {
                     std::thread::yield_now();
                 }
             }
             match seen {
-                Look::Hit(header, _) => return Ok(Some(header)),
+                Look::Hit(header, slot) => return Ok(Some((header, slot))),
                 Look::Miss => return Ok(None),
                 Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
                 Look::Moved | Look::Broken(_) => std::hint::spin_loop(),
@@ -400,8 +409,8 @@ impl Store {
         let number = self.handle.arena.geo.region_of(hash);
         let deleted = self.handle.with_region(number, |region| {
             let deleted = region.delete(hash, id)?;
-            if !deleted && region.get(word::DAMAGED) != 0 {
-                // It may be the damaged one: the reader's look gives the error for that.
+            if !deleted {
+                // A damaged slot may be this record's: the reader's look gives the error for that.
                 self.read_in(region, hash, id, None)?;
             }
             Ok(deleted)
@@ -466,7 +475,7 @@ impl Store {
         let number = self.handle.arena.geo.region_of(hash);
         let swap = self.handle.with_region(number, |region| {
             let found = self.read_in(region, hash, id, Some(&mut Vec::new()))?;
-            let current = found.map(|header| Version(header.version()));
+            let current = found.map(|(header, _)| Version(header.version()));
             if current != expected {
                 return Ok(Swap::Conflict { current });
             }

@@ -11,7 +11,7 @@ use crate::protocol::slot::{Seen, read_any};
 use crate::record::Version;
 use crate::region::watch::{REGION, STORE};
 use crate::store::Store;
-use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
 
 /// A sleeper looks this often whether a writer died before it could wake anybody.
@@ -85,6 +85,7 @@ fn sleep_until<T>(
     loop {
         let count = changes.load(Ordering::SeqCst);
         arm();
+        fence(Ordering::SeqCst); // The look comes after the mark.
         if let Some(found) = look()? {
             return Ok(Some(found));
         }
