@@ -22,7 +22,7 @@ pub(crate) struct Control {
     // Line 1: read at open.
     /// The boot (as two words) during which the store was last attached for writing.
     boot: [u64; 2],
-    /// Bit 0: no write since the last flush that closed the store.
+    /// Whether the store is in use: `CLEAN_MARK`, `IN_USE_MARK` or `UNSURE_MARK`.
     clean: u64,
     /// Checked: extents that were in the file when it last grew. A shorter file was cut off.
     extents: u64,
@@ -88,6 +88,13 @@ pub(crate) const CLOCK: u64 = CONTROL + offset_of!(Control, clock) as u64;
 pub(crate) const CHANGES: u64 = CONTROL + offset_of!(Control, changes) as u64;
 /// Offset of the type tag.
 pub(crate) const TYPE_TAG: u64 = CONTROL + offset_of!(Control, type_tag) as u64;
+
+/// Closed cleanly, and not attached for writing since.
+pub(crate) const CLEAN_MARK: u64 = 1;
+/// In use, and that is on disk.
+pub(crate) const IN_USE_MARK: u64 = 0;
+/// In use, and whether that is on disk is not known.
+pub(crate) const UNSURE_MARK: u64 = 2;
 
 /// The first epoch of a store.
 pub(crate) const FIRST_EPOCH: u64 = 1;

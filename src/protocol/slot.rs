@@ -82,7 +82,8 @@ pub(crate) fn read(
     }
     match out {
         Some(out) => copy_version(slot, header, capacity, verify, out),
-        None if header.kind() != Kind::Tombstone && unchanged(slot, header) => Seen::Whole(header),
+        None if header.kind() == Kind::Tombstone => tombstone(slot, header),
+        None if unchanged(slot, header) => Seen::Whole(header),
         None => Seen::InMotion,
     }
 }
@@ -107,7 +108,7 @@ fn copy_version(
 ) -> Seen {
     let len = header.len();
     if header.kind() == Kind::Tombstone {
-        return Seen::InMotion; // No entry of the index leads here for long.
+        return tombstone(slot, header);
     }
     if header.kind() != Kind::Record || len > capacity {
         return match unchanged(slot, header) {
@@ -131,6 +132,15 @@ fn copy_version(
 pub(crate) fn unchanged(slot: &[AtomicU64], header: Header) -> bool {
     fence(Ordering::Acquire); // Pairs with the Release fences in `publish` and `scrub`.
     slot[0].load(Ordering::Relaxed) == header.seq
+}
+
+/// No entry of the index leads to a tombstone for long, unless it is a record whose kind is damaged.
+#[cold]
+fn tombstone(slot: &[AtomicU64], header: Header) -> Seen {
+    if header.sum(&[]) != header.crc && unchanged(slot, header) {
+        return Seen::Damaged(header, "checksum mismatch");
+    }
+    Seen::InMotion
 }
 
 #[cold]

@@ -47,8 +47,7 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
         arena.word(at).store(checked::encode(u64::from(arena.extent_count()?)), Ordering::SeqCst);
     }
     step("recover: epochs raised");
-    set_boot(arena, boot);
-    flush(arena)?;
+    mark_in_use(arena, boot)?;
     step("recover: done");
     Ok(report)
 }
@@ -78,11 +77,17 @@ pub(crate) fn cut_off(arena: &Arena, extents: u64) -> Error {
     }
 }
 
-/// Notes the boot, and that the store is in use.
-pub(crate) fn set_boot(arena: &Arena, boot: [u64; 2]) {
-    arena.word(control::CLEAN).store(0, Ordering::SeqCst);
+/// Notes the boot, and that the store is in use, on disk: before the first write, or a loss of power
+/// would find a clean mark. Who dies before that is known leaves a mark that says so, and the next one
+/// flushes again.
+pub(crate) fn mark_in_use(arena: &Arena, boot: [u64; 2]) -> Result<()> {
+    arena.word(control::CLEAN).store(control::UNSURE_MARK, Ordering::SeqCst);
     arena.word(control::BOOT).store(boot[0], Ordering::SeqCst);
     arena.word(control::BOOT + 8).store(boot[1], Ordering::SeqCst);
+    step("open: marked in use");
+    flush(arena)?;
+    arena.word(control::CLEAN).store(control::IN_USE_MARK, Ordering::SeqCst);
+    Ok(())
 }
 
 fn flush(arena: &Arena) -> Result<()> {

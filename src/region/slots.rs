@@ -228,7 +228,7 @@ impl<'a> Region<'a> {
             let kept = header(words);
             let is_tombstone = kept.kind() == SlotKind::Tombstone;
             // The queue is derived: before it costs a record, the index is asked.
-            if kept.seq == 0 || self.is_current(slot, &kept)? {
+            if !self.owns(slot) || kept.seq == 0 || self.is_current(slot, &kept)? {
                 return Err(Trouble::Flaw("the queue of retired slots"));
             }
             self.pop(&RETIRED)?;
@@ -244,6 +244,12 @@ impl<'a> Region<'a> {
             freed += 1;
         }
         Ok(freed != 0)
+    }
+
+    /// Whether a slot lies in an extent of the region.
+    fn owns(&self, slot: u32) -> bool {
+        let kind = self.arena.extent_kind(self.arena.geo.extent_of(slot));
+        kind == Some(Kind::Data { region: self.number })
     }
 
     /// Whether the index leads to this slot.
@@ -277,7 +283,10 @@ impl<'a> Region<'a> {
             }
             let words = self.arena.slot(slot).ok_or(Trouble::Flaw("the queue of parked slots"))?;
             let kept = header(words);
-            if is_free(&kept, self.number) || kept.seq != 0 && self.is_current(slot, &kept)? {
+            if !self.owns(slot)
+                || is_free(&kept, self.number)
+                || kept.seq != 0 && self.is_current(slot, &kept)?
+            {
                 return Err(Trouble::Flaw("the queue of parked slots"));
             }
             self.pop(&PARKED)?;

@@ -139,7 +139,7 @@ impl Handle {
         let alone = fs2::FileExt::try_lock_exclusive(&*arena.file).is_ok();
         self.sync()?;
         if alone {
-            arena.word(control::CLEAN).store(1, Ordering::SeqCst);
+            arena.word(control::CLEAN).store(control::CLEAN_MARK, Ordering::SeqCst);
             step("close: marked clean");
             arena.file.sync_data().map_err(arena.io("flushing the clean mark"))?;
         }

@@ -188,13 +188,17 @@ impl Handle {
         if !self.is_writable() {
             return Ok(());
         }
+        if self.is_left_by_the_dead(number)? { self.lock(number).map(drop) } else { Ok(()) }
+    }
+
+    /// Whether a region's lock is a dead owner's, or a rebuild of it was cut off.
+    pub(crate) fn is_left_by_the_dead(&self, number: u32) -> Result<bool> {
         let word = self.arena.head(number)[word::LOCK].load(Ordering::SeqCst);
-        let dead = match lock::state(word) {
+        Ok(match lock::state(word) {
             State::Free => Region::new(&self.arena, number).is_being_rebuilt(),
             State::Held(owner) => !seat::is_alive(&self.arena, owner)?,
             State::Damaged => true,
-        };
-        if dead { self.lock(number).map(drop) } else { Ok(()) }
+        })
     }
 }
 

@@ -225,7 +225,9 @@ impl Store {
         let mut live = 0;
         for number in 0..self.handle.arena.geo.regions {
             self.handle.heal(number)?;
+            let left_by_the_dead = self.is_read_only() && self.handle.is_left_by_the_dead(number)?;
             live += match Region::new(&self.handle.arena, number).live() {
+                Ok(_) if left_by_the_dead => Cursor::count(&self.handle, number)?,
                 Ok(live) => live,
                 Err(_) if self.is_read_only() => Cursor::count(&self.handle, number)?,
                 Err(_) => self.handle.with_region(number, |region| region.live())?,

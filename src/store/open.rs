@@ -19,7 +19,7 @@ use crate::format::region::{HEAD_BYTES, word};
 use crate::format::slot::FIRST_SEQ;
 use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag};
 use crate::format::{FORMAT_VERSION, checked, control, round_up};
-use crate::recovery::recover::{cut_off, recover, set_boot};
+use crate::recovery::recover::{cut_off, mark_in_use, recover};
 use crate::region::arena::{Arena, io_error};
 use crate::region::seat;
 use crate::report::RepairReport;
@@ -202,7 +202,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         come_in(&arena, boot, &mut report)?;
         Some(seat::claim(&arena)?)
     } else {
-        let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == 1;
+        let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == control::CLEAN_MARK;
         if booted(&arena) != boot && !is_clean {
             let why = "the system went down while it was in use".to_owned();
             return Err(Error::NeedsRepair { path: arena.path, why });
@@ -272,9 +272,10 @@ fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<(
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             locked => locked.map_err(arena.io(waiting))?,
         }
-        let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == 1;
+        let mark = arena.word(control::CLEAN).load(Ordering::SeqCst);
         let flush_failed = arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0;
-        if booted(arena) == boot && !is_clean && (!flush_failed || seat::any_alive(arena)?) {
+        let is_in_use = booted(arena) == boot && mark == control::IN_USE_MARK;
+        if is_in_use && (!flush_failed || seat::any_alive(arena)?) {
             return refuse_cut_off(arena);
         }
         if seat::any_alive(arena)? {
@@ -288,24 +289,18 @@ fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<(
             std::thread::yield_now();
             continue;
         }
-        let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == 1;
+        let mark = arena.word(control::CLEAN).load(Ordering::SeqCst);
         if booted(arena) == boot && arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0 {
             write_all_anew(arena)?;
             report.fixed.push("a flush had failed: every page was written anew".to_owned());
         }
-        if is_clean {
+        if booted(arena) != boot && mark != control::CLEAN_MARK {
+            *report = recover(arena, boot)?;
+        } else if mark != control::IN_USE_MARK {
             refuse_cut_off(arena)?;
             mark_in_use(arena, boot)?;
-        } else if booted(arena) != boot {
-            *report = recover(arena, boot)?;
         }
     }
-}
-
-/// Notes the boot on disk, before the first write: a loss of power must not find a clean mark.
-fn mark_in_use(arena: &Arena, boot: [u64; 2]) -> Result<()> {
-    set_boot(arena, boot);
-    arena.file.sync_data().map_err(arena.io("flushing the mark that the store is in use"))
 }
 
 /// After a failed flush the kernel may take pages for clean that never reached the disk. So every
