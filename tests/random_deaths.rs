@@ -2,8 +2,8 @@
 //!
 //! Needs the feature `testing`. After each death the store equals the model after the calls that were
 //! acknowledged, or after one more. Geometries are tiny and syncs frequent, so that old versions
-//! lie about everywhere. Fails when one of them comes back, when anything is lost, when `verify` finds
-//! anything, or when a slot is on no list.
+//! lie about everywhere. Fails when one of them comes back, when anything is lost, when a version is
+//! given out twice, when `verify` finds anything, or when a slot is on no list.
 
 #![cfg(feature = "testing")]
 
@@ -54,14 +54,23 @@ fn draw(rng: &mut StdRng, counter: u64, max: usize) -> Call {
 }
 
 impl Call {
-    fn make(&self, store: &Store) {
+    /// Makes the call; the version that it gives, or 0.
+    fn make(&self, store: &Store) -> u64 {
         match self {
-            Call::Put(id, data) => _ = store.put(*id, data).unwrap(),
-            Call::PutDurable(id, data) => _ = store.put_with(*id, data, Durability::Disk).unwrap(),
+            Call::Put(id, data) => return store.put(*id, data).unwrap().get(),
+            Call::PutDurable(id, data) => return store.put_with(*id, data, Durability::Disk).unwrap().get(),
             Call::Delete(id) => _ = store.delete(*id).unwrap(),
-            Call::Update(id, data) => _ = store.update(*id, |_| Some(data)).unwrap(),
+            Call::Update(id, data) => return store.update(*id, |_| Some(data)).unwrap().unwrap().get(),
             Call::Many(all) => _ = store.write_many(all.iter().map(|(id, d)| (*id, &d[..]))).unwrap(),
             Call::Sync => store.sync().unwrap(),
+        }
+        0
+    }
+
+    fn region(&self, store: &Store) -> u32 {
+        match self {
+            Call::Put(id, _) | Call::PutDurable(id, _) | Call::Update(id, _) => store.region_of(*id),
+            _ => 0,
         }
     }
 
@@ -91,6 +100,7 @@ fn play(me: &mut Me) {
         let store = create_seeded(&options, Path::new(&path), seed);
         let mut model = Content::new();
         let mut counter = 0;
+        let mut newest = vec![0; regions as usize];
         for death in 0..deaths {
             let calls: Vec<Call> = (0..CALLS)
                 .map(|_| {
@@ -107,8 +117,8 @@ fn play(me: &mut Me) {
                 let store = Store::open(&path).unwrap();
                 arm(at);
                 for call in &calls {
-                    call.make(&store);
-                    theirs.write_all(&[1]).unwrap();
+                    let version = call.make(&store);
+                    theirs.write_all(&version.to_le_bytes()).unwrap();
                 }
                 arm(0);
                 0
@@ -118,7 +128,13 @@ fn play(me: &mut Me) {
             ours.read_to_end(&mut acknowledged).unwrap();
             let ended = wait_for(child);
             assert!(matches!(ended, End::Killed | End::Exited(0)), "death {death}: {ended:?}");
-            let done = acknowledged.len();
+            let done = acknowledged.len() / 8;
+            for (call, version) in calls.iter().zip(acknowledged.chunks_exact(8)) {
+                let version = u64::from_le_bytes(version.try_into().unwrap());
+                let newest = &mut newest[call.region(&store) as usize];
+                assert!(version == 0 || version > *newest, "death {death}: {version} after {newest}");
+                *newest = version.max(*newest);
+            }
             calls[..done].iter().for_each(|call| call.apply(&mut model));
             let mut further = model.clone();
             if let Some(call) = calls.get(done) {
@@ -151,6 +167,7 @@ fn play(me: &mut Me) {
             assert_eq!(content(&store), model);
             let report = store.verify().unwrap();
             assert!(report.is_clean(), "death {death}: {report:?}");
+            me.say(common::GOES_ON);
         }
         // What lies about unseen must not count as used.
         for region in 0..regions {

@@ -87,6 +87,9 @@ fn a_stopped_owner_is_not_robbed_and_others_get_busy() {
     let version = store.version(held).unwrap();
     refused.push(("compare_and_swap", store.compare_and_swap(held, version, b"stolen").map(drop)));
     refused.push(("write_many", store.write_many([(held, &b"stolen"[..])]).map(drop)));
+    refused.push(("sync", store.sync()));
+    refused.push(("verify", store.verify().map(drop)));
+    refused.push(("repair", store.repair().map(drop)));
     for (call, result) in refused {
         match result {
             Err(Error::Busy { region: r, owner_pid, waited, path: p }) => {

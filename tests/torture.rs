@@ -186,7 +186,7 @@ fn reader(me: &mut Me) {
     let serial: u64 = me.var("SERIAL").parse().unwrap();
     let mut rng = StdRng::seed_from_u64(me.var("SEED").parse::<u64>().unwrap() ^ (serial << 32));
     // Some can't repair: they read around what is broken, or say so.
-    let read_only = serial % 3 == 0;
+    let read_only = serial.is_multiple_of(3);
     let open = || {
         if !read_only {
             return Store::open(me.var("STORE")).unwrap();

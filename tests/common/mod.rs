@@ -166,6 +166,11 @@ impl Worker {
     /// SIGSTOP; stopped when this returns.
     pub(crate) fn stop(&self) {
         self.signal(Signal::SIGSTOP);
+        self.wait_until_stopped();
+    }
+
+    /// Waits until somebody has stopped it.
+    pub(crate) fn wait_until_stopped(&self) {
         let status = waitpid(Pid::from_raw(self.child.id() as i32), Some(WaitPidFlag::WUNTRACED));
         assert!(matches!(status, Ok(WaitStatus::Stopped(..))), "{status:?}");
     }
@@ -232,7 +237,10 @@ fn read_line(from: &mut impl BufRead, who: &str) -> Option<String> {
     }
 }
 
-/// Runs a role in a process of its own and fails if it fails. The role may say `skip: why`.
+/// What a worker says to show that it goes on.
+pub(crate) const GOES_ON: &str = ".";
+
+/// Runs a role in a process of its own and fails if it fails. What it says is printed.
 pub(crate) fn alone(role: &str, with: &[(&str, &str)]) {
     attend(Worker::spawn(role, with));
 }
@@ -247,7 +255,9 @@ pub(crate) fn alone_in(namespaces: CloneFlags, role: &str, with: &[(&str, &str)]
 
 fn attend(mut worker: Worker) {
     while let Some(line) = worker.line() {
-        println!("{line}");
+        if line != GOES_ON {
+            println!("{line}");
+        }
     }
     worker.finish();
 }

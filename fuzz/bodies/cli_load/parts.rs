@@ -1,0 +1,44 @@
+//! The part of `load` that turns lines into records for the writers, and a stand-in for the rest.
+
+#[path = "../../../src/cli/load/chunk.rs"]
+pub(super) mod chunk;
+#[path = "../../../src/cli/load/input.rs"]
+pub(super) mod input;
+#[path = "../../../src/cli/load/lines.rs"]
+pub(super) mod lines;
+
+/// What the reader tells the loop at the middle.
+pub(super) mod dealer {
+    use super::input::Batch;
+
+    /// Of its events, the two that the reader sends.
+    pub(in super::super) enum Event {
+        Batch(Batch),
+        InputEnd(Result<(), String>),
+    }
+}
+
+/// How the reader gets its thread; whose end is waited for here.
+pub(super) mod writers {
+    use std::cell::RefCell;
+    use std::thread::{Builder, JoinHandle};
+
+    use super::super::failure::Failure;
+
+    thread_local! {
+        static THREAD: RefCell<Option<JoinHandle<()>>> = const { RefCell::new(None) };
+    }
+
+    pub(super) fn spawn_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+        let thread = Builder::new().name(name.into()).spawn(body).expect("a thread");
+        THREAD.set(Some(thread));
+        Ok(())
+    }
+
+    /// Waits for the last thread that was started from here.
+    pub(in super::super) fn join() {
+        if let Some(thread) = THREAD.take() {
+            thread.join().expect("a thread that does not panic");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Watching a workload: what the file holds at every step, and when it is flushed.
+//!
+//! This binary has an `fdatasync` of its own, which the linker prefers to the C library's. So it is
+//! known exactly when a flush begins and ends, other writers can be let in meanwhile, and no test
+//! here waits for a real disk. Everything happens in one thread.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::rc::Rc;
+
+use recstore::testing;
+
+use crate::disk::{SECTOR, Sector};
+use crate::oracle::State;
+
+const PAGE: usize = 4096;
+
+/// What happened.
+pub(crate) enum Entry {
+    /// A step was passed. Since the entry before, these sectors changed; the file is so long.
+    Step { name: &'static str, len: usize, changes: Vec<(usize, Sector)> },
+    FlushBegins,
+    FlushEnds,
+    /// The n-th operation of the workload begins.
+    Operation(usize),
+    /// A write begins; it may be there from here on.
+    Begin(u64, State),
+    /// The writes of the id are acknowledged, the last one with this version.
+    Acknowledge(u64, Option<u64>),
+    SyncBegins,
+    /// `sync` has returned, and its promise holds.
+    SyncReturned,
+    /// Every record was looked at.
+    Look(Vec<(u64, State)>),
+    /// The writes that began were refused, and their records looked at.
+    Refused(Vec<(u64, State)>),
+}
+
+struct Recorder {
+    file: File,
+    now: Vec<u8>,
+    buffer: Vec<u8>,
+    entries: Vec<Entry>,
+    during_flush: Option<(Flush, Box<dyn FnOnce()>)>,
+}
+
+thread_local! {
+    static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
+}
+
+impl Recorder {
+    fn step(&mut self, name: &'static str) {
+        let len = self.file.metadata().expect("the file's length").len() as usize;
+        self.buffer.resize(len, 0);
+        self.file.read_exact_at(&mut self.buffer, 0).expect("the file's bytes");
+        self.now.resize(len, 0);
+        let mut changes = Vec::new();
+        for page in (0..len).step_by(PAGE) {
+            let end = (page + PAGE).min(len);
+            if self.now[page..end] == self.buffer[page..end] {
+                continue;
+            }
+            for at in (page..end).step_by(SECTOR) {
+                let (old, new) = (&mut self.now[at..at + SECTOR], &self.buffer[at..at + SECTOR]);
+                if old != new {
+                    old.copy_from_slice(new);
+                    changes.push((at / SECTOR, Rc::new(new.try_into().unwrap())));
+                }
+            }
+        }
+        self.entries.push(Entry::Step { name, len, changes });
+    }
+}
+
+/// Records what happens to the file from here on.
+pub(crate) fn start(path: &Path) {
+    let file = File::open(path).expect("the file");
+    let now = std::fs::read(path).expect("the file's bytes");
+    let recorder = Recorder { file, now, buffer: Vec::new(), entries: Vec::new(), during_flush: None };
+    RECORDER.set(Some(recorder));
+    testing::set_hook(Some(Box::new(step)));
+}
+
+/// Ends the recording.
+pub(crate) fn stop() -> Vec<Entry> {
+    testing::set_hook(None);
+    step("the end");
+    RECORDER.take().map_or_else(Vec::new, |r| r.entries)
+}
+
+fn step(name: &'static str) {
+    with(|r| r.step(name));
+}
+
+fn with(f: impl FnOnce(&mut Recorder)) {
+    RECORDER.with_borrow_mut(|recorder| {
+        if let Some(recorder) = recorder {
+            f(recorder);
+        }
+    });
+}
+
+/// Notes something besides the file.
+pub(crate) fn note(entry: Entry) {
+    with(|r| r.entries.push(entry));
+}
+
+/// Which file is flushed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flush {
+    Recorded,
+    /// Another one: the copy that a backup makes.
+    Other,
+}
+
+/// Has `f` called in the middle of the next such flush.
+pub(crate) fn during_next(flush: Flush, f: impl FnOnce() + 'static) {
+    with(|r| r.during_flush = Some((flush, Box::new(f))));
+}
+
+/// The flush of this simulated disk.
+///
+/// It replaces the C library's for this binary: it must have its signature, and has.
+#[unsafe(no_mangle)]
+extern "C" fn fdatasync(descriptor: libc::c_int) -> libc::c_int {
+    // SAFETY: whoever calls it has the descriptor open until it returns.
+    let file = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    let file = nix::sys::stat::fstat(file).expect("a descriptor that can be flushed");
+    let (mut flush, mut meanwhile) = (Flush::Other, None);
+    with(|r| {
+        let ours = r.file.metadata().expect("the file's number");
+        if (ours.dev(), ours.ino()) == (file.st_dev, file.st_ino) {
+            flush = Flush::Recorded;
+            r.step("flush begins");
+            r.entries.push(Entry::FlushBegins);
+        }
+        meanwhile = r.during_flush.take_if(|(which, _)| *which == flush);
+    });
+    if let Some((_, meanwhile)) = meanwhile {
+        meanwhile();
+    }
+    if flush == Flush::Recorded {
+        with(|r| {
+            r.step("flush ends");
+            r.entries.push(Entry::FlushEnds);
+            r.step("flush has ended");
+        });
+    }
+    0
+}

@@ -1,0 +1,344 @@
+//! Workloads: made by hand, made at random, and run under the recorder.
+
+use std::cell::Cell;
+use std::fmt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
+use rand::Rng;
+use rand::rngs::StdRng;
+use recstore::{Durability, Error, Store};
+
+use crate::layout::{Layout, PINNED};
+use crate::oracle::State;
+use crate::recorder::{self, Entry, Flush, note};
+
+/// One thing that a workload does.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Op {
+    Put(u64, usize),
+    /// A put that is durable when it returns.
+    PutDurable(u64, usize),
+    Many(Vec<(u64, usize)>),
+    Delete(u64),
+    /// A sync; and what another handle does in the middle of its flush.
+    Sync(Vec<Op>),
+    /// The handle goes, after a `close` or without, and comes again.
+    Reopen { closed: bool },
+    /// From here on a handle may have pinned an epoch, until somebody looks.
+    PinHint,
+    /// A backup; and what another handle does before it is done.
+    Backup(Vec<Op>),
+    /// A put whose record is written in place, with other things done before it is committed, or is
+    /// given up.
+    Reserve { id: u64, len: usize, meanwhile: Vec<Op>, commit: bool },
+    /// Things done while a reader borrows records.
+    Pinned(Vec<Op>),
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put(id, len) => write!(f, "put {id} ({len})"),
+            Self::PutDurable(id, len) => write!(f, "put {id} ({len}) durably"),
+            Self::Many(writes) => write!(f, "write many {writes:?}"),
+            Self::Delete(id) => write!(f, "delete {id}"),
+            Self::Sync(meanwhile) if meanwhile.is_empty() => f.write_str("sync"),
+            Self::Sync(meanwhile) => write!(f, "sync, and meanwhile {meanwhile:?}"),
+            Self::Reopen { closed: true } => f.write_str("close, open"),
+            Self::Reopen { closed: false } => f.write_str("drop, open"),
+            Self::PinHint => f.write_str("hint of a pin"),
+            Self::Backup(meanwhile) => write!(f, "backup, and meanwhile {meanwhile:?}"),
+            Self::Reserve { id, len, meanwhile, commit } => {
+                let end = if *commit { "commit" } else { "give up" };
+                write!(f, "reserve {id} ({len}), {meanwhile:?}, {end}")
+            }
+            Self::Pinned(inner) => write!(f, "under a pin: {inner:?}"),
+        }
+    }
+}
+
+/// Gives out values, no two of them alike (but for the shortest).
+#[derive(Clone, Default)]
+pub(crate) struct Values(Rc<Cell<u64>>);
+
+impl Values {
+    pub(crate) fn next(&self, len: usize) -> Rc<[u8]> {
+        let counter = self.0.get() + 1;
+        self.0.set(counter);
+        let mut state = counter;
+        let mut byte = |i: usize| {
+            if i < 8 {
+                return counter.to_le_bytes()[i];
+            }
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8 | 1 // No sector of a value is all zeros.
+        };
+        (0..len).map(&mut byte).collect()
+    }
+}
+
+/// Opens the store. One with several regions is recovered by several threads, of which the recorder
+/// sees one: with one processor to run on there is but one.
+pub(crate) fn open(path: &Path, layout: &Layout) -> recstore::Result<Store> {
+    let this = Pid::from_raw(0);
+    let before = if layout.regions > 1 { sched_getaffinity(this).ok() } else { None };
+    if let (Some(_), Ok(cpu)) = (&before, sched_getcpu()) {
+        let mut one = CpuSet::new();
+        let _ = one.set(cpu);
+        let _ = sched_setaffinity(this, &one);
+    }
+    let store = Store::open(path);
+    if let Some(before) = before {
+        let _ = sched_setaffinity(this, &before);
+    }
+    store
+}
+
+/// What was recorded, and what went wrong by itself.
+pub(crate) struct Life {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) error: Option<String>,
+}
+
+/// Opens the store at `path`, does everything, and lets go of it.
+pub(crate) fn live(path: &Path, layout: &Layout, ids: u64, ops: &[Op], values: &Values) -> Life {
+    recorder::start(path);
+    let error = Workload { path, layout, ids, values }.run(ops).err();
+    Life { entries: recorder::stop(), error }
+}
+
+struct Workload<'a> {
+    path: &'a Path,
+    layout: &'a Layout,
+    ids: u64,
+    values: &'a Values,
+}
+
+impl Workload<'_> {
+    fn run(&self, ops: &[Op]) -> Result<(), String> {
+        let mut store = self.open()?;
+        let by_another = |op: &Op| matches!(op, Op::Sync(inner) | Op::Backup(inner) if !inner.is_empty());
+        let mut other = None;
+        for (n, op) in ops.iter().enumerate() {
+            note(Entry::Operation(n));
+            if by_another(op) && other.is_none() {
+                other = Some(Rc::new(open(self.path, self.layout).map_err(|e| format!("a second handle: {e}"))?));
+            }
+            match op {
+                Op::Reopen { closed } => {
+                    other = None;
+                    if *closed {
+                        note(Entry::SyncBegins);
+                        store.close().map_err(|e| format!("{op:?}: {e}"))?;
+                        note(Entry::SyncReturned);
+                    }
+                    store = self.open()?;
+                }
+                Op::Sync(inner) => sync(&store, other.as_ref(), inner, self.values)
+                    .map_err(|e| format!("operation {n}, {op:?}: {e}"))?,
+                Op::Backup(inner) => backup(&store, other.as_ref(), inner, self.values, self.ids)
+                    .map_err(|e| format!("operation {n}, {op:?}: {e}"))?,
+                Op::PinHint => hint(self.path),
+                _ => write(&store, op, self.values).map_err(|e| format!("operation {n}, {op:?}: {e}"))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> Result<Store, String> {
+        let store = open(self.path, self.layout).map_err(|e| format!("opening: {e}"))?;
+        note(Entry::Look(look(&store, 0..self.ids).map_err(|e| format!("reading after opening: {e}"))?));
+        Ok(store)
+    }
+}
+
+/// Sets the hint that some handle may have pinned an epoch, as a handle does that pins one.
+fn hint(path: &Path) {
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("the file");
+    let mut word = [0; 8];
+    file.read_exact_at(&mut word, PINNED as u64).expect("the hint");
+    let raised = u64::from_le_bytes(word).wrapping_add(2) | 1;
+    file.write_all_at(&raised.to_le_bytes(), PINNED as u64).expect("the hint");
+}
+
+/// What every record is now.
+pub(crate) fn look(store: &Store, ids: impl Iterator<Item = u64>) -> recstore::Result<Vec<(u64, State)>> {
+    ids.map(|id| Ok((id, State::of(store.get(id)?.as_ref())))).collect()
+}
+
+fn sync(store: &Store, other: Option<&Rc<Store>>, inner: &[Op], values: &Values) -> Result<(), String> {
+    note(Entry::SyncBegins);
+    let done = meanwhile(Flush::Recorded, other, inner, values);
+    store.sync().map_err(|e| e.to_string())?;
+    note(Entry::SyncReturned);
+    done.replace(Ok(()))
+}
+
+fn backup(store: &Store, other: Option<&Rc<Store>>, inner: &[Op], values: &Values, ids: u64) -> Result<(), String> {
+    let copy = store.path().with_extension("copy");
+    let _ = std::fs::remove_file(&copy);
+    let as_bytes = |found: Vec<(u64, State)>| -> Vec<_> { found.into_iter().map(|(id, s)| (id, s.bytes())).collect() };
+    // A write that a dead process had under way is there or not from here on.
+    store.verify().map_err(|e| e.to_string())?;
+    let before = as_bytes(look(store, 0..ids).map_err(|e| e.to_string())?);
+    let done = meanwhile(Flush::Other, other, inner, values);
+    match store.backup(&copy) {
+        Ok(_) => {}
+        Err(Error::Full { .. }) => return done.replace(Ok(())),
+        Err(e) => return Err(e.to_string()),
+    }
+    let copied = Store::open_read_only(&copy).and_then(|copy| look(&copy, 0..ids));
+    let copied = as_bytes(copied.map_err(|e| format!("reading the copy: {e}"))?);
+    if copied != before {
+        return Err(format!("the copy has {copied:?}, the store had {before:?}"));
+    }
+    done.replace(Ok(()))
+}
+
+/// Has the other handle do all this in the middle of the flush that comes; how it went.
+fn meanwhile(flush: Flush, other: Option<&Rc<Store>>, ops: &[Op], values: &Values) -> Rc<Cell<Result<(), String>>> {
+    let done = Rc::new(Cell::new(Ok(())));
+    if let (Some(other), false) = (other, ops.is_empty()) {
+        let (other, ops, values, result) = (other.clone(), ops.to_vec(), values.clone(), done.clone());
+        recorder::during_next(flush, move || {
+            let write = |op: &Op| write(&other, op, &values).map_err(|e| format!("{op:?} during the flush: {e}"));
+            result.set(ops.iter().try_for_each(write));
+        });
+    }
+    done
+}
+
+/// Does what changes records. A full store is no error; what came of the writes is looked at.
+fn write(store: &Store, op: &Op, values: &Values) -> Result<(), String> {
+    let begin = |id: u64, len: usize| {
+        let bytes = values.next(len);
+        note(Entry::Begin(id, State::Value { bytes: bytes.clone(), version: None }));
+        bytes
+    };
+    let (ids, done) = match op {
+        Op::Put(id, len) | Op::PutDurable(id, len) => {
+            let durable = matches!(op, Op::PutDurable(..));
+            if durable {
+                note(Entry::SyncBegins);
+            }
+            let bytes = begin(*id, *len);
+            let how = if durable { Durability::Disk } else { Durability::Process };
+            let done = store.put_with(*id, &bytes, how).map(|version| {
+                note(Entry::Acknowledge(*id, Some(version.get())));
+                if durable {
+                    note(Entry::SyncReturned);
+                    // The put itself is durable as well: nothing was flushed after it but itself.
+                    note(Entry::SyncBegins);
+                    note(Entry::SyncReturned);
+                }
+            });
+            (vec![*id], done)
+        }
+        Op::Many(writes) => {
+            let bytes: Vec<_> = writes.iter().map(|&(id, len)| (id, begin(id, len))).collect();
+            let done = store.write_many(bytes.iter().map(|(id, b)| (*id, &b[..]))).map(|_| {
+                writes.iter().for_each(|&(id, _)| note(Entry::Acknowledge(id, None)));
+            });
+            (writes.iter().map(|w| w.0).collect(), done)
+        }
+        Op::Delete(id) => {
+            note(Entry::Begin(*id, State::Absent));
+            (vec![*id], store.delete(*id).map(|_| note(Entry::Acknowledge(*id, None))))
+        }
+        Op::Reserve { id, len, meanwhile, commit } => (vec![*id], match store.reserve(*id, *len) {
+            Ok(mut room) => {
+                meanwhile.iter().try_for_each(|op| write(store, op, values))?;
+                if *commit {
+                    room.copy_from_slice(&begin(*id, *len));
+                    room.commit().map(|version| note(Entry::Acknowledge(*id, Some(version.get()))))
+                } else {
+                    Ok(())
+                }
+            }
+            Err(e) => Err(e),
+        }),
+        Op::Pinned(inner) => {
+            let pin = store.pin().map_err(|e| e.to_string())?;
+            inner.iter().try_for_each(|op| write(store, op, values))?;
+            drop(pin);
+            (vec![], Ok(()))
+        }
+        Op::Sync(_) | Op::Backup(_) | Op::Reopen { .. } | Op::PinHint => (vec![], Ok(())),
+    };
+    match done {
+        Err(Error::Full { .. }) => {
+            note(Entry::Refused(look(store, ids.into_iter()).map_err(|e| format!("reading when full: {e}"))?));
+            Ok(())
+        }
+        Err(e) => Err(e.to_string()),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A geometry: small, so that every corner is near.
+pub(crate) fn random_layout(rng: &mut StdRng) -> Layout {
+    let record_size = [8, 8, 64, 100, 300, 480, 600, 1000, 1500][rng.random_range(0..9)];
+    let regions = if rng.random_bool(0.75) { 1 } else { 2 };
+    let slots = [2, 4, 4, 8][rng.random_range(0..4)];
+    let extents = [2, 3, 6, 20, 20][rng.random_range(0..5)];
+    Layout::new(record_size, regions, slots, extents)
+}
+
+/// A workload: what it does often, and what hardly ever, is drawn first.
+pub(crate) fn random_ops(rng: &mut StdRng, layout: &Layout, ids: u64, count: usize) -> Vec<Op> {
+    let weights: [f64; 4] = std::array::from_fn(|_| rng.random::<f64>() * rng.random::<f64>());
+    let weights = [0.2 + weights[0], weights[1], 0.05 + weights[2], 0.1 * weights[3]];
+    let busy_flush = rng.random_bool(0.5);
+    let total: f64 = weights.iter().sum();
+    (0..count)
+        .map(|_| {
+            let mut at = rng.random::<f64>() * total;
+            let kind = weights.iter().position(|w| (at < *w) || { at -= w; false }).unwrap_or(0);
+            match kind {
+                1 => Op::Delete(rng.random_range(0..ids)),
+                2 if rng.random_bool(0.1) => Op::PutDurable(rng.random_range(0..ids), len(rng, layout)),
+                2 if busy_flush && rng.random_bool(0.5) => {
+                    let inner = rng.random_range(1..6);
+                    Op::Sync((0..inner).map(|_| simple(rng, layout, ids)).collect())
+                }
+                2 => Op::Sync(vec![]),
+                3 => match rng.random_range(0..8) {
+                    7 => Op::Backup((0..rng.random_range(0..5)).map(|_| simple(rng, layout, ids)).collect()),
+                    0 => Op::PinHint,
+                    4 => Op::Pinned((0..rng.random_range(1..5)).map(|_| simple(rng, layout, ids)).collect()),
+                    5 | 6 => Op::Reserve {
+                        id: rng.random_range(0..ids),
+                        len: len(rng, layout),
+                        meanwhile: (0..rng.random_range(0..3)).map(|_| simple(rng, layout, ids)).collect(),
+                        commit: rng.random_bool(0.7),
+                    },
+                    1 => Op::Reopen { closed: true },
+                    2 => Op::Reopen { closed: false },
+                    _ => {
+                        let writes = rng.random_range(1..5);
+                        Op::Many((0..writes).map(|_| (rng.random_range(0..ids), len(rng, layout))).collect())
+                    }
+                },
+                _ => Op::Put(rng.random_range(0..ids), len(rng, layout)),
+            }
+        })
+        .collect()
+}
+
+fn simple(rng: &mut StdRng, layout: &Layout, ids: u64) -> Op {
+    let id = rng.random_range(0..ids);
+    if rng.random_bool(0.3) { Op::Delete(id) } else { Op::Put(id, len(rng, layout)) }
+}
+
+fn len(rng: &mut StdRng, layout: &Layout) -> usize {
+    match rng.random_range(0..10) {
+        0 => 0,
+        1..=3 => rng.random_range(1..=layout.record_size),
+        _ => layout.record_size,
+    }
+}
