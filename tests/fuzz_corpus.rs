@@ -4,6 +4,7 @@
 #![cfg(all(feature = "testing", feature = "cli"))]
 
 #[path = "../fuzz/bodies/mod.rs"]
+#[allow(unreachable_pub, reason = "the fuzz targets use them from another crate")]
 mod bodies;
 
 use std::path::PathBuf;

@@ -365,17 +365,17 @@ fn run(role: &str, cases: u64) {
 
 #[test]
 fn a_flipped_bit_never_gives_wrong_data() {
-    run("flips", 2000);
+    run("flips", 1200);
 }
 
 #[test]
 fn a_bit_that_flips_under_a_handle_never_gives_wrong_data() {
-    run("flips_under_a_handle", 700);
+    run("flips_under_a_handle", 500);
 }
 
 #[test]
 fn replaced_bytes_never_give_wrong_data() {
-    run("smears", 500);
+    run("smears", 400);
 }
 
 #[test]

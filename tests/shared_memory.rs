@@ -50,7 +50,7 @@ fn a_tagged_store_is_of_one_type() {
         Store::open_read_only(&path).unwrap().typed_tagged::<u64>(),
         Err(Error::ReadOnly { .. })
     ));
-    drop(Store::open(&path).unwrap().typed_tagged::<u64>().unwrap());
+    assert!(Store::open(&path).unwrap().typed_tagged::<u64>().unwrap().get(1).unwrap().is_none());
     let again = Store::open(&path).unwrap();
     assert!(again.typed_tagged::<u64>().is_ok());
     assert!(matches!(again.typed_tagged::<i64>(), Err(Error::TypeMismatch { .. })));

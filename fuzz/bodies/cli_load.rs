@@ -61,7 +61,10 @@ pub fn run(input: &[u8]) {
             let column = 1 + input.below(4);
             let radix = if how >> 2 & 1 == 1 { 16 } else { 10 };
             let text = delimiter.to_string().into_bytes();
-            (Format::Delimited { delimiter: text, column, radix }, Meant::Delimited { delimiter, column, radix })
+            (
+                Format::Delimited { delimiter: text, column, radix },
+                Meant::Delimited { delimiter, column, radix },
+            )
         }
     };
     let text = input.rest();
@@ -163,7 +166,9 @@ fn record(meant: &Meant, line: &[u8]) -> Option<(u64, Vec<u8>)> {
             let fields: serde_json::Value = serde_json::from_slice(line).ok()?;
             let fields = fields.as_object()?;
             let id = match fields.get("id")? {
-                serde_json::Value::String(text) => number(text, text.get(..2).is_some_and(|t| t.eq_ignore_ascii_case("0x")))?,
+                serde_json::Value::String(text) => {
+                    number(text, text.get(..2).is_some_and(|t| t.eq_ignore_ascii_case("0x")))?
+                }
                 id => id.as_u64()?,
             };
             let data = match (fields.get("data"), fields.get("base64")) {
@@ -206,7 +211,7 @@ fn number(text: &str, is_hexadecimal: bool) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
-    digits.chars().try_fold(0_u64, |sum, c| {
-        sum.checked_mul(radix.into())?.checked_add(c.to_digit(radix)?.into())
-    })
+    digits
+        .chars()
+        .try_fold(0_u64, |sum, c| sum.checked_mul(radix.into())?.checked_add(c.to_digit(radix)?.into()))
 }

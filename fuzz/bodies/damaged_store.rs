@@ -162,7 +162,9 @@ impl Oracle<'_> {
                         assert!(counter.as_ref() == newest, "id {id}: {counter:?} is not {newest:?}");
                     }
                 }
-                Ok(None) => assert!(!self.is_one_flip() || newest.is_none(), "id {id} is gone without a word"),
+                Ok(None) => {
+                    assert!(!self.is_one_flip() || newest.is_none(), "id {id} is gone without a word")
+                }
                 Err(error) => assert!(!error.to_string().is_empty()),
             }
         }

@@ -51,7 +51,8 @@ pub(crate) fn edit(input: &mut Input<'_>, file: &mut Vec<u8>, layout: &Layout, d
         3 => {
             // A number below 2^48 with its check, in a whole word.
             let at = place(input, file, layout) & !7;
-            let n = if input.u8().is_multiple_of(2) { input.u8().into() } else { input.u64() } & ((1 << 48) - 1);
+            let n =
+                if input.u8().is_multiple_of(2) { input.u8().into() } else { input.u64() } & ((1 << 48) - 1);
             let check = !(n ^ (n >> 16) ^ (n >> 32)) & 0xffff;
             write(file, at, &(n | (check << 48)).to_le_bytes(), layout, done);
         }
@@ -101,8 +102,11 @@ fn place(input: &mut Input<'_>, file: &[u8], layout: &Layout) -> usize {
             let links = layout.extent(slot / layout.slots) + layout.links_offset();
             links + slot % layout.slots * LINK_BYTES + input.below(LINK_BYTES)
         }
-        6 => layout.first_index(input.below(layout.regions)) + input.below(PAGE / LINE_BYTES) * LINE_BYTES
-            + input.below(LINE_BYTES),
+        6 => {
+            layout.first_index(input.below(layout.regions))
+                + input.below(PAGE / LINE_BYTES) * LINE_BYTES
+                + input.below(LINE_BYTES)
+        }
         7 => [0, SEATS, super::layout::SUPERBLOCK_B][input.below(3)] + input.below(128),
         _ => input.below(file.len()),
     };

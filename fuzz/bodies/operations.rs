@@ -55,7 +55,9 @@ fn switch_fault() {
             Fault::NoScrub,
         ];
         let fault = known.into_iter().find(|fault| format!("{fault:?}") == name);
-        recstore::testing::switch(fault.unwrap_or_else(|| panic!("RECSTORE_FAULT={name} is none of {known:?}")));
+        recstore::testing::switch(
+            fault.unwrap_or_else(|| panic!("RECSTORE_FAULT={name} is none of {known:?}")),
+        );
     });
 }
 
@@ -318,7 +320,12 @@ impl Machine {
 
     /// Does a call of one handle that writes some records, and notes how it ended: `states` are those that its
     /// ids are to have.
-    fn call(&mut self, number: usize, states: &[(u64, State)], work: impl FnOnce(&Store) -> recstore::Result<()>) {
+    fn call(
+        &mut self,
+        number: usize,
+        states: &[(u64, State)],
+        work: impl FnOnce(&Store) -> recstore::Result<()>,
+    ) {
         let before: Vec<(u64, State)> =
             states.iter().map(|(id, _)| (*id, self.model.get(id).cloned())).collect();
         let armed = self.tracker.borrow_mut().dies_in.take();
@@ -336,7 +343,10 @@ impl Machine {
             self.bury();
             for ((id, was), (_, becomes)) in before.iter().zip(states) {
                 let is = self.get(1 - number, *id);
-                assert!(is == *was || is == *becomes, "id {id} after a death: {is:?}, not {was:?} nor {becomes:?}");
+                assert!(
+                    is == *was || is == *becomes,
+                    "id {id} after a death: {is:?}, not {was:?} nor {becomes:?}"
+                );
                 // Whoever takes the region's lock heals it, and a write that was on its way may arrive.
                 let heal = self.handle(1 - number).update(*id, |_| None::<Vec<u8>>);
                 assert!(matches!(heal, Ok(None)), "{heal:?}");
@@ -622,7 +632,12 @@ impl Machine {
                 Some(states) => states.contains(&is),
                 None => self.model.get(&id) == is.as_ref(),
             };
-            assert!(may_be, "id {id} after a loss of power: {is:?}, not {:?}, nor {:?}", self.model.get(&id), past.get(&id));
+            assert!(
+                may_be,
+                "id {id} after a loss of power: {is:?}, not {:?}, nor {:?}",
+                self.model.get(&id),
+                past.get(&id)
+            );
             match is {
                 Some(bytes) => _ = self.model.insert(id, bytes),
                 None => _ = self.model.remove(&id),

@@ -32,9 +32,11 @@ pub(crate) fn read_everything(store: &Store, ids: &[u64]) {
             assert!(record.data().len() <= store.record_size());
         }
     }
-    let _ = store.scan(|_, _, data| {
-        if data.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    let _ = store.scan(
+        |_, _, data| {
+            if data.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
+    );
     let _ = store.stats();
     if let Ok(report) = store.verify() {
         report.damage.iter().for_each(|damage| assert!(!damage.to_string().is_empty()));

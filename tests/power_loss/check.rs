@@ -49,7 +49,12 @@ impl Bench {
 
     /// Opens the image. Everything that is there must be admitted by the oracle, `verify` be content,
     /// and writing go on.
-    pub(crate) fn check(&mut self, mut bytes: Vec<u8>, layout: &Layout, oracle: &Oracle) -> Result<(), String> {
+    pub(crate) fn check(
+        &mut self,
+        mut bytes: Vec<u8>,
+        layout: &Layout,
+        oracle: &Oracle,
+    ) -> Result<(), String> {
         reboot(&mut bytes);
         let was_closed = bytes[CLEAN..CLEAN + 8] == 1_u64.to_le_bytes();
         self.file.set_len(bytes.len() as u64).expect("the image's length");
@@ -73,7 +78,8 @@ impl Bench {
         if !self.tally.images.is_multiple_of(4) {
             return Ok(());
         }
-        let again = open(&self.image, layout).map_err(|e| format!("the second time, the image does not open: {e}"))?;
+        let again = open(&self.image, layout)
+            .map_err(|e| format!("the second time, the image does not open: {e}"))?;
         if !again.opened().is_empty() {
             return Err(format!("the second opening had to put right: {:?}", again.opened()));
         }
@@ -97,7 +103,8 @@ fn same_by_iterating(store: &Store, found: &[(u64, State)]) -> Result<(), String
     for record in &iterated {
         let state = State::of(Some(record));
         let at = left.iter().position(|(id, s)| *id == record.id() && *s == state);
-        let at = at.ok_or_else(|| format!("iterating gives record {}: {state:?}; get: {found:?}", record.id()))?;
+        let at =
+            at.ok_or_else(|| format!("iterating gives record {}: {state:?}; get: {found:?}", record.id()))?;
         left.swap_remove(at);
     }
     if !left.is_empty() {
@@ -127,7 +134,9 @@ fn goes_on(store: &Store, oracle: &Oracle, found: Vec<(u64, State)>) -> Result<(
                 let region = store.region_of(id);
                 let highest = oracle.highest(|id| store.region_of(id) == region);
                 if oracle.versions_rise && version <= highest {
-                    return Err(format!("put {id} after recovery gave version {version}; given out were up to {highest}"));
+                    return Err(format!(
+                        "put {id} after recovery gave version {version}; given out were up to {highest}"
+                    ));
                 }
                 entry.1 = State::Value { bytes, version: Some(version) };
             }

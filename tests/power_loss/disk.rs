@@ -62,7 +62,13 @@ impl Image {
 impl Disk {
     /// A disk with these bytes, all of them flushed.
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { lens: vec![bytes.len()], base: bytes.clone(), states: BTreeMap::new(), now: bytes, flushing: None }
+        Self {
+            lens: vec![bytes.len()],
+            base: bytes.clone(),
+            states: BTreeMap::new(),
+            now: bytes,
+            flushing: None,
+        }
     }
 
     /// The page cache changed. Gives the sectors that have a state which they had not had.

@@ -24,20 +24,41 @@ pub(crate) fn random(rng: &mut StdRng, disk: &Disk, layout: &Layout) -> Image {
         let any = rng.random_range(0..=newest);
         let state = match way {
             0 => any,
-            1 => if rng.random_bool(0.8) { 0 } else { any },
-            2 => if rng.random_bool(0.8) { newest } else { any },
-            3 => if n < few { any } else { 0 },
-            4 => if n < few { any } else { newest },
+            1 => {
+                if rng.random_bool(0.8) {
+                    0
+                } else {
+                    any
+                }
+            }
+            2 => {
+                if rng.random_bool(0.8) {
+                    newest
+                } else {
+                    any
+                }
+            }
+            3 => {
+                if n < few {
+                    any
+                } else {
+                    0
+                }
+            }
+            4 => {
+                if n < few {
+                    any
+                } else {
+                    newest
+                }
+            }
             // All of it as it was at one moment, more or less.
             _ => newest * few / 3,
         };
-        let pick = if part == Part::Truth && disk.was_empty(sector) && rng.random_bool(trash) {
-            match rng.random_range(0..3) {
-                0 => Pick::Zero,
-                1 => Pick::Trash(rng.random()),
-                _ => Pick::Spots(rng.random()),
-            }
-        } else if part == Part::Derived && rng.random_bool(spoil) {
+        // A page that was never flushed may hold anything, and so may what is derived.
+        let is_spoilt = part == Part::Truth && disk.was_empty(sector) && rng.random_bool(trash)
+            || part == Part::Derived && rng.random_bool(spoil);
+        let pick = if is_spoilt {
             match rng.random_range(0..3) {
                 0 => Pick::Zero,
                 1 => Pick::Trash(rng.random()),
@@ -147,7 +168,8 @@ pub(crate) fn every<B>(
     for &i in &fresh_truth {
         for _ in 0..2 {
             let (sector, newest) = truth[i];
-            let mut picks: Vec<_> = disk.changed().map(|(s, n)| (s, Pick::State(rng.random_range(0..=n)))).collect();
+            let mut picks: Vec<_> =
+                disk.changed().map(|(s, n)| (s, Pick::State(rng.random_range(0..=n)))).collect();
             let place = picks.iter_mut().find(|p| p.0 == sector).expect("it changed");
             place.1 = Pick::Torn(rng.random_range(0..newest), newest, mask(rng));
             each(Image { len: disk.now().len(), picks })?;

@@ -78,12 +78,15 @@ impl Layout {
     /// What every sector of a file with these bytes is.
     pub(crate) fn parts(&self, bytes: &[u8]) -> Vec<Part> {
         let mut parts = vec![Part::Derived; bytes.len().div_ceil(SECTOR)];
-        for (from, part) in [(0, Part::Superblock), (PAGE, Part::Control), (REGION_TABLE as usize - PAGE, Part::Superblock)] {
+        for (from, part) in
+            [(0, Part::Superblock), (PAGE, Part::Control), (REGION_TABLE as usize - PAGE, Part::Superblock)]
+        {
             parts[from / SECTOR..(from + PAGE) / SECTOR].fill(part);
         }
         let mut extent = self.base();
         while extent + self.extent_size() <= bytes.len() {
-            let word = |at: usize| u32::from_le_bytes(bytes[extent + at..extent + at + 4].try_into().unwrap());
+            let word =
+                |at: usize| u32::from_le_bytes(bytes[extent + at..extent + at + 4].try_into().unwrap());
             let is_index = bytes[extent..].starts_with(b"rec-extn") && word(20) == 2;
             let run = if is_index { word(24).max(1) as usize } else { 1 };
             let truth = if is_index { SECTOR } else { self.links_offset() };
@@ -104,7 +107,8 @@ impl Layout {
             _ if at < self.heads_end() => "heads".to_owned(),
             _ if at < self.base() => "first index tables".to_owned(),
             _ => {
-                let (extent, within) = ((at - self.base()) / self.extent_size(), (at - self.base()) % self.extent_size());
+                let (extent, within) =
+                    ((at - self.base()) / self.extent_size(), (at - self.base()) % self.extent_size());
                 if within >= self.links_offset() {
                     format!("links of extent {extent}")
                 } else {

@@ -53,7 +53,9 @@ fn no_random_image_breaks_a_promise() {
     let mut rng = StdRng::seed_from_u64(seed);
     for n in 0..if long() { 4000 } else { 40 } {
         let case = if n == 0 { seed } else { rng.random() };
-        if let Err(found) = search::chain(&mut bench, case, Effort { crash_points: 12, images: 5, shrink: true }) {
+        if let Err(found) =
+            search::chain(&mut bench, case, Effort { crash_points: 12, images: 5, shrink: true })
+        {
             panic!("{found}");
         }
     }
@@ -68,7 +70,10 @@ fn scripts() -> Vec<(&'static str, Layout, Vec<Op>)> {
         let whole = |op| match op {
             Op::Put(id, usize::MAX) => Op::Put(id, layout.record_size),
             Op::Sync(inner) => Op::Sync(
-                inner.into_iter().map(|o| if let Op::Put(id, _) = o { Op::Put(id, layout.record_size) } else { o }).collect(),
+                inner
+                    .into_iter()
+                    .map(|o| if let Op::Put(id, _) = o { Op::Put(id, layout.record_size) } else { o })
+                    .collect(),
             ),
             op => op,
         };
@@ -88,7 +93,19 @@ fn scripts() -> Vec<(&'static str, Layout, Vec<Op>)> {
         script(
             "a deletion, its tombstone reclaimed together with what it hides",
             Layout::new(600, 1, 4, 6),
-            vec![put(0), sync(), put(0), sync(), Op::Delete(0), sync(), put(1), put(2), put(3), put(4), sync()],
+            vec![
+                put(0),
+                sync(),
+                put(0),
+                sync(),
+                Op::Delete(0),
+                sync(),
+                put(1),
+                put(2),
+                put(3),
+                put(4),
+                sync(),
+            ],
         ),
         script(
             "a deletion before the flush, and again",
@@ -98,7 +115,13 @@ fn scripts() -> Vec<(&'static str, Layout, Vec<Op>)> {
         script(
             "writers that come in during the flush",
             Layout::new(480, 1, 2, 6),
-            vec![put(0), sync(), put(0), Op::Sync(vec![put(1), put(1), put(1), Op::Delete(0), put(0)]), put(1)],
+            vec![
+                put(0),
+                sync(),
+                put(0),
+                Op::Sync(vec![put(1), put(1), put(1), Op::Delete(0), put(0)]),
+                put(1),
+            ],
         ),
         script(
             "a deletion while somebody may read",
@@ -108,7 +131,15 @@ fn scripts() -> Vec<(&'static str, Layout, Vec<Op>)> {
         script(
             "closed and opened again",
             Layout::new(100, 1, 4, 6),
-            vec![put(0), put(1), Op::Reopen { closed: true }, put(0), Op::Delete(1), Op::Reopen { closed: false }, sync()],
+            vec![
+                put(0),
+                put(1),
+                Op::Reopen { closed: true },
+                put(0),
+                Op::Delete(1),
+                Op::Reopen { closed: false },
+                sync(),
+            ],
         ),
         script(
             "two regions that grow",
@@ -186,11 +217,15 @@ fn search_with(fault: Fault, me: &mut Me) {
     let scripted = start.elapsed();
     let (mut bench, start) = (Bench::new(), Instant::now());
     let by_chance = (0..500).find_map(|seed| {
-        let found = search::chain(&mut bench, seed, Effort { crash_points: 12, images: 5, shrink: false }).err()?;
+        let found =
+            search::chain(&mut bench, seed, Effort { crash_points: 12, images: 5, shrink: false }).err()?;
         Some(format!("chain {seed}, {} images: {found}", bench.tally.images))
     });
     for (found, time) in [(by_script, scripted), (by_chance, start.elapsed())] {
-        me.say(&format!("{fault:?} {time:.1?} {}", found.unwrap_or("NOTHING".to_owned()).replace('\n', "\x1f")));
+        me.say(&format!(
+            "{fault:?} {time:.1?} {}",
+            found.unwrap_or("NOTHING".to_owned()).replace('\n', "\x1f")
+        ));
     }
 }
 

@@ -21,7 +21,11 @@ const PAGE: usize = 4096;
 /// What happened.
 pub(crate) enum Entry {
     /// A step was passed. Since the entry before, these sectors changed; the file is so long.
-    Step { name: &'static str, len: usize, changes: Vec<(usize, Sector)> },
+    Step {
+        name: &'static str,
+        len: usize,
+        changes: Vec<(usize, Sector)>,
+    },
     FlushBegins,
     FlushEnds,
     /// The n-th operation of the workload begins.

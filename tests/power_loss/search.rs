@@ -100,7 +100,14 @@ fn new_store(bench: &Bench, layout: &Layout, seed: u64) -> Vec<u8> {
 }
 
 /// Runs a workload on a file with these bytes.
-fn run(bench: &mut Bench, layout: &Layout, bytes: &[u8], oracle: &Oracle, ops: &[Op], values: &Values) -> Life {
+fn run(
+    bench: &mut Bench,
+    layout: &Layout,
+    bytes: &[u8],
+    oracle: &Oracle,
+    ops: &[Op],
+    values: &Values,
+) -> Life {
     let _ = std::fs::remove_file(&bench.store);
     std::fs::write(&bench.store, bytes).expect("the store's bytes");
     bench.tally.lives += 1;
@@ -205,7 +212,11 @@ fn one_chain(
             scene = Scene::new(dying.disk, dying.oracle);
         } else {
             let image = image::random(rng, &dying.disk, layout);
-            story.push(format!("life {life}: power lost in {}; {}", dying.place(), difference(&dying, &image, layout)));
+            story.push(format!(
+                "life {life}: power lost in {}; {}",
+                dying.place(),
+                difference(&dying, &image, layout)
+            ));
             bytes = dying.disk.bytes(&image);
             reboot(&mut bytes);
             dying.oracle.machine_dies();
@@ -248,7 +259,8 @@ fn examine(bench: &mut Bench, scene: &Scene, image: &Image, layout: &Layout) -> 
 /// An image in words.
 fn difference(scene: &Scene, image: &Image, layout: &Layout) -> String {
     let newest: Vec<(usize, usize)> = scene.disk.changed().collect();
-    let mut words = vec![format!("{} sectors had changed; all but these are at their newest state:", newest.len())];
+    let mut words =
+        vec![format!("{} sectors had changed; all but these are at their newest state:", newest.len())];
     for &(sector, pick) in &image.picks {
         let state = newest.iter().find(|s| s.0 == sector).map_or(0, |s| s.1);
         if pick != Pick::State(state) {
@@ -262,7 +274,13 @@ fn difference(scene: &Scene, image: &Image, layout: &Layout) -> String {
 }
 
 /// A smaller workload that breaks a promise too, if one is found.
-fn shrink(bench: &mut Bench, layout: &Layout, ids: u64, ops: Vec<Op>, effort: Effort) -> Option<Box<Counterexample>> {
+fn shrink(
+    bench: &mut Bench,
+    layout: &Layout,
+    ids: u64,
+    ops: Vec<Op>,
+    effort: Effort,
+) -> Option<Box<Counterexample>> {
     let breaks = |bench: &mut Bench, ops: &[Op]| {
         (0..12).find_map(|seed| {
             let mut rng = StdRng::seed_from_u64(seed);
@@ -329,7 +347,8 @@ pub(crate) fn exhaust(
         }
         for image in again {
             if let Err((what, how)) = crash_again(bench, &mut rng, layout, &scene, &image, &values) {
-                let first = format!("power lost in {}; {}", scene.place(), difference(&scene, &image, layout));
+                let first =
+                    format!("power lost in {}; {}", scene.place(), difference(&scene, &image, layout));
                 return broken(vec![first, how], what);
             }
         }
@@ -357,7 +376,8 @@ fn crash_again(
     let life = run(bench, layout, &bytes, &oracle, &[], values);
     let mut second = Scene::new(Disk::new(bytes), oracle);
     for entry in &life.entries {
-        let fresh = second.advance(entry).map_err(|what| (what, format!("recovering: {}", second.place())))?;
+        let fresh =
+            second.advance(entry).map_err(|what| (what, format!("recovering: {}", second.place())))?;
         if !is_step(entry) {
             continue;
         }

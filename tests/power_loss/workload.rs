@@ -28,14 +28,21 @@ pub(crate) enum Op {
     /// A sync; and what another handle does in the middle of its flush.
     Sync(Vec<Op>),
     /// The handle goes, after a `close` or without, and comes again.
-    Reopen { closed: bool },
+    Reopen {
+        closed: bool,
+    },
     /// From here on a handle may have pinned an epoch, until somebody looks.
     PinHint,
     /// A backup; and what another handle does before it is done.
     Backup(Vec<Op>),
     /// A put whose record is written in place, with other things done before it is committed, or is
     /// given up.
-    Reserve { id: u64, len: usize, meanwhile: Vec<Op>, commit: bool },
+    Reserve {
+        id: u64,
+        len: usize,
+        meanwhile: Vec<Op>,
+        commit: bool,
+    },
     /// Things done while a reader borrows records.
     Pinned(Vec<Op>),
 }
@@ -127,7 +134,8 @@ impl Workload<'_> {
         for (n, op) in ops.iter().enumerate() {
             note(Entry::Operation(n));
             if by_another(op) && other.is_none() {
-                other = Some(Rc::new(open(self.path, self.layout).map_err(|e| format!("a second handle: {e}"))?));
+                other =
+                    Some(Rc::new(open(self.path, self.layout).map_err(|e| format!("a second handle: {e}"))?));
             }
             match op {
                 Op::Reopen { closed } => {
@@ -179,10 +187,17 @@ fn sync(store: &Store, other: Option<&Rc<Store>>, inner: &[Op], values: &Values)
     done.replace(Ok(()))
 }
 
-fn backup(store: &Store, other: Option<&Rc<Store>>, inner: &[Op], values: &Values, ids: u64) -> Result<(), String> {
+fn backup(
+    store: &Store,
+    other: Option<&Rc<Store>>,
+    inner: &[Op],
+    values: &Values,
+    ids: u64,
+) -> Result<(), String> {
     let copy = store.path().with_extension("copy");
     let _ = std::fs::remove_file(&copy);
-    let as_bytes = |found: Vec<(u64, State)>| -> Vec<_> { found.into_iter().map(|(id, s)| (id, s.bytes())).collect() };
+    let as_bytes =
+        |found: Vec<(u64, State)>| -> Vec<_> { found.into_iter().map(|(id, s)| (id, s.bytes())).collect() };
     // A write that a dead process had under way is there or not from here on.
     store.verify().map_err(|e| e.to_string())?;
     let before = as_bytes(look(store, 0..ids).map_err(|e| e.to_string())?);
@@ -201,12 +216,18 @@ fn backup(store: &Store, other: Option<&Rc<Store>>, inner: &[Op], values: &Value
 }
 
 /// Has the other handle do all this in the middle of the flush that comes; how it went.
-fn meanwhile(flush: Flush, other: Option<&Rc<Store>>, ops: &[Op], values: &Values) -> Rc<Cell<Result<(), String>>> {
+fn meanwhile(
+    flush: Flush,
+    other: Option<&Rc<Store>>,
+    ops: &[Op],
+    values: &Values,
+) -> Rc<Cell<Result<(), String>>> {
     let done = Rc::new(Cell::new(Ok(())));
     if let (Some(other), false) = (other, ops.is_empty()) {
         let (other, ops, values, result) = (other.clone(), ops.to_vec(), values.clone(), done.clone());
         recorder::during_next(flush, move || {
-            let write = |op: &Op| write(&other, op, &values).map_err(|e| format!("{op:?} during the flush: {e}"));
+            let write =
+                |op: &Op| write(&other, op, &values).map_err(|e| format!("{op:?} during the flush: {e}"));
             result.set(ops.iter().try_for_each(write));
         });
     }
@@ -250,18 +271,21 @@ fn write(store: &Store, op: &Op, values: &Values) -> Result<(), String> {
             note(Entry::Begin(*id, State::Absent));
             (vec![*id], store.delete(*id).map(|_| note(Entry::Acknowledge(*id, None))))
         }
-        Op::Reserve { id, len, meanwhile, commit } => (vec![*id], match store.reserve(*id, *len) {
-            Ok(mut room) => {
-                meanwhile.iter().try_for_each(|op| write(store, op, values))?;
-                if *commit {
-                    room.copy_from_slice(&begin(*id, *len));
-                    room.commit().map(|version| note(Entry::Acknowledge(*id, Some(version.get()))))
-                } else {
-                    Ok(())
+        Op::Reserve { id, len, meanwhile, commit } => (
+            vec![*id],
+            match store.reserve(*id, *len) {
+                Ok(mut room) => {
+                    meanwhile.iter().try_for_each(|op| write(store, op, values))?;
+                    if *commit {
+                        room.copy_from_slice(&begin(*id, *len));
+                        room.commit().map(|version| note(Entry::Acknowledge(*id, Some(version.get()))))
+                    } else {
+                        Ok(())
+                    }
                 }
-            }
-            Err(e) => Err(e),
-        }),
+                Err(e) => Err(e),
+            },
+        ),
         Op::Pinned(inner) => {
             let pin = store.pin().map_err(|e| e.to_string())?;
             inner.iter().try_for_each(|op| write(store, op, values))?;
@@ -272,7 +296,9 @@ fn write(store: &Store, op: &Op, values: &Values) -> Result<(), String> {
     };
     match done {
         Err(Error::Full { .. }) => {
-            note(Entry::Refused(look(store, ids.into_iter()).map_err(|e| format!("reading when full: {e}"))?));
+            note(Entry::Refused(
+                look(store, ids.into_iter()).map_err(|e| format!("reading when full: {e}"))?,
+            ));
             Ok(())
         }
         Err(e) => Err(e.to_string()),
@@ -298,7 +324,15 @@ pub(crate) fn random_ops(rng: &mut StdRng, layout: &Layout, ids: u64, count: usi
     (0..count)
         .map(|_| {
             let mut at = rng.random::<f64>() * total;
-            let kind = weights.iter().position(|w| (at < *w) || { at -= w; false }).unwrap_or(0);
+            let kind = weights
+                .iter()
+                .position(|w| {
+                    (at < *w) || {
+                        at -= w;
+                        false
+                    }
+                })
+                .unwrap_or(0);
             match kind {
                 1 => Op::Delete(rng.random_range(0..ids)),
                 2 if rng.random_bool(0.1) => Op::PutDurable(rng.random_range(0..ids), len(rng, layout)),

@@ -1,0 +1,151 @@
+//! Instructions that `get` and `put` take, counted by callgrind, so that a slower hot path is seen whatever
+//! else the machine does.
+//!
+//! ```text
+//! cargo bench --bench hot_path                 count, and compare with benches/instructions.txt
+//! cargo bench --bench hot_path -- --accept     count, and make that the new expectation
+//! ```
+//!
+//! Each piece of work is run twice by a child under callgrind, with more repetitions the second time: the
+//! difference is what the repetitions take, and nothing else.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use recstore::Store;
+
+const RECORDS: u64 = 20_000;
+/// Repetitions of the two runs.
+const TIMES: [u64; 2] = [10_000, 30_000];
+/// A change beyond this share fails.
+const TOLERANCE: f64 = 0.05;
+const WORKS: [(&str, usize); 7] = [
+    ("get", 64),
+    ("get", 1024),
+    ("get_many", 64),
+    ("miss", 64),
+    ("put", 64),
+    ("put", 1024),
+    ("write_many", 64),
+];
+
+/// Does a piece of work so many times.
+fn work(name: &str, size: usize, times: u64, path: &Path) -> recstore::Result<()> {
+    // A ceiling that valgrind's address space has room for.
+    let store = Store::options().record_size(size).max_size(1 << 30).create(path)?;
+    let mut data = vec![7u8; size];
+    for id in 0..RECORDS {
+        store.put(id, &data)?;
+    }
+    let mut out = Vec::with_capacity(size);
+    let mut ids = (0..).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % RECORDS);
+    let mut next = || ids.next().unwrap_or(0);
+    for n in 0..times {
+        data[..8].copy_from_slice(&n.to_le_bytes());
+        match name {
+            "get" => assert!(store.get_into(next(), &mut out)?.is_some()),
+            "miss" => assert!(store.get_into(RECORDS + next(), &mut out)?.is_none()),
+            "put" => drop(store.put(next(), &data)?),
+            // A hundredth of a call.
+            "get_many" if n % 100 == 0 => {
+                let ids: [u64; 100] = std::array::from_fn(|_| next());
+                store.get_many(&ids, |_, found| assert!(found.is_some()))?;
+            }
+            "write_many" if n % 100 == 0 => {
+                let ids: [u64; 100] = std::array::from_fn(|_| next());
+                store.write_many(ids.iter().map(|&id| (id, &data[..])))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Instructions of one child's whole life.
+fn instructions(name: &str, size: usize, times: u64) -> Result<u64, String> {
+    let dir = std::env::temp_dir();
+    let path = dir.join(format!("recstore-hot-path-{}-{name}-{size}-{times}.rec", std::process::id()));
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe().map_err(|e| e.to_string())?)
+        .args(["--work", name, &size.to_string(), &times.to_string()])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("valgrind: {e}"))?;
+    let _ = std::fs::remove_file(&path);
+    let text = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(text.into_owned());
+    }
+    let collected = text.lines().find_map(|line| line.split_once("Collected : "));
+    collected.and_then(|(_, n)| n.trim().parse().ok()).ok_or_else(|| text.into_owned())
+}
+
+fn expectation() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.txt")
+}
+
+fn expected(text: &str, name: &str, size: usize) -> Option<f64> {
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} {size} ")))?;
+    line.split_whitespace().nth(2)?.parse().ok()
+}
+
+fn compare(accept: bool) -> Result<bool, String> {
+    let before = std::fs::read_to_string(expectation()).unwrap_or_default();
+    let mut after = String::from(
+        "# Instructions of one operation: see hot_path.rs. Work, bytes of a record, instructions.\n",
+    );
+    let mut good = true;
+    println!("{:<12}{:>8}{:>14}{:>14}", "work", "bytes", "instructions", "expected");
+    for (name, size) in WORKS {
+        let [few, many] = TIMES.map(|times| instructions(name, size, times));
+        let each = (many? - few?) as f64 / (TIMES[1] - TIMES[0]) as f64;
+        after += &format!("{name} {size} {each:.0}\n");
+        let was = expected(&before, name, size);
+        let verdict = match was {
+            Some(was) if each > was * (1.0 + TOLERANCE) => "  MORE",
+            Some(was) if each < was * (1.0 - TOLERANCE) => "  FEWER",
+            Some(_) => "",
+            None => "  NEW",
+        };
+        good &= verdict.is_empty();
+        println!(
+            "{name:<12}{size:>8}{each:>14.0}{:>14}{verdict}",
+            was.map_or("-".to_owned(), |w| format!("{w:.0}"))
+        );
+    }
+    if accept {
+        std::fs::write(expectation(), after).map_err(|e| e.to_string())?;
+        return Ok(true);
+    }
+    Ok(good)
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["--work", name, size, times, path] = arguments[..] {
+        let done = work(name, size.parse().unwrap_or(64), times.parse().unwrap_or(0), Path::new(path));
+        return if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_err() {
+        println!("no valgrind: instructions are not counted");
+        return ExitCode::SUCCESS;
+    }
+    match compare(arguments == ["--accept"]) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            println!(
+                "\nThe hot path changed by more than {:.0} %. If that is as it should be, accept it:\n\n    \
+                 cargo bench --bench hot_path -- --accept\n",
+                TOLERANCE * 100.0
+            );
+            ExitCode::FAILURE
+        }
+        Err(what) => {
+            println!("{what}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A writer dies before each of its stores in turn, the next owner rebuilds the region in place, and a
+//! reader without a lock reads on through all of it: the crate's own `put`, `delete`, `rebuild`, `look`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use loom::thread;
+
+use crate::explore::{IN_TURN, Seen, explore};
+use crate::format::slot::PRESENT;
+use crate::models::lock::{give_back, lock};
+use crate::models::read::set_epochs;
+use crate::recovery::rebuild::{Cause, rebuild};
+use crate::region::arena::Arena;
+use crate::region::owned::{Content, Region};
+use crate::region::read::{Look, look};
+use crate::sys::atomic::die_before;
+
+const X: u64 = 1;
+
+/// The data of each version, as far as anybody has seen it. Not part of the model.
+type Known = Arc<Mutex<BTreeMap<u64, Vec<u8>>>>;
+
+fn enter(arena: &Arena) {
+    let took_over = lock(arena);
+    let region = Region::new(arena, 0);
+    if took_over || region.is_being_rebuilt() {
+        rebuild(&region, Cause::Process).unwrap();
+    }
+}
+
+fn put(arena: &Arena, data: &[u8]) -> u64 {
+    enter(arena);
+    let seq = Region::new(arena, 0).put(arena.geo.hash(X), X, Content::Bytes(data)).unwrap();
+    give_back(arena);
+    seq & !PRESENT
+}
+
+fn delete(arena: &Arena) {
+    enter(arena);
+    assert!(Region::new(arena, 0).delete(arena.geo.hash(X), X).unwrap());
+    give_back(arena);
+}
+
+/// Looks once: the version, which has the same data for all, or `None` for a miss, or why it is neither.
+fn look_once(arena: &Arena, known: &Known) -> Result<Option<u64>, &'static str> {
+    let mut out = Vec::new();
+    match look(arena, arena.geo.hash(X), X, false, Some(&mut out)) {
+        Look::Hit(header, _) => {
+            let first = known.lock().unwrap().entry(header.version()).or_insert_with(|| out.clone()).clone();
+            assert_eq!(first, out, "two contents of version {}", header.version());
+            assert!([b"before..", b"doomed..", b"after..."].iter().any(|&whole| out == whole));
+            Ok(Some(header.version()))
+        }
+        Look::Miss => Ok(None),
+        Look::Moved => Err("moved"),
+        Look::Broken("it is being rebuilt") => Err("being rebuilt"),
+        Look::Damaged { what, .. } | Look::Broken(what) => panic!("{what}"),
+    }
+}
+
+/// What happens in a model.
+#[derive(Clone, Copy)]
+struct Plan {
+    name: &'static str,
+    /// A flush has begun since the record was written, so its slot is kept when it is replaced.
+    flushed: bool,
+    /// Who dies deletes the record; else it overwrites it.
+    deletes: bool,
+    /// The successor overwrites the record; else it repairs the region, if need be, and that is all.
+    writes: bool,
+}
+
+impl Plan {
+    /// Runs the plan with a death before each store in turn, until it outlives them all.
+    fn explore(self) {
+        let mut executions = 0;
+        for stores in 0.. {
+            let seen = explore(IN_TURN, move |notes| self.run(stores + 1, notes));
+            executions += seen.executions();
+            if seen.has("lived") {
+                println!("death: {}: {executions} executions, {stores} deaths", self.name);
+                assert!(stores > 10, "that was no death before each store of a write");
+                return;
+            }
+        }
+    }
+
+    fn run(self, death: u32, notes: &Seen) {
+        let arena = Arena::new(3);
+        let known = Known::default();
+        let doomed = arena.attach(1);
+        let successor = arena.attach(2);
+        assert_eq!(put(&doomed, b"before.."), 1);
+        known.lock().unwrap().insert(1, b"before..".to_vec());
+        if self.flushed {
+            set_epochs(&arena, 3, 2);
+        }
+        let doomed = thread::spawn({
+            let notes = notes.clone();
+            move || {
+                let done = die_before(death, || match self.deletes {
+                    true => delete(&doomed),
+                    false => assert_eq!(put(&doomed, b"doomed.."), 2),
+                });
+                notes.note(if done.is_some() { "lived" } else { "died" });
+                doomed.file.die();
+                done.is_some()
+            }
+        });
+        let successor = thread::spawn(move || {
+            if self.writes {
+                return Some(put(&successor, b"after..."));
+            }
+            enter(&successor);
+            give_back(&successor);
+            None
+        });
+        let reader = thread::spawn({
+            let (arena, known, notes) = (arena.clone(), Arc::clone(&known), notes.clone());
+            move || {
+                let mut last = Some(1);
+                for _ in 0..if self.writes { 1 } else { 2 } {
+                    match look_once(&arena, &known) {
+                        Ok(found) => {
+                            check_order(last, found, self.deletes);
+                            last = found;
+                            notes.note(format!("{found:?}"));
+                        }
+                        Err(why) => notes.note(why),
+                    }
+                }
+                last
+            }
+        });
+        let last = reader.join().unwrap();
+        let lived = doomed.join().unwrap();
+        let written = successor.join().unwrap();
+        // All are done: what was acknowledged is there, and nothing that was seen is gone.
+        let found = look_once(&arena, &known).expect("nothing moves any more");
+        match written {
+            Some(version) => assert_eq!(found, Some(version)),
+            None => check_order(last, found, self.deletes),
+        }
+        if lived && !self.writes {
+            assert_eq!(found, (!self.deletes).then_some(2));
+        }
+    }
+}
+
+/// Versions rise; a deletion is seen only if there is one, and hides version 1 for good.
+fn check_order(last: Option<u64>, found: Option<u64>, deletes: bool) {
+    match (last, found) {
+        (Some(last), Some(found)) => assert!(found >= last, "{found} after {last}"),
+        (None, Some(found)) => assert!(found > 1, "what was deleted is back"),
+        (_, None) => assert!(deletes, "missed"),
+    }
+}
+
+#[test]
+fn a_writer_that_dies_before_any_store_leaves_the_old_version_or_the_new_one() {
+    Plan { name: "put, then repaired", flushed: false, deletes: false, writes: false }.explore();
+    Plan { name: "put, old version kept, then repaired", flushed: true, deletes: false, writes: false }
+        .explore();
+    Plan { name: "put, then put", flushed: false, deletes: false, writes: true }.explore();
+}
+
+#[test]
+fn a_deleter_that_dies_before_any_store_leaves_the_record_or_none() {
+    Plan { name: "delete, then repaired", flushed: false, deletes: true, writes: false }.explore();
+    Plan { name: "delete, then put", flushed: false, deletes: true, writes: true }.explore();
+}

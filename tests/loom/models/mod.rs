@@ -1,0 +1,7 @@
+mod borrow;
+mod death;
+mod epoch;
+mod lock;
+mod read;
+mod slot;
+mod watch;

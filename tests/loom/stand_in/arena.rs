@@ -1,0 +1,204 @@
+//! The mapped file of the model: one region, a few slots of 16 bytes, two places for an index table of
+//! one line. The same words for all threads, as one mapping is for all processes; each handle is an
+//! `Arena` of its own, with its own seat.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::extent::Kind;
+use crate::format::geometry::Geometry;
+use crate::format::slot::{FIRST_SEQ, HEADER_WORDS};
+use crate::format::{checked, control, index, region, seat};
+use crate::protocol::lock::Owner;
+use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::file_lock::Kernel;
+
+/// Capacity of a record of the models.
+pub(crate) const RECORD_BYTES: usize = 16;
+/// Places for an index table.
+const TABLES: u64 = 2;
+const HEAD_WORDS: usize = region::word::COUNT;
+
+/// All words of the file.
+pub(crate) struct Words {
+    head: Vec<AtomicU64>,
+    tables: Vec<Vec<AtomicU64>>,
+    slots: Vec<Vec<AtomicU64>>,
+    links: Vec<Vec<AtomicU64>>,
+    control: Vec<(u64, AtomicU64)>,
+}
+
+/// One handle's view.
+#[derive(Clone)]
+pub(crate) struct Arena {
+    words: Arc<Words>,
+    pub(crate) file: Kernel,
+    pub(crate) map: Mapping,
+    pub(crate) geo: Geometry,
+    pub(crate) path: PathBuf,
+    pub(crate) owner: Option<Owner>,
+}
+
+/// Asked to populate pages; there are none.
+#[derive(Clone)]
+pub(crate) struct Mapping;
+
+impl Mapping {
+    pub(crate) fn populate(&self, _offset: u64, _bytes: u64) {}
+}
+
+fn words(values: impl IntoIterator<Item = u64>) -> Vec<AtomicU64> {
+    values.into_iter().map(AtomicU64::new).collect()
+}
+
+impl Arena {
+    /// An empty store with `slots` fresh slots, seen by a handle without a seat.
+    pub(crate) fn new(slots: u32) -> Self {
+        let geo =
+            Geometry::new(RECORD_BYTES as u64, slots.next_power_of_two().ilog2(), 1, 1 << 30, 0).unwrap();
+        let shape = Self::shape_of(&geo, 0, 1, slots);
+        let mut head = [0; HEAD_WORDS];
+        for counted in [
+            region::word::LIVE,
+            region::word::MARKERS,
+            region::word::FREE_COUNT,
+            region::word::LINKS,
+            region::word::RETIRED_COUNT,
+            region::word::PARKED_COUNT,
+            region::word::RESERVED,
+            region::word::RECLAIMED,
+        ] {
+            head[counted] = checked::encode(0);
+        }
+        head[region::word::NEXT_SEQ] = FIRST_SEQ;
+        head[region::word::SHAPE] = shape.encode();
+        head[region::word::FRESH] = u64::from(slots) << 32;
+        let mut control = vec![
+            (control::EPOCH, checked::encode(2)),
+            (control::DURABLE, checked::encode(1)),
+            (control::PINNED, 0),
+            (control::CHANGES, 0),
+            (control::BORROWED, 0),
+            (control::CLOCK, 0),
+        ];
+        for s in 0..seat::SEATS {
+            control
+                .extend([seat::generation(s), seat::taken(s), seat::pid(s), seat::pin(s)].map(|at| (at, 0)));
+            control.extend((0..seat::BORROWS).map(|n| (seat::borrows(s, n), 0)));
+        }
+        let mut tables = vec![words(index::Line::empty(shape.seed(0, 0)).words())];
+        tables.extend((1..TABLES).map(|_| words([0; index::LINE_WORDS])));
+        let all = Words {
+            head: words(head),
+            tables,
+            slots: (0..slots).map(|_| words([0; HEADER_WORDS + RECORD_BYTES / 8])).collect(),
+            links: (0..slots).map(|_| words([0; 2])).collect(),
+            control: control.into_iter().map(|(at, value)| (at, AtomicU64::new(value))).collect(),
+        };
+        // Loom lets a SeqCst load see the value that a word was made with for ever; what is stored
+        // as SeqCst it knows to be older than a later SeqCst store.
+        let lock = &all.head[region::word::LOCK];
+        for word in all.control.iter().map(|(_, word)| word).chain([lock]) {
+            word.store(word.load(Ordering::Relaxed), Ordering::SeqCst);
+        }
+        Self {
+            words: Arc::new(all),
+            file: Kernel::new(),
+            map: Mapping,
+            geo,
+            path: PathBuf::from("model"),
+            owner: None,
+        }
+    }
+
+    /// The same store, seen by the next handle that attaches.
+    pub(crate) fn attach(&self, handle: u32) -> Self {
+        let mut attached = Self { file: self.file.opened_by(handle), ..self.clone() };
+        attached.owner = Some(crate::region::seat::claim(&attached).unwrap());
+        attached
+    }
+
+    /// The shape of the table in place `table`.
+    fn shape_of(geo: &Geometry, table: u64, version: u32, slots: u32) -> index::Shape {
+        index::Shape {
+            line_offset: geo.first_index_offset(0) / index::LINE_BYTES + table,
+            lines_log2: 0,
+            slot_bits: index::Shape::slot_bits_for(u64::from(slots)),
+            version,
+            rebuilding: false,
+        }
+    }
+
+    pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
+        let found = self.words.control.iter().find(|(at, _)| *at == offset);
+        &found.unwrap_or_else(|| panic!("the model has no word at {offset}")).1
+    }
+
+    pub(crate) fn head(&self, _region: u32) -> &[AtomicU64] {
+        &self.words.head
+    }
+
+    pub(crate) fn slot(&self, slot: u32) -> Option<&[AtomicU64]> {
+        self.words.slots.get(slot as usize).map(|s| &s[..])
+    }
+
+    pub(crate) fn line(&self, shape: &index::Shape, line: u64) -> Option<&[AtomicU64]> {
+        let first = self.geo.first_index_offset(0);
+        let table = (shape.line_at(line).checked_sub(first)?) / index::LINE_BYTES;
+        self.words.tables.get(table as usize).map(|t| &t[..])
+    }
+
+    pub(crate) fn link(&self, slot: u32) -> Option<&[AtomicU64]> {
+        self.words.links.get(slot as usize).map(|l| &l[..])
+    }
+
+    pub(crate) fn epoch(&self) -> Result<u64> {
+        checked::decode(self.word(control::EPOCH).load(Ordering::SeqCst))
+            .ok_or_else(|| self.damaged("the epoch"))
+    }
+
+    pub(crate) fn durable(&self) -> Result<u64> {
+        checked::decode(self.word(control::DURABLE).load(Ordering::SeqCst))
+            .ok_or_else(|| self.damaged("the durable epoch"))
+    }
+
+    pub(crate) fn extent_count(&self) -> Result<u32> {
+        Ok(1)
+    }
+
+    pub(crate) fn extent_kind(&self, _extent: u32) -> Option<Kind> {
+        Some(Kind::Data { region: 0 })
+    }
+
+    pub(crate) fn data_extents(&self, _region: u32) -> Result<Vec<u32>> {
+        Ok(vec![0])
+    }
+
+    pub(crate) fn slots_of(&self, _extent: u32) -> std::ops::Range<u32> {
+        0..self.words.slots.len() as u32
+    }
+
+    pub(crate) fn table_is_sound(&self, _region: u32, shape: &index::Shape) -> bool {
+        shape.lines_log2 == 0 && self.line(shape, 0).is_some()
+    }
+
+    pub(crate) fn shape(&self, number: u32) -> index::Shape {
+        index::Shape::decode(self.head(number)[region::word::SHAPE].load(Ordering::Acquire))
+    }
+
+    pub(crate) fn damaged(&self, what: impl Into<String>) -> Error {
+        Error::Damaged { path: self.path.clone(), what: what.into() }
+    }
+
+    pub(crate) fn io(&self, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+        let path = self.path.clone();
+        move |source| Error::Io { path, doing, source }
+    }
+
+    /// The line that the table in use has not: where a moved table goes.
+    pub(crate) fn other_table(&self, shape: &index::Shape) -> u64 {
+        let first = self.geo.first_index_offset(0) / index::LINE_BYTES;
+        first + (shape.line_offset - first + 1) % TABLES
+    }
+}
