@@ -32,7 +32,6 @@ use rand::rngs::StdRng;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const ROLE: &str = "RECSTORE_TEST_ROLE";
-const OUTER_UID: &str = "RECSTORE_TEST_OUTER_UID";
 const SEED: &str = "RECSTORE_SEED";
 
 /// A random generator whose seed is printed, and taken back from `RECSTORE_SEED`.
@@ -100,12 +99,11 @@ impl Worker {
     fn start(role: &str, with: &[(&str, &str)], namespaces: CloneFlags) -> std::io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = command(role, with, theirs.into());
-        if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
-            command.env(OUTER_UID, user().to_string());
-        }
         if !namespaces.is_empty() {
+            let ids = std::fs::metadata("/proc/self")?;
+            let maps = [format!("0 {} 1", ids.uid()), format!("0 {} 1", ids.gid())];
             // SAFETY: runs between fork and exec, and makes system calls only.
-            unsafe { command.pre_exec(move || unshare_and_enter(namespaces)) };
+            unsafe { command.pre_exec(move || unshare_and_enter(namespaces, &maps)) };
         }
         let child = command.spawn()?;
         ours.set_read_timeout(Some(PATIENCE))?;
@@ -194,9 +192,15 @@ impl Drop for Worker {
 }
 
 /// Unshares namespaces. A new PID namespace is entered by a child only: that goes on, and the
-/// process itself waits for it, and ends as it did.
-fn unshare_and_enter(namespaces: CloneFlags) -> std::io::Result<()> {
+/// process itself waits for it, and ends as it did. The maps make us root in a new user namespace.
+fn unshare_and_enter(namespaces: CloneFlags, [users, groups]: &[String; 2]) -> std::io::Result<()> {
     nix::sched::unshare(namespaces)?;
+    if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+        // Before exec, which would take the new namespace's capabilities from a user without a name.
+        std::fs::write("/proc/self/setgroups", "deny")?;
+        std::fs::write("/proc/self/uid_map", users)?;
+        std::fs::write("/proc/self/gid_map", groups)?;
+    }
     if !namespaces.contains(CloneFlags::CLONE_NEWPID) {
         return Ok(());
     }
@@ -223,7 +227,7 @@ fn unshare_and_enter(namespaces: CloneFlags) -> std::io::Result<()> {
 fn command(role: &str, with: &[(&str, &str)], stdin: OwnedFd) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the path of the test binary"));
     command.args(["child_entry", "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(ROLE, role).env_remove(OUTER_UID).envs(with.iter().copied());
+    command.env(ROLE, role).envs(with.iter().copied());
     command.stdin(Stdio::from(stdin)).stdout(Stdio::null());
     command
 }
@@ -273,10 +277,6 @@ impl Me {
     pub(crate) fn from_env() -> Option<Self> {
         let role = std::env::var(ROLE).ok()?;
         let stdin = std::io::stdin().as_fd().try_clone_to_owned().expect("a descriptor");
-        if let Ok(uid) = std::env::var(OUTER_UID) {
-            // Be root in the own user namespace.
-            std::fs::write("/proc/self/uid_map", format!("0 {uid} 1")).expect("a user map");
-        }
         Some(Self { role, stream: BufReader::new(stdin.into()) })
     }
 
