@@ -20,6 +20,10 @@ use super::input::Input;
 use super::layout::{CONTROL, Layout, SEATS, SUPERBLOCK_B};
 
 const SECTOR: usize = 512;
+/// Steps at which all is on disk that was in the file at the step before.
+const FLUSHED_STEPS: [&str; 2] = [FLUSHED, "recover: regions flushed"];
+/// Steps after which a flush is the next thing.
+const FLUSHING_STEPS: [&str; 2] = ["open: marked in use", "close: marked clean"];
 const IDS: usize = 40;
 const OPERATIONS_MAX: usize = 300;
 const LAYOUTS: [(Layout, usize); 4] = [
@@ -97,6 +101,8 @@ struct Tracker {
     dies_in: Option<usize>,
     /// What the file held at the death.
     dead: Option<Vec<u8>>,
+    /// A flush begins after the last look.
+    is_flushing: bool,
     /// Steps until the next look.
     looks_every: usize,
     steps: usize,
@@ -114,6 +120,7 @@ impl Tracker {
             disk,
             dies_in: None,
             dead: None,
+            is_flushing: false,
             looks_every: 0,
             steps: 0,
         }
@@ -125,13 +132,18 @@ impl Tracker {
             return;
         }
         self.steps += 1;
-        if name == FLUSHED {
+        self.settle();
+        if FLUSHED_STEPS.contains(&name) {
             self.flushed();
+        } else if FLUSHING_STEPS.contains(&name) {
+            self.look();
+            self.is_flushing = true;
         } else if self.looks_every != 0 && self.steps.is_multiple_of(self.looks_every) {
             self.look();
         }
         match &mut self.dies_in {
             Some(0) => {
+                self.is_flushing = false; // It never came to that.
                 self.look();
                 self.dies_in = None;
                 self.dead = Some(self.disk.read());
@@ -141,8 +153,18 @@ impl Tracker {
         }
     }
 
+    /// If a flush was about to begin, it has ended: what the last look saw is on disk.
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.is_flushing) {
+            self.base.clone_from(&self.now);
+            self.states.clear();
+            self.lens = vec![self.base.len()];
+        }
+    }
+
     /// Notes what has changed since the last look.
     fn look(&mut self) {
+        self.settle();
         let mut buffer = std::mem::take(&mut self.buffer);
         self.disk.read_but_seats_into(&mut buffer);
         if buffer.len() != self.now.len() {
@@ -544,10 +566,6 @@ impl Machine {
             self.bury();
         } else if close {
             self.past.clear();
-            // The mark is flushed by a flush of its own.
-            if self.handles[1 - number].is_none() {
-                self.tracker.borrow_mut().flushed();
-            }
         }
     }
 
@@ -623,7 +641,6 @@ impl Machine {
         *self.tracker.borrow_mut() = Tracker::new(self.disk.again());
         self.tracker.borrow_mut().dies_in = armed;
         self.handle(0);
-        self.tracker.borrow_mut().flushed();
         let past = std::mem::take(&mut self.past);
         let ids: BTreeSet<u64> = self.model.keys().chain(past.keys()).copied().collect();
         for id in ids {
@@ -643,7 +660,6 @@ impl Machine {
                 None => _ = self.model.remove(&id),
             }
         }
-        self.versions.clear();
         self.look_at_all(0);
     }
 
