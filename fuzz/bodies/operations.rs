@@ -164,6 +164,9 @@ impl Tracker {
 
     /// Notes what has changed since the last look.
     fn look(&mut self) {
+        if self.dead.is_some() {
+            return; // What the call did after that has never been.
+        }
         self.settle();
         let mut buffer = std::mem::take(&mut self.buffer);
         self.disk.read_but_seats_into(&mut buffer);
