@@ -185,7 +185,8 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
         (v.id, newest_first)
     });
     // A replaced version may not stand in for a damaged one without a word.
-    let replaced: HashSet<u32> = region.queued(&RETIRED).unwrap_or_default().into_iter().collect();
+    let replaced: HashSet<u32> =
+        [RETIRED, PARKED].iter().flat_map(|queue| region.queued(queue).unwrap_or_default()).collect();
     let may_stand_in = |version: &Version| slots.damaged == 0 || !replaced.contains(&version.slot);
     let mut retired = Vec::new();
     for group in slots.versions.chunk_by(|a, b| a.id == b.id) {

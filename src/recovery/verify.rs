@@ -38,6 +38,11 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
             report.damage.push(Damage::of_store(format!("the {name} in the control page is damaged")));
         }
     }
+    if let (Ok(epoch), Ok(durable)) = (arena.epoch(), arena.durable())
+        && durable >= epoch
+    {
+        report.damage.push(Damage::of_store("the durable epoch is not below the epoch"));
+    }
     for extent in headless(arena)? {
         report.damage.push(Damage::of_store(format!("extent {extent} has no valid header")));
     }
@@ -60,6 +65,8 @@ struct Census {
     live: u64,
     /// Versions, tombstones among them.
     versions: u64,
+    /// The slots of these.
+    version_slots: Vec<u32>,
     damaged: u64,
     free: u64,
     fresh: u64,
@@ -67,6 +74,15 @@ struct Census {
     slots: u64,
     seq_max: u64,
     cut_off: Vec<u32>,
+}
+
+impl Census {
+    /// Slots that belong on a queue: replaced versions, tombstones, and what was taken back.
+    fn replaced(&self) -> HashSet<u32> {
+        let live: HashSet<u32> = self.newest.values().filter(|n| n.2).map(|n| n.1).collect();
+        let versions = self.version_slots.iter().filter(|slot| !live.contains(slot));
+        versions.chain(&self.cut_off).copied().collect()
+    }
 }
 
 /// Checks one region. `at_rest`: nobody writes to it meanwhile; else only what each slot says of
@@ -109,6 +125,7 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
             match survey(words, number, &arena.geo, &mut buffer) {
                 state @ (SlotState::Version(h) | SlotState::Tombstone(h)) => {
                     census.versions += 1;
+                    census.version_slots.push(slot);
                     census.seq_max = census.seq_max.max(h.seq);
                     let this = (h.seq, slot, matches!(state, SlotState::Version(_)));
                     let newest = census.newest.entry(h.id).or_insert(this);
@@ -204,8 +221,10 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
         (Ok(retired), Ok(parked)) => {
             let replaced = census.versions + census.cut_off.len() as u64 - census.live;
             let queued = (retired.len() + parked.len()) as u64;
+            let listed: HashSet<u32> = retired.iter().chain(&parked).copied().collect();
             let counted = |word| checked::decode(region.get(word));
             if queued != replaced
+                || listed != census.replaced()
                 || counted(word::RETIRED_COUNT) != Some(retired.len() as u64)
                 || counted(word::PARKED_COUNT) != Some(parked.len() as u64)
             {

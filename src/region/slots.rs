@@ -216,6 +216,10 @@ impl<'a> Region<'a> {
             return Ok(false);
         }
         let (epoch, durable) = (self.arena.epoch()?, self.arena.durable()?);
+        if durable >= epoch {
+            // No flush leaves it so; a tombstone that is put back now would be taken again at once, for ever.
+            return Err(self.arena.damaged("the epochs in the control page").into());
+        }
         // What was replaced later is needed, by the disk or by whoever reads a pinned epoch.
         let limit = seat::oldest_pin(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
         let mut freed = 0;
