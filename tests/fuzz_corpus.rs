@@ -52,3 +52,35 @@ fn cli_load_holds_for_its_corpus() {
 fn slot_codec_holds_for_its_corpus() {
     replay("slot_codec", bodies::slot_codec::run);
 }
+
+/// Inputs that are named after a mistake catch it, when the store is made to make it.
+#[test]
+fn a_store_that_makes_a_mistake_fails_the_input_that_is_named_after_it() {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/operations");
+    let mut caught = 0;
+    for entry in std::fs::read_dir(dir).expect("the corpus") {
+        let path = entry.expect("an input").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let Some(fault) = name.strip_prefix("catches_") else { continue };
+        // A mistake is made by a whole process.
+        let child = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["one_input", "--exact", "--ignored"])
+            .env("RECSTORE_INPUT", &path)
+            .env("RECSTORE_FAULT", fault)
+            .output()
+            .expect("a child");
+        let said = String::from_utf8_lossy(&child.stdout);
+        let is_caught = said.contains("1 failed") && !said.contains("RECSTORE_FAULT");
+        assert!(!child.status.success() && is_caught, "{fault} goes unseen: {said}");
+        caught += 1;
+    }
+    assert!(caught >= 5, "{caught} mistakes");
+}
+
+/// For the test above, and for looking into one input of `operations`.
+#[test]
+#[ignore = "needs RECSTORE_INPUT, the path of an input"]
+fn one_input() {
+    let path = std::env::var_os("RECSTORE_INPUT").expect("RECSTORE_INPUT");
+    bodies::operations::run(&std::fs::read(path).expect("the input"));
+}
