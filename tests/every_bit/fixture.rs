@@ -2,8 +2,9 @@
 //!
 //! Region 0 has three extents, an index that has moved (a table of its own in an index extent; the
 //! first one is left over), a long free list and slots that were never used. Region 1 has one extent and
-//! still its first index. Both have live records of every age, replaced versions that wait for a flush,
-//! tombstones and free slots. Nobody has the store open, and it was not closed.
+//! still its first index. Both have live records of every age, replaced versions that wait for a flush, or for
+//! a borrow that has ended by now, tombstones, free slots, and a slot that a dead handle has reserved. Nobody
+//! has the store open, and it was not closed.
 //!
 //! Nothing is drawn: uuid and hash key are set before the first record.
 
@@ -125,6 +126,18 @@ pub(crate) fn build(path: &Path) -> Fixture {
     }
     let first_bit = crowd[127];
     b.put(first_bit, 2);
+    // Slots that were replaced while somebody borrowed: parked. And room that a dead handle had reserved.
+    let borrower = options().open(path).expect("another handle");
+    let pin = borrower.pin().expect("a pin");
+    for &id in first[7..8].iter().chain(&second[10..12]) {
+        b.put(id, 6);
+        b.put(id, 7);
+    }
+    drop(pin);
+    for &id in [first[1], second[12]].iter() {
+        std::mem::forget(borrower.reserve(id, 20).expect("room"));
+    }
+    drop(borrower);
     let unused = [0, 1].map(|r| ids_of(r, None).find(|id| !crowd.contains(id) && !b.model.contains_key(id)));
     let unused = unused.map(|id| id.expect("there are more"));
     b.model.extend(unused.map(|id| (id, None)));

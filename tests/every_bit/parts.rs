@@ -163,9 +163,20 @@ impl Parts {
         let data = at + SLOT_HEADER_BYTES;
         let end = at + LAYOUT.slot_size();
         if seq == 0 {
+            let is_new = (at..data).step_by(8).all(|at| word(file, at) == 0);
             let (header, links, rest) = match last >> 30 & 3 {
+                _ if is_new => {
+                    ("never used slot: header", "links of a never used slot", "never used slot: rest")
+                }
                 2 => ("free slot: header", "links of a free slot", "free slot: rest"),
-                _ => ("never used slot: header", "links of a never used slot", "never used slot: rest"),
+                3 => ("reserved slot: header", "links of a reserved slot", "reserved slot: rest"),
+                _ => {
+                    self.padding(data, end - data, "parked slot: rest");
+                    self.name(at, SLOT_HEADER_BYTES, "parked slot: header");
+                    self.name(link, 8, "links of a parked slot: next");
+                    self.name(link + 8, 8, "links of a parked slot: clock");
+                    return;
+                }
             };
             self.padding(data, end - data, rest);
             self.name(at, SLOT_HEADER_BYTES, header);
