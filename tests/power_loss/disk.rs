@@ -106,8 +106,8 @@ impl Disk {
         }
     }
 
-    /// The process died: the page cache is as it is, and a flush under way is not believed.
-    pub(crate) fn process_dies(&mut self) {
+    /// The flush under way came to nothing, or whoever waited for it died. The page cache is as it is.
+    pub(crate) fn flush_fails(&mut self) {
         self.flushing = None;
     }
 

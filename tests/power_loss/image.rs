@@ -112,6 +112,7 @@ pub(crate) fn every<B>(
     if fresh_truth.is_empty() && !fresh_derived {
         return ControlFlow::Continue(());
     }
+    let ways = if bound < 64 { 2 } else { 4 };
     let mut emit = |rng: &mut StdRng, at: &[usize]| {
         let picks: Vec<(usize, Pick)> = truth
             .iter()
@@ -120,7 +121,7 @@ pub(crate) fn every<B>(
                 (sector, if n > newest { Pick::Trash(rng.random()) } else { Pick::State(n) })
             })
             .collect();
-        for way in 0..4 {
+        for way in 0..ways {
             let mut picks = picks.clone();
             picks.extend(derived.iter().map(|&(sector, newest)| {
                 let state = match way {
@@ -129,11 +130,11 @@ pub(crate) fn every<B>(
                     1 => newest,
                     _ => rng.random_range(0..=newest),
                 };
-                let spoiled = way == 3 && parts[sector] == Part::Derived && rng.random_bool(0.2);
+                let spoiled = way + 1 == ways && parts[sector] == Part::Derived && rng.random_bool(0.2);
                 (sector, if spoiled { Pick::Trash(rng.random()) } else { Pick::State(state) })
             }));
             let lens = disk.lens();
-            let len = if way < 2 { disk.now().len() } else { lens[rng.random_range(0..lens.len())] };
+            let len = if way == 0 { disk.now().len() } else { lens[rng.random_range(0..lens.len())] };
             each(Image { len, picks })?;
         }
         ControlFlow::Continue(())
@@ -146,7 +147,7 @@ pub(crate) fn every<B>(
         return emit(rng, &any);
     }
     let accepted = |at: &[usize]| fresh_truth.iter().any(|&i| at[i] == truth[i].1);
-    if product <= bound * 4 {
+    if product <= bound * ways {
         let mut at = vec![0; truth.len()];
         loop {
             if accepted(&at) {
@@ -157,7 +158,7 @@ pub(crate) fn every<B>(
             at[..i].fill(0);
         }
     } else {
-        for _ in 0..bound / 4 {
+        for _ in 0..bound / ways {
             let mut at: Vec<usize> = choices.iter().map(|&c| rng.random_range(0..c)).collect();
             let i = fresh_truth[rng.random_range(0..fresh_truth.len())];
             at[i] = truth[i].1;

@@ -135,8 +135,8 @@ impl Oracle {
             return Ok(());
         }
         let older = history.states[..history.floor].iter().any(|s| s.is(found));
-        let why = if older { "older than what was synced" } else { "never written" };
-        Err(format!("record {id}: found {found:?}, which is {why}; allowed: {allowed:?}"))
+        let why = if older { "which is older than what was synced" } else { "which it never was" };
+        Err(format!("record {id}: found {found:?}, {why}; allowed: {allowed:?}"))
     }
 
     /// A store was opened and every record looked at.

@@ -11,12 +11,16 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::rc::Rc;
 
+use nix::errno::Errno;
 use recstore::testing;
 
 use crate::disk::{SECTOR, Sector};
 use crate::oracle::State;
 
 const PAGE: usize = 4096;
+
+/// The step after the end of a flush.
+pub(crate) const FLUSH_IS_OVER: &str = "flush has ended";
 
 /// What happened.
 pub(crate) enum Entry {
@@ -28,6 +32,7 @@ pub(crate) enum Entry {
     },
     FlushBegins,
     FlushEnds,
+    FlushFails,
     /// The n-th operation of the workload begins.
     Operation(usize),
     /// A write begins; it may be there from here on.
@@ -49,6 +54,7 @@ struct Recorder {
     buffer: Vec<u8>,
     entries: Vec<Entry>,
     during_flush: Option<(Flush, Box<dyn FnOnce()>)>,
+    fails: bool,
 }
 
 thread_local! {
@@ -83,7 +89,8 @@ impl Recorder {
 pub(crate) fn start(path: &Path) {
     let file = File::open(path).expect("the file");
     let now = std::fs::read(path).expect("the file's bytes");
-    let recorder = Recorder { file, now, buffer: Vec::new(), entries: Vec::new(), during_flush: None };
+    let recorder =
+        Recorder { file, now, buffer: Vec::new(), entries: Vec::new(), during_flush: None, fails: false };
     RECORDER.set(Some(recorder));
     testing::set_hook(Some(Box::new(step)));
 }
@@ -125,6 +132,19 @@ pub(crate) fn during_next(flush: Flush, f: impl FnOnce() + 'static) {
     with(|r| r.during_flush = Some((flush, Box::new(f))));
 }
 
+/// Nothing is called in the middle of a flush any more, and flushes succeed.
+pub(crate) fn reset_flush() {
+    with(|r| {
+        r.during_flush = None;
+        r.fails = false;
+    });
+}
+
+/// The next flush of the recorded file fails.
+pub(crate) fn next_flush_fails() {
+    with(|r| r.fails = true);
+}
+
 /// The flush of this simulated disk.
 ///
 /// It replaces the C library's for this binary: it must have its signature, and has.
@@ -133,11 +153,12 @@ extern "C" fn fdatasync(descriptor: libc::c_int) -> libc::c_int {
     // SAFETY: whoever calls it has the descriptor open until it returns.
     let file = unsafe { BorrowedFd::borrow_raw(descriptor) };
     let file = nix::sys::stat::fstat(file).expect("a descriptor that can be flushed");
-    let (mut flush, mut meanwhile) = (Flush::Other, None);
+    let (mut flush, mut fails, mut meanwhile) = (Flush::Other, false, None);
     with(|r| {
         let ours = r.file.metadata().expect("the file's number");
         if (ours.dev(), ours.ino()) == (file.st_dev, file.st_ino) {
             flush = Flush::Recorded;
+            fails = std::mem::take(&mut r.fails);
             r.step("flush begins");
             r.entries.push(Entry::FlushBegins);
         }
@@ -149,9 +170,13 @@ extern "C" fn fdatasync(descriptor: libc::c_int) -> libc::c_int {
     if flush == Flush::Recorded {
         with(|r| {
             r.step("flush ends");
-            r.entries.push(Entry::FlushEnds);
-            r.step("flush has ended");
+            r.entries.push(if fails { Entry::FlushFails } else { Entry::FlushEnds });
+            r.step(FLUSH_IS_OVER);
         });
+    }
+    if fails {
+        Errno::EIO.set();
+        return -1;
     }
     0
 }

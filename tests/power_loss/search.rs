@@ -5,20 +5,23 @@ use std::ops::ControlFlow;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use recstore::testing::FLUSHED;
 
 use crate::check::{Bench, reboot};
 use crate::common::superblock::create_seeded;
 use crate::disk::{Disk, Image, Pick};
+use crate::generate::{self, Setting};
 use crate::image;
 use crate::layout::Layout;
 use crate::oracle::{Mark, Oracle};
-use crate::recorder::Entry;
-use crate::workload::{Life, Op, Values, live, random_layout, random_ops};
+use crate::recorder::{Entry, FLUSH_IS_OVER};
+use crate::workload::{Life, Op, Values, live};
 
 /// A promise that was broken, and how to see it again.
 pub(crate) struct Counterexample {
-    seed: u64,
-    layout: Layout,
+    /// What to replay it with, if it was found by chance.
+    seed: Option<u64>,
+    setting: Setting,
     ops: Vec<Op>,
     /// What happened, from the first life to the last.
     story: Vec<String>,
@@ -28,7 +31,12 @@ pub(crate) struct Counterexample {
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "a promise is broken: {}", self.what)?;
-        writeln!(f, "  case {} (RECSTORE_SEED={0} begins with it), {:?}", self.seed, self.layout)?;
+        match self.seed {
+            Some(seed) => {
+                writeln!(f, "  found, and found again, with RECSTORE_SEED={seed}; {:?}", self.setting)?
+            }
+            None => writeln!(f, "  {:?}", self.setting)?,
+        }
         for (n, op) in self.ops.iter().enumerate() {
             writeln!(f, "  {n:3}  {op:?}")?;
         }
@@ -41,7 +49,10 @@ impl fmt::Display for Counterexample {
 struct Scene {
     disk: Disk,
     oracle: Oracle,
+    /// What the flush under way has to put on disk.
     flush: Option<Mark>,
+    /// What the flush that just ended has put there.
+    flushed: Option<Mark>,
     syncs: Vec<Mark>,
     operation: Option<usize>,
     step: &'static str,
@@ -49,7 +60,15 @@ struct Scene {
 
 impl Scene {
     fn new(disk: Disk, oracle: Oracle) -> Self {
-        Self { disk, oracle, flush: None, syncs: Vec::new(), operation: None, step: "the start" }
+        Self {
+            disk,
+            oracle,
+            flush: None,
+            flushed: None,
+            syncs: Vec::new(),
+            operation: None,
+            step: "the start",
+        }
     }
 
     /// What happened next. Gives the sectors that are in a state which they had not been in.
@@ -57,7 +76,15 @@ impl Scene {
         match entry {
             Entry::Step { name, len, changes } => {
                 self.step = name;
-                return Ok(self.disk.change(*len, changes));
+                let fresh = self.disk.change(*len, changes);
+                match *name {
+                    FLUSH_IS_OVER => {}
+                    // The sync that asked for it has seen it succeed.
+                    FLUSHED => self.flushed.take().iter().for_each(|mark| self.oracle.raise(mark)),
+                    // It was another's, who promised nothing to anybody.
+                    _ => self.flushed = None,
+                }
+                return Ok(fresh);
             }
             Entry::FlushBegins => {
                 self.disk.flush_begins();
@@ -65,9 +92,11 @@ impl Scene {
             }
             Entry::FlushEnds => {
                 self.disk.flush_ends();
-                if let Some(mark) = self.flush.take() {
-                    self.oracle.raise(&mark);
-                }
+                self.flushed = self.flush.take();
+            }
+            Entry::FlushFails => {
+                self.disk.flush_fails();
+                self.flush = None;
             }
             Entry::Operation(n) => self.operation = Some(*n),
             Entry::Begin(id, state) => self.oracle.begin(*id, state.clone()),
@@ -132,40 +161,35 @@ pub(crate) struct Effort {
 /// points drawn from every life.
 pub(crate) fn chain(bench: &mut Bench, seed: u64, effort: Effort) -> Result<(), Box<Counterexample>> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let layout = random_layout(&mut rng);
-    let ids = rng.random_range(1..=6);
+    let setting = generate::setting(&mut rng);
     let count = rng.random_range(4..=40);
-    let ops = random_ops(&mut rng, &layout, ids, count);
-    let first = one_chain(bench, &mut rng, seed, &layout, ids, ops.clone(), effort);
-    let Err(found) = first else { return Ok(()) };
-    if !effort.shrink {
-        return Err(found);
-    }
-    Err(shrink(bench, &layout, ids, ops, effort).unwrap_or(found))
+    let ops = generate::ops(&mut rng, &setting, count);
+    one_chain(bench, &mut rng, &setting, ops.clone(), effort).map_err(|found| {
+        let smaller = if effort.shrink { shrink(bench, &setting, ops, effort) } else { None };
+        Box::new(Counterexample { seed: Some(seed), ..*smaller.unwrap_or(found) })
+    })
 }
 
 fn one_chain(
     bench: &mut Bench,
     rng: &mut StdRng,
-    seed: u64,
-    layout: &Layout,
-    ids: u64,
+    setting: &Setting,
     mut ops: Vec<Op>,
     effort: Effort,
 ) -> Result<(), Box<Counterexample>> {
-    let mut story = Vec::new();
+    let (layout, mut story) = (&setting.layout, Vec::new());
     let mut bytes = new_store(bench, layout, rng.random());
-    let mut scene = Scene::new(Disk::new(bytes.clone()), Oracle::new(ids));
+    let mut scene = Scene::new(Disk::new(bytes.clone()), Oracle::new(setting.ids));
     let values = Values::default();
     let first_ops = ops.clone();
     let broken = |story: &[String], what: String| {
         let (ops, story) = (first_ops.clone(), story.to_vec());
-        Err(Box::new(Counterexample { seed, layout: *layout, ops, story, what }))
+        Err(Box::new(Counterexample { seed: None, setting: *setting, ops, story, what }))
     };
     for life in 0..4 {
         if life > 0 {
             let count = rng.random_range(0..12);
-            ops = random_ops(rng, layout, ids, count);
+            ops = generate::ops(rng, setting, count);
             story.push(format!("life {life}: {ops:?}"));
         }
         let recorded = run(bench, layout, &bytes, &scene.oracle, &ops, &values);
@@ -207,7 +231,7 @@ fn one_chain(
         let Some(mut dying) = left else { return Ok(()) };
         if rng.random_bool(0.3) {
             story.push(format!("life {life}: process dies in {}", dying.place()));
-            dying.disk.process_dies();
+            dying.disk.flush_fails();
             bytes = dying.disk.now().to_vec();
             scene = Scene::new(dying.disk, dying.oracle);
         } else {
@@ -230,9 +254,8 @@ fn one_chain(
 /// Checks an image. If it breaks a promise, as much of it as can be is made to have reached the disk.
 fn examine(bench: &mut Bench, scene: &Scene, image: &Image, layout: &Layout) -> Result<(), (String, String)> {
     let try_it = |bench: &mut Bench, image: &Image| {
-        let mut oracle = scene.oracle.clone();
-        oracle.versions_rise &= !image.is_spoiled();
-        bench.check(scene.disk.bytes(image), layout, &oracle)
+        let versions_rise = scene.oracle.versions_rise && !image.is_spoiled();
+        bench.check(scene.disk.bytes(image), layout, &scene.oracle, versions_rise)
     };
     let Err(mut what) = try_it(bench, image) else { return Ok(()) };
     let newest: Vec<(usize, usize)> = scene.disk.changed().collect();
@@ -274,17 +297,11 @@ fn difference(scene: &Scene, image: &Image, layout: &Layout) -> String {
 }
 
 /// A smaller workload that breaks a promise too, if one is found.
-fn shrink(
-    bench: &mut Bench,
-    layout: &Layout,
-    ids: u64,
-    ops: Vec<Op>,
-    effort: Effort,
-) -> Option<Box<Counterexample>> {
+fn shrink(bench: &mut Bench, setting: &Setting, ops: Vec<Op>, effort: Effort) -> Option<Box<Counterexample>> {
     let breaks = |bench: &mut Bench, ops: &[Op]| {
         (0..12).find_map(|seed| {
             let mut rng = StdRng::seed_from_u64(seed);
-            one_chain(bench, &mut rng, seed, layout, ids, ops.to_vec(), effort).err()
+            one_chain(bench, &mut rng, setting, ops.to_vec(), effort).err()
         })
     };
     let mut best = breaks(bench, &ops)?;
@@ -305,22 +322,21 @@ fn shrink(
 /// before it. The recovery from every `nth` is recorded and crashed in turn.
 pub(crate) fn exhaust(
     bench: &mut Bench,
-    layout: &Layout,
-    ids: u64,
+    setting: &Setting,
     ops: &[Op],
     from: usize,
     bound: u64,
     nth: u64,
 ) -> Result<(), Box<Counterexample>> {
-    let mut rng = StdRng::seed_from_u64(1);
+    let (mut rng, layout) = (StdRng::seed_from_u64(1), &setting.layout);
     let bytes = new_store(bench, layout, 1);
-    let oracle = Oracle::new(ids);
+    let oracle = Oracle::new(setting.ids);
     let values = Values::default();
     let life = run(bench, layout, &bytes, &oracle, ops, &values);
     let mut scene = Scene::new(Disk::new(bytes), oracle);
     let mut seen = 0;
     let broken = |story: Vec<String>, what: String| {
-        Err(Box::new(Counterexample { seed: 1, layout: *layout, ops: ops.to_vec(), story, what }))
+        Err(Box::new(Counterexample { seed: None, setting: *setting, ops: ops.to_vec(), story, what }))
     };
     for entry in &life.entries {
         let fresh = match scene.advance(entry) {
@@ -383,7 +399,7 @@ fn crash_again(
         }
         bench.tally.crash_points += 1;
         let before = bench.tally.images;
-        let outcome = image::every(rng, &second.disk, layout, &fresh, 32, |image| {
+        let outcome = image::every(rng, &second.disk, layout, &fresh, 16, |image| {
             match examine(bench, &second, &image, layout) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(broken) => ControlFlow::Break(broken),

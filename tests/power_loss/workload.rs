@@ -1,4 +1,4 @@
-//! Workloads: made by hand, made at random, and run under the recorder.
+//! What a workload does, and doing it under the recorder.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,8 +9,6 @@ use std::rc::Rc;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
-use rand::Rng;
-use rand::rngs::StdRng;
 use recstore::{Durability, Error, Store};
 
 use crate::layout::{Layout, PINNED};
@@ -27,6 +25,8 @@ pub(crate) enum Op {
     Delete(u64),
     /// A sync; and what another handle does in the middle of its flush.
     Sync(Vec<Op>),
+    /// A sync whose flush fails. No later one is believed until the store is opened anew.
+    SyncFails,
     /// The handle goes, after a `close` or without, and comes again.
     Reopen {
         closed: bool,
@@ -54,6 +54,7 @@ impl fmt::Debug for Op {
             Self::PutDurable(id, len) => write!(f, "put {id} ({len}) durably"),
             Self::Many(writes) => write!(f, "write many {writes:?}"),
             Self::Delete(id) => write!(f, "delete {id}"),
+            Self::SyncFails => f.write_str("sync, which fails"),
             Self::Sync(meanwhile) if meanwhile.is_empty() => f.write_str("sync"),
             Self::Sync(meanwhile) => write!(f, "sync, and meanwhile {meanwhile:?}"),
             Self::Reopen { closed: true } => f.write_str("close, open"),
@@ -128,33 +129,51 @@ struct Workload<'a> {
 
 impl Workload<'_> {
     fn run(&self, ops: &[Op]) -> Result<(), String> {
-        let mut store = self.open()?;
-        let by_another = |op: &Op| matches!(op, Op::Sync(inner) | Op::Backup(inner) if !inner.is_empty());
-        let mut other = None;
+        let (mut store, mut other) = (self.open()?, None);
+        let mut failed = false; // A flush has failed, and the store was not opened anew.
         for (n, op) in ops.iter().enumerate() {
             note(Entry::Operation(n));
-            if by_another(op) && other.is_none() {
-                other =
-                    Some(Rc::new(open(self.path, self.layout).map_err(|e| format!("a second handle: {e}"))?));
+            let by_another = matches!(op, Op::Sync(inner) | Op::Backup(inner) if !inner.is_empty());
+            if by_another && other.is_none() {
+                let opened = open(self.path, self.layout).map_err(|e| format!("a second handle: {e}"))?;
+                other = Some(Rc::new(opened));
             }
-            match op {
+            let done = match op {
                 Op::Reopen { closed } => {
                     other = None;
-                    if *closed {
-                        note(Entry::SyncBegins);
-                        store.close().map_err(|e| format!("{op:?}: {e}"))?;
-                        note(Entry::SyncReturned);
-                    }
+                    let closing = self.leave(store, *closed, failed);
                     store = self.open()?;
+                    failed = false;
+                    closing
                 }
-                Op::Sync(inner) => sync(&store, other.as_ref(), inner, self.values)
-                    .map_err(|e| format!("operation {n}, {op:?}: {e}"))?,
-                Op::Backup(inner) => backup(&store, other.as_ref(), inner, self.values, self.ids)
-                    .map_err(|e| format!("operation {n}, {op:?}: {e}"))?,
-                Op::PinHint => hint(self.path),
-                _ => write(&store, op, self.values).map_err(|e| format!("operation {n}, {op:?}: {e}"))?,
-            }
+                Op::SyncFails => {
+                    recorder::next_flush_fails();
+                    failed = true;
+                    must_fail(store.sync())
+                }
+                Op::Sync(_) if failed => must_fail(store.sync()),
+                Op::Sync(inner) => sync(&store, other.as_ref(), inner, self.values),
+                Op::Backup(inner) => backup(&store, other.as_ref(), inner, self.values, self.ids),
+                Op::PinHint => hint(self.path).map_err(|e| e.to_string()),
+                _ => write(&store, op, self.values),
+            };
+            recorder::reset_flush();
+            done.map_err(|e| format!("operation {n}, {op:?}: {e}"))?;
         }
+        Ok(())
+    }
+
+    fn leave(&self, store: Store, closed: bool, failed: bool) -> Result<(), String> {
+        if !closed {
+            drop(store);
+            return Ok(());
+        }
+        if failed {
+            return must_fail(store.close());
+        }
+        note(Entry::SyncBegins);
+        store.close().map_err(|e| e.to_string())?;
+        note(Entry::SyncReturned);
         Ok(())
     }
 
@@ -166,17 +185,25 @@ impl Workload<'_> {
 }
 
 /// Sets the hint that some handle may have pinned an epoch, as a handle does that pins one.
-fn hint(path: &Path) {
-    let file = OpenOptions::new().read(true).write(true).open(path).expect("the file");
+fn hint(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
     let mut word = [0; 8];
-    file.read_exact_at(&mut word, PINNED as u64).expect("the hint");
+    file.read_exact_at(&mut word, PINNED as u64)?;
     let raised = u64::from_le_bytes(word).wrapping_add(2) | 1;
-    file.write_all_at(&raised.to_le_bytes(), PINNED as u64).expect("the hint");
+    file.write_all_at(&raised.to_le_bytes(), PINNED as u64)
 }
 
 /// What every record is now.
 pub(crate) fn look(store: &Store, ids: impl Iterator<Item = u64>) -> recstore::Result<Vec<(u64, State)>> {
     ids.map(|id| Ok((id, State::of(store.get(id)?.as_ref())))).collect()
+}
+
+/// A flush failed, so this one is not to be believed.
+fn must_fail(synced: recstore::Result<()>) -> Result<(), String> {
+    match synced {
+        Err(Error::FlushFailed { .. }) => Ok(()),
+        other => Err(format!("a flush has failed, and this gave {other:?}")),
+    }
 }
 
 fn sync(store: &Store, other: Option<&Rc<Store>>, inner: &[Op], values: &Values) -> Result<(), String> {
@@ -292,87 +319,16 @@ fn write(store: &Store, op: &Op, values: &Values) -> Result<(), String> {
             drop(pin);
             (vec![], Ok(()))
         }
-        Op::Sync(_) | Op::Backup(_) | Op::Reopen { .. } | Op::PinHint => (vec![], Ok(())),
+        Op::Sync(_) | Op::SyncFails | Op::Backup(_) | Op::Reopen { .. } | Op::PinHint => (vec![], Ok(())),
     };
     match done {
-        Err(Error::Full { .. }) => {
-            note(Entry::Refused(
-                look(store, ids.into_iter()).map_err(|e| format!("reading when full: {e}"))?,
-            ));
+        // Where a flush failed before, a durable write is done, and said not to be durable.
+        Err(Error::Full { .. } | Error::FlushFailed { .. }) => {
+            let found = look(store, ids.into_iter()).map_err(|e| format!("reading afterwards: {e}"))?;
+            note(Entry::Refused(found));
             Ok(())
         }
         Err(e) => Err(e.to_string()),
         Ok(()) => Ok(()),
-    }
-}
-
-/// A geometry: small, so that every corner is near.
-pub(crate) fn random_layout(rng: &mut StdRng) -> Layout {
-    let record_size = [8, 8, 64, 100, 300, 480, 600, 1000, 1500][rng.random_range(0..9)];
-    let regions = if rng.random_bool(0.75) { 1 } else { 2 };
-    let slots = [2, 4, 4, 8][rng.random_range(0..4)];
-    let extents = [2, 3, 6, 20, 20][rng.random_range(0..5)];
-    Layout::new(record_size, regions, slots, extents)
-}
-
-/// A workload: what it does often, and what hardly ever, is drawn first.
-pub(crate) fn random_ops(rng: &mut StdRng, layout: &Layout, ids: u64, count: usize) -> Vec<Op> {
-    let weights: [f64; 4] = std::array::from_fn(|_| rng.random::<f64>() * rng.random::<f64>());
-    let weights = [0.2 + weights[0], weights[1], 0.05 + weights[2], 0.1 * weights[3]];
-    let busy_flush = rng.random_bool(0.5);
-    let total: f64 = weights.iter().sum();
-    (0..count)
-        .map(|_| {
-            let mut at = rng.random::<f64>() * total;
-            let kind = weights
-                .iter()
-                .position(|w| {
-                    (at < *w) || {
-                        at -= w;
-                        false
-                    }
-                })
-                .unwrap_or(0);
-            match kind {
-                1 => Op::Delete(rng.random_range(0..ids)),
-                2 if rng.random_bool(0.1) => Op::PutDurable(rng.random_range(0..ids), len(rng, layout)),
-                2 if busy_flush && rng.random_bool(0.5) => {
-                    let inner = rng.random_range(1..6);
-                    Op::Sync((0..inner).map(|_| simple(rng, layout, ids)).collect())
-                }
-                2 => Op::Sync(vec![]),
-                3 => match rng.random_range(0..8) {
-                    7 => Op::Backup((0..rng.random_range(0..5)).map(|_| simple(rng, layout, ids)).collect()),
-                    0 => Op::PinHint,
-                    4 => Op::Pinned((0..rng.random_range(1..5)).map(|_| simple(rng, layout, ids)).collect()),
-                    5 | 6 => Op::Reserve {
-                        id: rng.random_range(0..ids),
-                        len: len(rng, layout),
-                        meanwhile: (0..rng.random_range(0..3)).map(|_| simple(rng, layout, ids)).collect(),
-                        commit: rng.random_bool(0.7),
-                    },
-                    1 => Op::Reopen { closed: true },
-                    2 => Op::Reopen { closed: false },
-                    _ => {
-                        let writes = rng.random_range(1..5);
-                        Op::Many((0..writes).map(|_| (rng.random_range(0..ids), len(rng, layout))).collect())
-                    }
-                },
-                _ => Op::Put(rng.random_range(0..ids), len(rng, layout)),
-            }
-        })
-        .collect()
-}
-
-fn simple(rng: &mut StdRng, layout: &Layout, ids: u64) -> Op {
-    let id = rng.random_range(0..ids);
-    if rng.random_bool(0.3) { Op::Delete(id) } else { Op::Put(id, len(rng, layout)) }
-}
-
-fn len(rng: &mut StdRng, layout: &Layout) -> usize {
-    match rng.random_range(0..10) {
-        0 => 0,
-        1..=3 => rng.random_range(1..=layout.record_size),
-        _ => layout.record_size,
     }
 }
