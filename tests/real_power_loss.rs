@@ -20,6 +20,12 @@
 //! what was durable is said over a serial line once the call has returned. The next boot opens the store.
 //! Fails when an id is older than what was acknowledged, or holds what nobody wrote; when a deleted
 //! one is back; when `verify` finds anything, or a slot is on no list; when a call fails, or hangs.
+//!
+//! That it finds losses: the second test; and mistakes made on purpose, with the feature `testing` and
+//! `RECSTORE_QEMU_FAULT=ReuseEarly` or another of `recstore::testing::Fault`. In two runs of each, caught
+//! after at most this many rounds: `LowerSeqWins` 4, `ReuseEarly` 6, `NoTombstone` 7, `DurableEarly` 10,
+//! `TombstoneEarly` 34; `NoScrub` at once, before any loss. `SumWithoutHeader` can't be caught here: a
+//! header lies within one sector, so no loss of power tears it.
 
 #![cfg(target_arch = "x86_64")]
 

@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::disk::Disk;
 
@@ -35,15 +35,22 @@ mod command {
 pub(crate) struct Fuse {
     served: Arc<AtomicU64>,
     blows_at: Arc<AtomicU64>,
+    waits_for_flush: Arc<AtomicBool>,
 }
 
 impl Fuse {
     pub(crate) fn new() -> Self {
-        Self { served: Arc::default(), blows_at: Arc::new(AtomicU64::new(u64::MAX)) }
+        Self {
+            served: Arc::default(),
+            blows_at: Arc::new(AtomicU64::new(u64::MAX)),
+            waits_for_flush: Arc::default(),
+        }
     }
 
-    /// Has the power go at the n-th write or flush from now.
-    pub(crate) fn set(&self, n: u64) {
+    /// Has the power go at the n-th write or flush from now; or at the first flush after it, which is when
+    /// most is in the cache.
+    pub(crate) fn set(&self, n: u64, at_flush: bool) {
+        self.waits_for_flush.store(at_flush, Ordering::SeqCst);
         self.blows_at.store(self.served().saturating_add(n), Ordering::SeqCst);
     }
 
@@ -52,8 +59,10 @@ impl Fuse {
         self.served.load(Ordering::SeqCst)
     }
 
-    fn blows_now(&self) -> bool {
-        self.served.fetch_add(1, Ordering::SeqCst) + 1 >= self.blows_at.load(Ordering::SeqCst)
+    fn blows_at(&self, command: u16) -> bool {
+        let served = self.served.fetch_add(1, Ordering::SeqCst) + 1;
+        let is_time = served >= self.blows_at.load(Ordering::SeqCst);
+        is_time && (command == command::FLUSH || !self.waits_for_flush.load(Ordering::SeqCst))
     }
 }
 
@@ -83,7 +92,7 @@ pub(crate) fn serve(
             command::WRITE => {
                 let mut bytes = vec![0; len];
                 client.read_exact(&mut bytes)?;
-                let blows = fuse.blows_now();
+                let blows = fuse.blows_at(command);
                 if disk.holds(offset, len) {
                     disk.write(offset, &bytes); // If the fuse blew: as much of it as the loss leaves.
                 } else {
@@ -95,7 +104,7 @@ pub(crate) fn serve(
                 }
             }
             command::FLUSH => {
-                if fuse.blows_now() {
+                if fuse.blows_at(command) {
                     blown();
                     return wait_for_the_end(&mut client);
                 }

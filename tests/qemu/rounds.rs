@@ -159,7 +159,7 @@ impl Run {
         let before = self.figures.acknowledged();
         let mut machine = self.boot("init", number, store, writers);
         if cut_early {
-            machine.fuse.set(self.rng.random_range(1..80));
+            machine.fuse.set(self.rng.random_range(1..80), self.rng.random());
         }
         let round = Round { seed: self.seed, number };
         let streams = if writers == "alone" { 1 } else { STREAMS };
@@ -203,7 +203,7 @@ impl Run {
                     let was_checked = progress.is_checked;
                     self.hear(machine, &line, progress)?;
                     if set && progress.is_checked && !was_checked {
-                        machine.fuse.set(self.rng.random_range(1..=1500));
+                        machine.fuse.set(self.rng.random_range(1..=1500), self.rng.random());
                     }
                 }
                 Event::Blown => {
