@@ -23,6 +23,10 @@ pub enum Fault {
     LowerSeqWins,
     /// A slot is not scrubbed before it is free.
     NoScrub,
+    /// After a loss of power, what there is of a batch is kept.
+    PartOfBatch,
+    /// Batches count as whole on disk before the flush.
+    SettledEarly,
 }
 
 /// Whether a fault is switched on.

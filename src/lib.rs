@@ -67,6 +67,7 @@ pub use error::{Error, Result};
 pub use record::{Durability, Record, Swap, Version};
 pub use report::{Damage, RepairReport, SalvageReport, VerifyReport};
 pub use store::Store;
+pub use store::batch::{Batch, Commit};
 pub use store::checkpoint::Checkpoint;
 pub use store::counter::Counter;
 pub use store::iter::Iter;

@@ -17,7 +17,7 @@ use common::value::value;
 use common::{End, Me, in_fork, wait_for};
 use rand::Rng;
 use recstore::testing::{arm, steps_seen};
-use recstore::{Error, Options, Store};
+use recstore::{Commit, Error, Options, Store};
 
 type Content = BTreeMap<u64, Vec<u8>>;
 
@@ -90,7 +90,121 @@ fn worn_index(store: &Store) {
     (0..40).for_each(|id| put(store, id, 2));
 }
 
+/// Changes 1, 2 and 9, and deletes 0.
+fn batch(store: &Store) {
+    let mut batch = store.batch();
+    for id in [1, 2, 9] {
+        batch.put(id, value(id, 1, 7, 50)).unwrap();
+    }
+    batch.delete(0);
+    assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
+}
+
+/// All slots of both regions are in use.
+fn four(store: &Store) {
+    let in_region = |region| (0..).filter(move |&id| store.region_of(id) == region).take(2);
+    (0..2).flat_map(in_region).chain([0, 1, 2]).for_each(|id| put(store, id, 1));
+}
+
 const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "batch", options: two_regions, prepare: three, operate: batch },
+    Scenario { name: "batch_in_an_empty_store", options: two_regions, prepare: |_| (), operate: batch },
+    Scenario {
+        name: "batch_after_sync",
+        options: two_regions,
+        prepare: three_replaced_since_a_sync,
+        operate: batch,
+    },
+    Scenario {
+        name: "batch_over_batches",
+        options: two_regions,
+        prepare: |s| {
+            three(s);
+            batch(s);
+            s.sync().unwrap();
+            batch(s);
+            put(s, 0, 3);
+        },
+        operate: batch,
+    },
+    Scenario { name: "batch_grows", options: two_regions, prepare: four, operate: batch },
+    Scenario {
+        name: "batch_in_a_chain",
+        options: tiny,
+        prepare: a_chain,
+        operate: |s| {
+            let mut batch = s.batch();
+            batch.delete(1);
+            batch.put(2, value(2, 1, 77, 50)).unwrap();
+            assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
+        },
+    },
+    Scenario {
+        name: "sync_of_a_batch",
+        options: two_regions,
+        prepare: |s| {
+            three_replaced_since_a_sync(s);
+            batch(s);
+        },
+        operate: |s| s.sync().unwrap(),
+    },
+    Scenario {
+        name: "overwrite_while_borrowed",
+        options: tiny,
+        prepare: three,
+        operate: |s| {
+            let pin = s.pin().unwrap();
+            let old = pin.get(1).unwrap().unwrap();
+            put(s, 1, 7);
+            assert_eq!(old, value(1, 1, 1, 60));
+        },
+    },
+    Scenario {
+        name: "delete_while_borrowed_after_sync",
+        options: tiny,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| {
+            let pin = s.pin().unwrap();
+            assert!(s.delete(1).unwrap());
+            drop(pin);
+        },
+    },
+    Scenario {
+        name: "batch_while_borrowed",
+        options: two_regions,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| {
+            let pin = s.pin().unwrap();
+            batch(s);
+            drop(pin);
+        },
+    },
+    Scenario {
+        name: "reserve_and_commit",
+        options: tiny,
+        prepare: three,
+        operate: |s| {
+            let mut room = s.reserve(1, 60).unwrap();
+            room.copy_from_slice(&value(1, 1, 7, 60));
+            room.commit().unwrap();
+        },
+    },
+    Scenario {
+        name: "reserve_and_commit_after_sync",
+        options: tight,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| {
+            let mut room = s.reserve(9, 60).unwrap();
+            room.copy_from_slice(&value(9, 1, 7, 60));
+            room.commit().unwrap();
+        },
+    },
+    Scenario {
+        name: "reserve_and_drop",
+        options: tiny,
+        prepare: three,
+        operate: |s| drop(s.reserve(1, 60).unwrap()),
+    },
     Scenario { name: "put_new", options: tiny, prepare: three, operate: |s| put(s, 9, 7) },
     Scenario { name: "put_first", options: tiny, prepare: |_| (), operate: |s| put(s, 9, 7) },
     Scenario { name: "overwrite", options: tiny, prepare: three, operate: |s| put(s, 1, 7) },

@@ -54,9 +54,23 @@ pub(crate) struct Control {
     /// Hash of the type that the records are of; 0: any.
     type_tag: u64,
     pad5: [u64; 7],
+    // Line 6: atomic batches. One is written at a time.
+    /// The lock of batches: see `protocol::lock`.
+    batch_lock: u64,
+    /// Checked: the number of the last batch that stored anything.
+    begun: u64,
+    /// Checked: the number of the last batch that counts. This word decides.
+    committed: u64,
+    /// Checked: the number of the last batch of which nothing is left to do.
+    ended: u64,
+    /// Checked: the epoch of the last batch.
+    batched: u64,
+    /// Checked: the batches of this epoch and of earlier ones are whole on disk.
+    settled: u64,
+    pad6: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Control>() == 384);
+const _: () = assert!(size_of::<Control>() == 448);
 
 /// Offset of the epoch.
 pub(crate) const EPOCH: u64 = CONTROL + offset_of!(Control, epoch) as u64;
@@ -88,6 +102,19 @@ pub(crate) const CLOCK: u64 = CONTROL + offset_of!(Control, clock) as u64;
 pub(crate) const CHANGES: u64 = CONTROL + offset_of!(Control, changes) as u64;
 /// Offset of the type tag.
 pub(crate) const TYPE_TAG: u64 = CONTROL + offset_of!(Control, type_tag) as u64;
+
+/// Offset of the lock of batches.
+pub(crate) const BATCH_LOCK: u64 = CONTROL + offset_of!(Control, batch_lock) as u64;
+/// Offset of the number of the last batch that was begun.
+pub(crate) const BEGUN: u64 = CONTROL + offset_of!(Control, begun) as u64;
+/// Offset of the number of the last batch that counts.
+pub(crate) const COMMITTED: u64 = CONTROL + offset_of!(Control, committed) as u64;
+/// Offset of the number of the last batch that is done with.
+pub(crate) const ENDED: u64 = CONTROL + offset_of!(Control, ended) as u64;
+/// Offset of the epoch of the last batch.
+pub(crate) const BATCHED: u64 = CONTROL + offset_of!(Control, batched) as u64;
+/// Offset of the epoch up to which batches are whole on disk.
+pub(crate) const SETTLED: u64 = CONTROL + offset_of!(Control, settled) as u64;
 
 /// Closed cleanly, and not attached for writing since.
 pub(crate) const CLEAN_MARK: u64 = 1;

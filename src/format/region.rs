@@ -52,7 +52,9 @@ pub(crate) struct Head {
     changes: u64,
     /// Checked: reserved slots.
     reserved: u64,
-    pad2: [u64; 14],
+    /// Checked: the batch whose members lie in the region and are not in its index yet; 0: none.
+    pending: u64,
+    pad2: [u64; 13],
 }
 
 const _: () = assert!(size_of::<Head>() == 256);
@@ -77,6 +79,7 @@ pub(crate) mod word {
     pub(crate) const PARKED: usize = offset_of!(Head, parked) / 8;
     pub(crate) const PARKED_COUNT: usize = offset_of!(Head, parked_count) / 8;
     pub(crate) const RESERVED: usize = offset_of!(Head, reserved) / 8;
+    pub(crate) const PENDING: usize = offset_of!(Head, pending) / 8;
     pub(crate) const DAMAGED: usize = offset_of!(Head, damaged) / 8;
     /// Words of a head.
     pub(crate) const COUNT: usize = size_of::<Head>() / 8;

@@ -3,7 +3,7 @@
 //! ```text
 //! 0   seq    u64  bit 63 set, and the version; 0: this is no record (free, or being written)
 //! 8   id     u64
-//! 16  stamp  u64  epoch of the write (low 48 bits); members of its atomic batch, 0 for none (high 16)
+//! 16  stamp  u64  epoch of the write (low 48 bits); bit 48: member of an atomic batch
 //! 24  len    u32  length of data (low 30 bits); kind (high 2 bits)
 //! 28  crc    u32  CRC-32 (IEEE) of bytes 0 to 27 and of data
 //! 32  data        up to the record capacity, padded to a multiple of 32
@@ -53,6 +53,9 @@ pub(crate) enum Kind {
     Reserved,
 }
 
+/// In a stamp: the version is one of an atomic batch.
+const MEMBER: u64 = super::checked::MAX + 1;
+
 const LEN_MASK: u32 = (1 << 30) - 1;
 const KIND_TOMBSTONE: u32 = 1 << 30;
 const KIND_FREE: u32 = 2 << 30;
@@ -78,6 +81,17 @@ impl Header {
         let mut header = Self { seq: 0, id, stamp, len_kind: KIND_RESERVED, crc: 0 };
         header.crc = header.sum(&[]);
         header
+    }
+
+    /// The header of the same version, written by an atomic batch.
+    pub(crate) fn of_batch(mut self) -> Self {
+        self.stamp |= MEMBER;
+        self
+    }
+
+    /// Whether an atomic batch wrote the version.
+    pub(crate) fn is_of_batch(&self) -> bool {
+        self.stamp & MEMBER != 0
     }
 
     /// The seat and its generation for which a slot is reserved, if it is.

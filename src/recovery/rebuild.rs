@@ -10,11 +10,12 @@ use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
 use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, LINES_LOG2_MAX, Shape};
 use crate::format::region::word;
-use crate::format::slot::{FIRST_SEQ, PRESENT};
+use crate::format::slot::{FIRST_SEQ, Header, PRESENT};
 use crate::format::{checked, control};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::scrub;
 use crate::region::Trouble;
+use crate::region::batch::is_undecided;
 use crate::region::grow::Growth;
 use crate::region::owned::Region;
 use crate::region::slots::{PARKED, RETIRED};
@@ -22,6 +23,7 @@ use crate::region::survey::{SlotState, survey};
 use crate::region::table::load_max;
 use crate::region::{borrow, seat};
 use crate::report::Damage;
+use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 
 /// What has happened, and so what may be given up.
@@ -52,6 +54,8 @@ pub(crate) struct Rebuilt {
     pub(crate) epoch_max: u64,
     /// Tombstones that are left, after a crash of the operating system.
     pub(crate) tombstones: u64,
+    /// Writes of batches that do not count.
+    pub(crate) of_lost_batches: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -136,6 +140,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
         if from_head & PRESENT != 0 && from_head < PRESENT | 1 << 62 { from_head } else { FIRST_SEQ };
     let jump = if cause.is_os_crash() { SEQ_JUMP } else { 0 };
     region.set(word::NEXT_SEQ, from_head.max(slots.seq_max + 1).max(FIRST_SEQ) + jump);
+    region.set(word::PENDING, checked::encode(0)); // What did not count is scrubbed.
     step("rebuild: counts stored");
     region.set_shape(new); // Step 6.
     region.notify(); // Who died may have had something to tell.
@@ -269,6 +274,13 @@ fn look_at_slots(
             let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
             let state = survey(words, region.number, &arena.geo, &mut buffer);
             match state {
+                SlotState::Version(h) | SlotState::Tombstone(h) if is_of_lost_batch(region, cause, &h) => {
+                    // It goes as the rest of its batch does. Scrubbed in step 5.
+                    slots.seq_max = slots.seq_max.max(h.seq);
+                    rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
+                    rebuilt.of_lost_batches += 1;
+                    slots.free.push(slot);
+                }
                 SlotState::Version(h) | SlotState::Tombstone(h) => {
                     slots.seq_max = slots.seq_max.max(h.seq);
                     rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
@@ -305,6 +317,18 @@ fn look_at_slots(
         }
     }
     Ok(slots)
+}
+
+/// Whether a version is one of a batch that does not count: it was cut off before that was decided; or no
+/// flush has made it whole on disk, and so other members may be missing.
+fn is_of_lost_batch(region: &Region<'_>, cause: Cause, header: &Header) -> bool {
+    let arena = region.arena;
+    if !cause.is_os_crash() {
+        return is_undecided(arena, region.number, header);
+    }
+    // Where the word is damaged it is not known which are whole. What there is, is kept then.
+    let settled = checked::decode(arena.word(control::SETTLED).load(Ordering::SeqCst));
+    header.is_of_batch() && settled.is_some_and(|s| header.epoch() > s) && !fault::on(Fault::PartOfBatch)
 }
 
 /// Fills a table with the winners; gives its shape. The growth lock is held until a new table is

@@ -28,6 +28,7 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
     for region in 0..arena.geo.regions {
         arena.head(region)[word::LOCK].store(0, Ordering::SeqCst);
     }
+    arena.word(control::BATCH_LOCK).store(0, Ordering::SeqCst);
     step("recover: locks cleared");
     clear_tail(arena)?;
     adopt(arena, true, &mut report.fixed)?;
@@ -38,6 +39,10 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
     if rebuilt.tombstones != 0 {
         rebuild_all(arena, Cause::OsCrashFlushed, &mut report)?;
     }
+    if rebuilt.of_lost_batches != 0 {
+        let what = "writes of batches that no sync had made durable were given up";
+        report.fixed.push(format!("{} {what}", rebuilt.of_lost_batches));
+    }
     let epoch_max = rebuilt.epoch_max;
 
     let known = arena.epoch().unwrap_or(0).max(arena.durable().unwrap_or(0)).max(epoch_max);
@@ -46,10 +51,28 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
     for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
         arena.word(at).store(checked::encode(u64::from(arena.extent_count()?)), Ordering::SeqCst);
     }
+    for at in [control::BATCHED, control::SETTLED] {
+        if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
+            arena.word(at).store(checked::encode(known), Ordering::SeqCst);
+            let what =
+                "whether the last batches are whole is not known: a word of the control page was damaged";
+            report.fixed.push(what.to_owned());
+        }
+    }
+    end_batches(arena);
     step("recover: epochs raised");
     mark_in_use(arena, boot)?;
     step("recover: done");
     Ok(report)
+}
+
+/// Notes that no batch is under way, whatever the numbers of batches are.
+pub(crate) fn end_batches(arena: &Arena) {
+    let words = [control::BEGUN, control::COMMITTED, control::ENDED].map(|at| arena.word(at));
+    let known = words.iter().filter_map(|word| checked::decode(word.load(Ordering::SeqCst))).max();
+    for word in words {
+        word.store(checked::encode(known.unwrap_or(0)), Ordering::SeqCst);
+    }
 }
 
 /// What lies behind the last whole extent was never durable, and must not be found by the growth that
@@ -125,6 +148,7 @@ fn rebuild_all(arena: &Arena, cause: Cause, report: &mut RepairReport) -> Result
         let rebuilt = result?;
         all.epoch_max = all.epoch_max.max(rebuilt.epoch_max);
         all.tombstones += rebuilt.tombstones;
+        all.of_lost_batches += rebuilt.of_lost_batches;
         report.regions_rebuilt.push(number);
         report.dropped.extend(rebuilt.dropped);
     }

@@ -11,6 +11,7 @@ use crate::format::slot::PRESENT;
 use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::format::{checked, control};
 use crate::protocol::index::load_line;
+use crate::protocol::lock::{self, State};
 use crate::protocol::slot::{header, is_free};
 use crate::recovery::adopt::headless;
 use crate::region::arena::Arena;
@@ -33,6 +34,11 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
         ("durable epoch", control::DURABLE),
         ("number of extents", control::EXTENTS),
         ("number of durable extents", control::DURABLE_EXTENTS),
+        ("number of the batch that was begun last", control::BEGUN),
+        ("number of the batch that counts last", control::COMMITTED),
+        ("number of the batch that ended last", control::ENDED),
+        ("epoch of the last batch", control::BATCHED),
+        ("epoch of the last settled batch", control::SETTLED),
     ] {
         if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
             report.damage.push(Damage::of_store(format!("the {name} in the control page is damaged")));
@@ -42,6 +48,9 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
         && durable >= epoch
     {
         report.damage.push(Damage::of_store("the durable epoch is not below the epoch"));
+    }
+    if let State::Damaged = lock::state(arena.word(control::BATCH_LOCK).load(Ordering::SeqCst)) {
+        report.damage.push(Damage::of_store("the lock word of batches is damaged"));
     }
     for extent in headless(arena)? {
         report.damage.push(Damage::of_store(format!("extent {extent} has no valid header")));
@@ -245,6 +254,9 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     }
     if checked::decode(region.get(word::RECLAIMED)).is_none() {
         flaws.push("its last epoch of a freed slot is damaged".to_owned());
+    }
+    if region.get(word::PENDING) != checked::encode(0) {
+        flaws.push("its head says that a batch is under way".to_owned());
     }
     if region.is_linked().is_err() {
         flaws.push("its mark of links is damaged".to_owned());

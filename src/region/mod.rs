@@ -1,6 +1,7 @@
 //! The regions: the file as typed places, what a region's owner does in it, how it grows.
 
 pub(crate) mod arena;
+pub(crate) mod batch;
 pub(crate) mod borrow;
 pub(crate) mod grow;
 pub(crate) mod owned;

@@ -24,7 +24,7 @@ use crate::sys::step::step;
 pub(crate) struct Region<'a> {
     pub(crate) arena: &'a Arena,
     pub(crate) number: u32,
-    head: &'a [AtomicU64],
+    pub(super) head: &'a [AtomicU64],
 }
 
 /// What a version holds.
@@ -56,6 +56,18 @@ pub(crate) enum Found<'a> {
     Hit { place: Place<'a>, slot: u32, header: Header },
     /// No such record; where its entry would go, if the table has room.
     Miss(Option<Place<'a>>),
+}
+
+impl<'a> Found<'a> {
+    /// The place of a new version's entry, and the slot and header of the version that it replaces.
+    #[inline]
+    pub(super) fn replaces(self) -> Result<(Place<'a>, Option<(u32, Header)>), Trouble> {
+        match self {
+            Found::Hit { place, slot, header } => Ok((place, Some((slot, header)))),
+            Found::Miss(Some(place)) => Ok((place, None)),
+            Found::Miss(None) => Err(Trouble::Flaw("an index without room")),
+        }
+    }
 }
 
 /// Two slot references as one word.
@@ -116,6 +128,11 @@ impl<'a> Region<'a> {
 
     pub(crate) fn set_linked(&self) {
         self.set(word::LINKS, checked::encode(1));
+    }
+
+    /// Has the next owner rebuild the region.
+    pub(crate) fn mark(&self) {
+        self.set_shape(Shape { rebuilding: true, ..self.shape() });
     }
 
     /// Tells watchers that anything may have changed.
@@ -254,11 +271,7 @@ impl<'a> Region<'a> {
                 }
             };
         }
-        let (mut place, old) = match found {
-            Found::Hit { place, slot, header } => (place, Some((slot, header))),
-            Found::Miss(Some(place)) => (place, None),
-            Found::Miss(None) => return Err(Trouble::Flaw("an index without room")),
-        };
+        let (place, old) = found.replaces()?;
         // Release: who sees the number sees the lock held (pairs with `store::iter`).
         self.head[word::NEXT_SEQ].store(seq + 1, Ordering::Release);
         step("put: slot taken");
@@ -270,32 +283,49 @@ impl<'a> Region<'a> {
                 publish_filled(words, Header { crc: header.sum_with(sum), ..header });
             }
         }
-        let shape = self.shape();
-        let before = place.line.0[place.entry];
-        store_entry(place.words, &mut place.line, place.entry, shape.entry(hash, slot));
-        step("put: version visible");
+        let before = self.store_visible(place, hash, slot);
         self.afterwards(|| {
             if let Content::Reserved { .. } = content {
                 self.add(word::RESERVED, -1)?;
             }
-            match old {
-                Some((old, header)) => self.retire(old, &header, epoch),
-                None => {
-                    self.add(word::LIVE, 1)?;
-                    if before == shape.deleted() { self.add(word::MARKERS, -1) } else { Ok(()) }
-                }
-            }
+            self.count_visible(old, before, epoch)
         });
         step("put: done");
         Ok(seq)
     }
 
+    /// Step 3 of a write; the entry that was there before.
+    #[inline]
+    pub(super) fn store_visible(&self, mut place: Place<'_>, hash: u64, slot: u32) -> u32 {
+        let before = place.line.0[place.entry];
+        store_entry(place.words, &mut place.line, place.entry, self.shape().entry(hash, slot));
+        step("put: version visible");
+        before
+    }
+
+    /// Step 4 of a write, in place of `old`; `before` is the entry that was there.
+    #[inline]
+    pub(super) fn count_visible(
+        &self,
+        old: Option<(u32, Header)>,
+        before: u32,
+        epoch: u64,
+    ) -> Result<(), Trouble> {
+        match old {
+            Some((old, header)) => self.retire(old, &header, epoch),
+            None => {
+                self.add(word::LIVE, 1)?;
+                if before == self.shape().deleted() { self.add(word::MARKERS, -1) } else { Ok(()) }
+            }
+        }
+    }
+
     /// Does what is left to do when a change can be seen, and tells watchers. What goes wrong here does
     /// not undo the change: the region is marked, and the next owner rebuilds it.
     #[inline]
-    fn afterwards(&self, rest: impl FnOnce() -> Result<(), Trouble>) {
+    pub(super) fn afterwards(&self, rest: impl FnOnce() -> Result<(), Trouble>) {
         if rest().is_err() {
-            self.set_shape(Shape { rebuilding: true, ..self.shape() });
+            self.mark();
         }
         watch::notify(self.arena, self.head);
     }
@@ -367,7 +397,7 @@ impl<'a> Region<'a> {
     }
 
     /// Takes a record's entry out of the index.
-    fn remove_entry(&self, place: &mut Place<'_>) -> Result<(), Trouble> {
+    pub(super) fn remove_entry(&self, place: &mut Place<'_>) -> Result<(), Trouble> {
         let shape = self.shape();
         let marker = if place.line.has_empty() { 0 } else { shape.deleted() };
         store_entry(place.words, &mut place.line, place.entry, marker);

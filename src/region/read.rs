@@ -6,6 +6,7 @@ use crate::format::slot::Header;
 use crate::protocol::index::{candidates, entry_is, load_line};
 use crate::protocol::slot::{Seen, read, read_any};
 use crate::region::arena::Arena;
+use crate::region::batch::is_undecided;
 use crate::region::survey::{SlotState, survey};
 use crate::sys::atomic::{Ordering, fence};
 
@@ -167,7 +168,8 @@ fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<Newest> {
                 SlotState::Moved => return Ok(Newest::Neither(Look::Moved)),
                 _ => continue,
             };
-            if header.id == id && best.is_none_or(|(_, best, _)| best.seq < header.seq) {
+            let is_newest = header.id == id && best.is_none_or(|(_, best, _)| best.seq < header.seq);
+            if is_newest && !is_undecided(arena, region, &header) {
                 best = Some((slot, header, is_record));
             }
         }

@@ -78,17 +78,40 @@ impl Handle {
         if fault::on(Fault::DurableEarly) {
             arena.word(control::DURABLE).store(checked::encode(old), Ordering::SeqCst);
         }
-        if let Err(source) = arena.file.sync_data() {
-            let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
-            arena.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
-            return Err(Error::FlushFailed { path: arena.path.clone(), source });
+        let unsettled = self.has_unsettled_batches();
+        if unsettled && fault::on(Fault::SettledEarly) {
+            arena.word(control::SETTLED).store(checked::encode(old), Ordering::SeqCst);
         }
+        self.flush_pages()?;
         step(FLUSHED);
+        if unsettled {
+            arena.word(control::SETTLED).store(checked::encode(old), Ordering::SeqCst);
+            step("sync: batches settled");
+            self.flush_pages()?;
+            step(FLUSHED);
+        }
         arena.word(control::DURABLE).store(checked::encode(old), Ordering::SeqCst);
         arena.word(control::DURABLE_EXTENTS).store(extents, Ordering::SeqCst);
         arena.word(control::FLUSHES).fetch_add(1, Ordering::Relaxed);
         step("sync: durable epoch raised");
         Ok(())
+    }
+
+    /// Step 3: one flush of all that was written to the mapping before.
+    fn flush_pages(&self) -> Result<()> {
+        let arena = &self.arena;
+        arena.file.sync_data().map_err(|source| {
+            let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
+            arena.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
+            Error::FlushFailed { path: arena.path.clone(), source }
+        })
+    }
+
+    /// Whether there was a batch since batches were last known to be whole on disk.
+    fn has_unsettled_batches(&self) -> bool {
+        let [batched, settled] = [control::BATCHED, control::SETTLED]
+            .map(|at| checked::decode(self.arena.word(at).load(Ordering::SeqCst)));
+        batched.is_none() || settled.is_none() || batched > settled
     }
 
     /// Raises the epoch, and waits until nobody writes in the one before, which is given. The caller

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::format::region::word;
 use crate::format::seat::queue_byte;
+use crate::format::{checked, control};
 use crate::protocol::lock::{self, Owner, SLEEPERS, State};
 use crate::record::Durability;
 use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
+use crate::region::batch::numbers;
 use crate::region::owned::Region;
 use crate::region::seat;
 use crate::store::flush::Turn;
@@ -30,7 +32,7 @@ const SPINS: u32 = 200;
 pub(crate) struct Handle {
     pub(crate) arena: Arena,
     own_word: u64,
-    /// Per region: a thread of this handle is at the head of the queue.
+    /// Per region, and for batches: a thread of this handle is at the head of the queue.
     queued: Box<[AtomicBool]>,
     pub(crate) verify_reads: bool,
     pub(crate) durability: Durability,
@@ -38,10 +40,10 @@ pub(crate) struct Handle {
     pub(crate) flush: Turn,
 }
 
-/// A region's lock, held.
+/// A region's lock, or that of batches, held.
 pub(crate) struct Locked<'a> {
     arena: &'a Arena,
-    region: u32,
+    word: &'a AtomicU64,
     /// The region was rebuilt on the way in.
     pub(crate) healed: bool,
 }
@@ -52,16 +54,15 @@ impl Drop for Locked<'_> {
         if !self.arena.file.is_ours() {
             return; // A child that was forked under the lock: it is the parent's.
         }
-        let word = &self.arena.head(self.region)[word::LOCK];
-        if lock::unlock(word) {
-            futex::wake(word, 1);
+        if lock::unlock(self.word) {
+            futex::wake(self.word, 1);
         }
     }
 }
 
 impl Handle {
     pub(crate) fn new(arena: Arena, options: &Options) -> Self {
-        let queued = (0..arena.geo.regions).map(|_| AtomicBool::new(false)).collect();
+        let queued = (0..=arena.geo.regions).map(|_| AtomicBool::new(false)).collect();
         Self {
             own_word: arena.owner.map_or(0, Owner::word),
             arena,
@@ -96,20 +97,44 @@ impl Handle {
     /// rebuilt first. Without contention: one compare-and-swap, no system call.
     #[inline]
     pub(crate) fn lock(&self, number: u32) -> Result<Locked<'_>> {
-        let head = self.arena.head(number);
-        let took_over = if lock::try_lock(&head[word::LOCK], self.own_word) {
+        let word = &self.arena.head(number)[word::LOCK];
+        let took_over = if lock::try_lock(word, self.own_word) {
             step("lock: taken");
             false
         } else {
-            self.wait_for(number, &head[word::LOCK])?
+            self.wait_for(number, word)?
         };
         let region = Region::new(&self.arena, number);
         let healed = took_over || region.is_being_rebuilt();
-        let locked = Locked { arena: &self.arena, region: number, healed };
+        let locked = Locked { arena: &self.arena, word, healed };
         if healed {
             rebuild(&region, Cause::Process)?;
         }
         Ok(locked)
+    }
+
+    /// Takes the lock of batches, and ends the batch of a dead owner: its regions are rebuilt, which gives
+    /// all of it or none.
+    pub(crate) fn lock_batches(&self) -> Result<Locked<'_>> {
+        let locked = self.take_batch_lock()?;
+        let begun = numbers(&self.arena, control::BEGUN)?;
+        if numbers(&self.arena, control::ENDED)? != begun {
+            for number in 0..self.arena.geo.regions {
+                self.heal(number)?;
+            }
+            step("batch: one that was cut off is ended");
+            self.arena.word(control::ENDED).store(checked::encode(begun), Ordering::SeqCst);
+        }
+        Ok(locked)
+    }
+
+    /// Takes the lock of batches, whatever its last owner left.
+    pub(crate) fn take_batch_lock(&self) -> Result<Locked<'_>> {
+        let word = self.arena.word(control::BATCH_LOCK);
+        if !lock::try_lock(word, self.own_word) {
+            self.wait_for(self.arena.geo.regions, word)?;
+        }
+        Ok(Locked { arena: &self.arena, word, healed: false })
     }
 
     /// Takes a lock that is held; whether it was a dead owner's.
@@ -166,21 +191,15 @@ impl Handle {
         }
     }
 
-    /// Does `work` in a region, holding its lock. If the region's derived state turns out to
-    /// contradict itself, it is rebuilt and the work done once more.
+    /// Does `work` in a region, holding its lock: see [`in_region`].
     #[inline]
     pub(crate) fn with_region<T>(
         &self,
         number: u32,
-        mut work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
+        work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
     ) -> Result<T> {
         let _locked = self.lock(number)?;
-        let region = Region::new(&self.arena, number);
-        match work(&region) {
-            Ok(done) => Ok(done),
-            Err(Trouble::Error(error)) => Err(error),
-            Err(Trouble::Flaw(_)) => rebuilt_and_again(&region, work),
-        }
+        in_region(&Region::new(&self.arena, number), work)
     }
 
     /// Rebuilds a region that a dead owner left. What a living one holds is left alone.
@@ -199,6 +218,20 @@ impl Handle {
             State::Held(owner) => !seat::is_alive(&self.arena, owner)?,
             State::Damaged => true,
         })
+    }
+}
+
+/// Does `work` in a region whose lock the caller holds. If the region's derived state turns out to
+/// contradict itself, it is rebuilt and the work done once more.
+#[inline]
+pub(crate) fn in_region<T>(
+    region: &Region<'_>,
+    mut work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
+) -> Result<T> {
+    match work(region) {
+        Ok(done) => Ok(done),
+        Err(Trouble::Error(error)) => Err(error),
+        Err(Trouble::Flaw(_)) => rebuilt_and_again(region, work),
     }
 }
 

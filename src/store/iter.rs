@@ -23,6 +23,7 @@ use crate::protocol::slot::{Seen, header, read_any, unchanged};
 use crate::record::{Record, Version};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
+use crate::region::batch::is_undecided;
 use crate::store::Store;
 use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
@@ -293,7 +294,10 @@ fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<u64>> {
         for slot in arena.slots_of(extent) {
             let Some(words) = arena.slot(slot) else { continue };
             let header = header(words);
-            if header.seq != 0 && arena.geo.region_of(arena.geo.hash(header.id)) == number {
+            if header.seq != 0
+                && arena.geo.region_of(arena.geo.hash(header.id)) == number
+                && !is_undecided(arena, number, &header)
+            {
                 let kept = newest.entry(header.id).or_insert(header);
                 if kept.seq < header.seq {
                     *kept = header;

@@ -1,6 +1,7 @@
 //! The store as its users see it.
 
 pub(crate) mod backup;
+pub(crate) mod batch;
 pub(crate) mod checkpoint;
 pub(crate) mod counter;
 pub(crate) mod flush;
@@ -324,7 +325,7 @@ impl Store {
     }
 
     /// Reads in a region whose lock is held, so nothing moves.
-    fn read_in(
+    pub(crate) fn read_in(
         &self,
         region: &Region<'_>,
         hash: u64,
@@ -492,7 +493,7 @@ impl Store {
     /// Writes many records, holding the lock of each region once, and gives their number. Of several
     /// writes to one id the last wins.
     ///
-    /// This is not a transaction: others may see some of the writes before the rest, in any order,
+    /// This is not a transaction (that is [`batch`](Self::batch)): others may see some of the writes before the rest, in any order,
     /// and a process that dies in the middle leaves some of them written, each whole.
     ///
     /// # Errors
@@ -546,7 +547,7 @@ impl Store {
 
     /// Refuses to wait for a lock from inside `update`.
     #[inline]
-    fn check_outside(&self, hash: u64) -> Result<()> {
+    pub(crate) fn check_outside(&self, hash: u64) -> Result<()> {
         if is_inside(Arc::as_ptr(&self.handle) as usize) {
             let region = self.handle.arena.geo.region_of(hash);
             return Err(Error::Reentrant { path: self.handle.arena.path.clone(), region });
@@ -555,7 +556,7 @@ impl Store {
     }
 
     #[cold]
-    fn too_long(&self, id: u64, len: usize) -> Error {
+    pub(crate) fn too_long(&self, id: u64, len: usize) -> Error {
         Error::RecordTooLong { path: self.handle.arena.path.clone(), id, len, max: self.record_size() }
     }
 

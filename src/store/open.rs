@@ -104,6 +104,9 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
     write(control::DURABLE, checked::encode(control::FIRST_EPOCH - 1))?;
     write(control::EXTENTS, checked::encode(0))?;
     write(control::DURABLE_EXTENTS, checked::encode(0))?;
+    for at in [control::BEGUN, control::COMMITTED, control::ENDED, control::BATCHED, control::SETTLED] {
+        write(at, checked::encode(0))?;
+    }
     let boot = file::boot_id()?;
     write(control::BOOT, boot[0])?;
     write(control::BOOT + 8, boot[1])?;
@@ -130,6 +133,7 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
             word::LINKS,
             word::PARKED_COUNT,
             word::RESERVED,
+            word::PENDING,
         ] {
             head[count] = checked::encode(0);
         }

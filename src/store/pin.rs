@@ -3,9 +3,11 @@
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
+use crate::format::control;
 use crate::format::slot::{HEADER_BYTES, HEADER_WORDS};
 use crate::protocol::slot::unchanged;
 use crate::record::Version;
+use crate::region::batch::numbers;
 use crate::region::borrow::Borrow;
 use crate::region::read::{Look, look};
 use crate::store::Store;
@@ -95,6 +97,35 @@ impl Pin<'_> {
         }
         let region = self.store.region_of(id);
         Err(arena.damaged(format!("region {region}: record {id:#x} does not come to rest")))
+    }
+
+    /// Several records, as [`get`](Self::get), of one moment as far as [batches](Store::batch) go: each batch
+    /// is seen as a whole or not at all. Other writes may fall in between.
+    ///
+    /// Reads again when a batch was made meanwhile; where that does not come to an end, it holds the lock of
+    /// batches. O(ids).
+    ///
+    /// # Errors
+    /// As [`Store::get`]; [`Error::Busy`] if a lock time-out is set; [`Error::Reentrant`].
+    pub fn get_many(&self, ids: &[u64]) -> Result<Vec<Option<&[u8]>>> {
+        let handle = &self.store.handle;
+        let arena = &handle.arena;
+        let read = || ids.iter().map(|&id| self.get(id)).collect::<Result<Vec<_>>>();
+        handle.check()?;
+        for _ in 0..LOOKS {
+            // A batch stores the first before any of it is visible, and the second when all of it is.
+            let committed = numbers(arena, control::COMMITTED)?;
+            if numbers(arena, control::ENDED)? >= committed {
+                let found = read()?;
+                if numbers(arena, control::COMMITTED)? == committed {
+                    return Ok(found);
+                }
+            }
+            std::hint::spin_loop();
+        }
+        self.store.check_outside(0)?;
+        let _batches = handle.lock_batches()?;
+        read()
     }
 
     /// The record as a value of `T`, where it lies.

@@ -8,6 +8,7 @@ use crate::format::{checked, control};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, epochs_hold, rebuild};
+use crate::recovery::recover::end_batches;
 use crate::recovery::verify::{check_region, check_store, superblock_holds};
 use crate::region::grow::Growth;
 use crate::region::owned::Region;
@@ -99,6 +100,7 @@ impl Store {
             }
             adopt(arena, false, &mut report.fixed)?
         };
+        self.repair_batches(&mut report)?;
         let mut epoch_max = 0;
         for number in 0..arena.geo.regions {
             let locked = handle.lock(number)?;
@@ -127,5 +129,32 @@ impl Store {
             report.fixed.push("the epochs in the control page were found anew".to_owned());
         }
         Ok(report)
+    }
+
+    /// Puts right what the control page says of batches.
+    fn repair_batches(&self, report: &mut RepairReport) -> Result<()> {
+        let handle = &self.handle;
+        let arena = &handle.arena;
+        let _locked = handle.take_batch_lock()?; // Nobody changes the words meanwhile.
+        let number = |at| checked::decode(arena.word(at).load(Ordering::SeqCst));
+        let is_damaged = |at| number(at).is_none();
+        let numbers = [control::BEGUN, control::COMMITTED, control::ENDED];
+        if numbers.into_iter().any(is_damaged) || number(control::BEGUN) != number(control::ENDED) {
+            for number in 0..arena.geo.regions {
+                handle.heal(number)?;
+            }
+            end_batches(arena);
+            report.fixed.push("the numbers of batches in the control page were put right".to_owned());
+        }
+        if is_damaged(control::BATCHED) {
+            arena.word(control::BATCHED).store(checked::encode(arena.epoch().unwrap_or(0)), Ordering::SeqCst);
+            report.fixed.push("the epoch of the last batch was taken to be the present one".to_owned());
+        }
+        if is_damaged(control::SETTLED) {
+            let durable = arena.durable().unwrap_or(0);
+            arena.word(control::SETTLED).store(checked::encode(durable), Ordering::SeqCst);
+            report.fixed.push("the epoch of settled batches was taken to be the durable one".to_owned());
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,175 @@
+//! The members of an atomic batch that lie in one region, for the region's owner. The numbered steps
+//! stand in the chapter on the protocol.
+
+use crate::error::Error;
+use crate::format::index::ENTRIES;
+use crate::format::region::word;
+use crate::format::slot::{Header, PRESENT};
+use crate::format::{checked, control};
+use crate::protocol::slot::publish;
+use crate::region::arena::Arena;
+use crate::region::grow::next_lines_log2;
+use crate::region::owned::{Found, Region};
+use crate::region::slots::RETIRED;
+use crate::region::table::load_max;
+use crate::region::{Trouble, borrow, seat};
+use crate::sys::atomic::Ordering;
+use crate::sys::step::step;
+
+/// A change of one record, as part of a batch.
+pub(crate) struct Member<'c> {
+    pub(crate) hash: u64,
+    pub(crate) id: u64,
+    /// What is written; `None`: the record is deleted.
+    pub(crate) data: Option<&'c [u8]>,
+    /// Where it is written. A deletion of what is not there needs no slot.
+    pub(crate) slot: Option<u32>,
+    /// Its version, once it is written.
+    pub(crate) seq: u64,
+}
+
+impl Region<'_> {
+    /// Step 3: sees to all that a member will need, so that nothing can go wrong later. After an error
+    /// nothing is held.
+    pub(crate) fn prepare(&self, members: &mut [Member<'_>], epoch: u64) -> Result<(), Trouble> {
+        let prepared = self.try_prepare(members, epoch);
+        if prepared.is_err() {
+            self.give_back(members)?;
+        }
+        prepared
+    }
+
+    fn try_prepare(&self, members: &mut [Member<'_>], epoch: u64) -> Result<(), Trouble> {
+        let seq = self.get(word::NEXT_SEQ);
+        if seq & PRESENT == 0 || seq.checked_add(members.len() as u64).is_none() {
+            return Err(Trouble::Flaw("the next sequence number"));
+        }
+        let mut needs_links = borrow::may_be_borrowed(self.arena);
+        let mut live = self.live()?;
+        let mut is_needed = Vec::with_capacity(members.len());
+        for member in members.iter_mut() {
+            (member.slot, member.seq) = (None, 0);
+            is_needed.push(match self.find(member.hash, member.id)? {
+                Found::Hit { header, slot, .. } => {
+                    if header.seq >= seq && self.is_whole(slot) {
+                        return Err(Trouble::Flaw("the next sequence number was used already"));
+                    }
+                    needs_links |= header.epoch() != epoch || member.data.is_none();
+                    true
+                }
+                Found::Miss(_) => {
+                    live += u64::from(member.data.is_some());
+                    member.data.is_some()
+                }
+            });
+        }
+        if needs_links {
+            self.ensure_linked()?;
+        }
+        while live > load_max(&self.shape()) {
+            let lines_log2 = next_lines_log2(&self.shape());
+            if lines_log2 <= self.shape().lines_log2 {
+                break;
+            }
+            self.move_index(lines_log2)?;
+        }
+        if live >= (ENTRIES as u64) << self.shape().lines_log2 {
+            return Err(Trouble::Flaw("an index without room"));
+        }
+        for (member, _) in members.iter_mut().zip(is_needed).filter(|(_, is_needed)| *is_needed) {
+            let slot = self.take_slot()?;
+            member.slot = Some(slot);
+            if !self.shape().holds(slot) {
+                self.move_index(self.shape().lines_log2)?; // The file outgrew the entries' width.
+            }
+        }
+        step("batch: slots taken");
+        Ok(())
+    }
+
+    /// Gives the members' slots back, written or not. The batch does not count.
+    pub(crate) fn give_back(&self, members: &mut [Member<'_>]) -> Result<(), Trouble> {
+        let last = members.iter().map(|member| member.seq).max().unwrap_or(0);
+        for slot in members.iter_mut().filter_map(|member| member.slot.take()) {
+            self.free(slot)?;
+        }
+        if last != 0 {
+            self.head[word::NEXT_SEQ].store(last + 1, Ordering::Release); // None is used again.
+        }
+        self.set(word::PENDING, checked::encode(0));
+        Ok(())
+    }
+
+    /// Step 5: writes the members. No index leads to them, and the region's next `seq` stays as it is:
+    /// that tells them from what counts.
+    pub(crate) fn write_members(
+        &self,
+        members: &mut [Member<'_>],
+        epoch: u64,
+        number: u64,
+    ) -> Result<(), Trouble> {
+        // Release: who sees a member sees that the region has some.
+        self.head[word::PENDING].store(checked::encode(number), Ordering::Release);
+        step("batch: region marked");
+        let mut seq = self.get(word::NEXT_SEQ);
+        for member in members {
+            let Some(slot) = member.slot else { continue };
+            let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
+            let data = member.data.unwrap_or_default();
+            let header = Header::record(seq, member.id, epoch, data.len()).of_batch();
+            let header = if member.data.is_none() { header.tombstone() } else { header };
+            publish(words, header, data);
+            member.seq = seq;
+            seq += 1;
+        }
+        Ok(())
+    }
+
+    /// Step 7: makes the members visible. The batch counts, so what goes wrong here is left to a rebuild.
+    pub(crate) fn show_members(&self, members: &[Member<'_>], epoch: u64) {
+        for member in members {
+            self.afterwards(|| self.show(member, epoch));
+        }
+        self.set(word::PENDING, checked::encode(0));
+        step("batch: region done");
+    }
+
+    fn show(&self, member: &Member<'_>, epoch: u64) -> Result<(), Trouble> {
+        let Some(slot) = member.slot else { return Ok(()) };
+        let found = self.find(member.hash, member.id)?;
+        // As for a single write: all before it but the last is visible.
+        self.head[word::NEXT_SEQ].store(member.seq + 1, Ordering::Release);
+        if member.data.is_some() {
+            let (place, old) = found.replaces()?;
+            let before = self.store_visible(place, member.hash, slot);
+            return self.count_visible(old, before, epoch);
+        }
+        let Found::Hit { mut place, slot: old, header } = found else {
+            return Err(Trouble::Flaw("a record that is to be deleted is not in the index"));
+        };
+        // The hint may be an old one; to ask lowers it.
+        let is_pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
+        let is_kept =
+            is_pinned || header.epoch() != epoch || self.older_may_come_back()? || !self.is_whole(old);
+        self.remove_entry(&mut place)?;
+        for slot in [old, slot] {
+            if is_kept { self.push(&RETIRED, slot, epoch)? } else { self.release(slot)? }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a version in a slot of `region` is a member of a batch that does not count, or not yet.
+pub(crate) fn is_undecided(arena: &Arena, region: u32, header: &Header) -> bool {
+    let head = arena.head(region);
+    let pending = || checked::decode(head[word::PENDING].load(Ordering::Acquire)).unwrap_or(0);
+    header.is_of_batch()
+        && header.seq >= head[word::NEXT_SEQ].load(Ordering::Acquire)
+        && pending() > numbers(arena, control::COMMITTED).unwrap_or(0)
+}
+
+/// One of the numbers of batches in the control page.
+pub(crate) fn numbers(arena: &Arena, at: u64) -> Result<u64, Error> {
+    checked::decode(arena.word(at).load(Ordering::SeqCst))
+        .ok_or_else(|| arena.damaged("the numbers of batches in the control page"))
+}

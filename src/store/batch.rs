@@ -1,0 +1,280 @@
+//! Atomic batches: changes of several records, in any regions, of which all count or none. The numbered
+//! steps stand in the chapter on the protocol.
+
+use std::borrow::Cow;
+
+use crate::error::Result;
+use crate::format::slot::PRESENT;
+use crate::format::{checked, control};
+use crate::record::{Durability, Version};
+use crate::region::Trouble;
+use crate::region::batch::{Member, numbers};
+use crate::region::owned::Region;
+use crate::store::Store;
+use crate::store::handle::in_region;
+use crate::sys::atomic::Ordering;
+use crate::sys::step::step;
+
+/// Changes of several records, of which all count or none: see [`Store::batch`].
+#[derive(Debug)]
+#[must_use = "a batch does nothing before it is committed"]
+pub struct Batch<'a> {
+    store: &'a Store,
+    /// In the order of the calls; `None` deletes.
+    changes: Vec<(u64, Option<Cow<'a, [u8]>>)>,
+    /// Each record's version must be this one, before the batch.
+    conditions: Vec<(u64, Option<Version>)>,
+}
+
+/// How the commit of a batch ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use = "a batch that met a conflict has changed nothing"]
+pub enum Commit {
+    /// All changes were made. The version of each record that was written, by id; what was deleted is not
+    /// among them.
+    Done(Vec<(u64, Version)>),
+    /// A record was not at the version that was asked for; nothing was changed.
+    Conflict {
+        /// The record.
+        id: u64,
+        /// The version that is there, or `None` if the record is absent.
+        current: Option<Version>,
+    },
+}
+
+impl Store {
+    /// Begins a batch: puts, deletions and conditions on versions, of any ids, that are made together by
+    /// [`Batch::commit`]. Nothing is held before that.
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # use recstore::{Commit, Store};
+    /// # let path = std::env::temp_dir().join(format!("recstore-batch-{}.rec", std::process::id()));
+    /// let store = Store::open_or_create(&path)?;
+    /// # store.put(1, b"100")?;
+    /// # store.put(2, b"0")?;
+    /// loop {
+    ///     // Both accounts as they are at one moment.
+    ///     let [from, to] = [store.get(1)?, store.get(2)?].map(|r| r.expect("an account"));
+    ///     let mut batch = store.batch();
+    ///     batch.compare_and_swap(1, Some(from.version()), b"60")?;
+    ///     batch.compare_and_swap(2, Some(to.version()), b"40")?;
+    ///     batch.put(3, b"40 moved from 1 to 2")?;
+    ///     if let Commit::Done(_) = batch.commit()? {
+    ///         break;
+    ///     }
+    /// }
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { store: self, changes: Vec::new(), conditions: Vec::new() }
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Writes a record. Of several changes of one id the last counts.
+    ///
+    /// # Errors
+    /// [`Error::RecordTooLong`](crate::Error::RecordTooLong): the batch is as it was.
+    pub fn put(&mut self, id: u64, data: impl Into<Cow<'a, [u8]>>) -> Result<()> {
+        let data = data.into();
+        if data.len() > self.store.record_size() {
+            return Err(self.store.too_long(id, data.len()));
+        }
+        self.changes.push((id, Some(data)));
+        Ok(())
+    }
+
+    /// Deletes a record, if there is one.
+    pub fn delete(&mut self, id: u64) {
+        self.changes.push((id, None));
+    }
+
+    /// Writes a record; the batch fails unless the record's version before it is `expected` (`None`:
+    /// there is no such record).
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn compare_and_swap(
+        &mut self,
+        id: u64,
+        expected: Option<Version>,
+        data: impl Into<Cow<'a, [u8]>>,
+    ) -> Result<()> {
+        self.put(id, data)?;
+        self.require(id, expected);
+        Ok(())
+    }
+
+    /// The batch fails unless this record's version before it is `expected` (`None`: there is no such
+    /// record). The record need not be changed.
+    pub fn require(&mut self, id: u64, expected: Option<Version>) {
+        self.conditions.push((id, expected));
+    }
+
+    /// Number of changes so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Whether there is no change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Makes all changes or none, with the handle's durability.
+    ///
+    /// * A process that is killed at any instant leaves all of them or none.
+    /// * After a loss of power all of them are there, or none. Once a [`sync`](Store::sync) has returned
+    ///   that began after the commit, all are; a batch that no sync has made durable may be given up, also
+    ///   if some of it is on disk.
+    /// * [`Pin::get_many`](crate::Pin::get_many) sees all of them or none. Single reads see each record
+    ///   change at once, one after another.
+    ///
+    /// Holds the locks of all regions that it touches, and the one lock of batches: batches of one store
+    /// are made one after another; other writes of other regions go on meanwhile. O(changes).
+    ///
+    /// # Errors
+    /// As [`Store::put`], and [`Error::Corrupt`](crate::Error::Corrupt) if a record with a condition is damaged. Nothing is
+    /// changed then, but after [`Error::FlushFailed`](crate::Error::FlushFailed), which durable commits alone give: the batch is
+    /// made, and may be lost with power. [`Error::Busy`](crate::Error::Busy) with a region number beyond the last means the
+    /// lock of batches.
+    pub fn commit(self) -> Result<Commit> {
+        let durability = self.store.handle.durability;
+        self.commit_with(durability)
+    }
+
+    /// [`commit`](Self::commit) with the durability of this one batch.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_with(self, durability: Durability) -> Result<Commit> {
+        let store = self.store;
+        store.check_write(0, 0)?;
+        let mut members = self.members();
+        let committed = {
+            let _batches = store.handle.lock_batches()?; // Step 1.
+            self.make(&mut members)?
+        };
+        if matches!(committed, Commit::Done(_)) && !members.is_empty() {
+            store.settle(durability)?;
+        }
+        Ok(committed)
+    }
+
+    /// The last change of each id, in the order of regions and ids.
+    fn members(&self) -> Vec<Member<'_>> {
+        let geo = &self.store.handle.arena.geo;
+        let mut members: Vec<Member<'_>> = self
+            .changes
+            .iter()
+            .rev() // The sort is stable, and the first of equal ones stays: so the last change does.
+            .map(|(id, data)| Member {
+                hash: geo.hash(*id),
+                id: *id,
+                data: data.as_deref(),
+                slot: None,
+                seq: 0,
+            })
+            .collect();
+        members.sort_by_key(|member| (geo.region_of(member.hash), member.id));
+        members.dedup_by_key(|member| member.id);
+        members
+    }
+
+    /// Steps 2 to 8. The caller holds the lock of batches.
+    fn make(&self, members: &mut [Member<'_>]) -> Result<Commit> {
+        let handle = &self.store.handle;
+        let arena = &handle.arena;
+        let region_of = |hash| arena.geo.region_of(hash);
+        let of_conditions = self.conditions.iter().map(|(id, _)| self.store.region_of(*id));
+        let mut regions: Vec<u32> = members.iter().map(|m| region_of(m.hash)).chain(of_conditions).collect();
+        regions.sort_unstable();
+        regions.dedup();
+        let _locked = regions.iter().map(|&number| handle.lock(number)).collect::<Result<Vec<_>>>()?;
+        if let Some(conflict) = self.conflict()? {
+            return Ok(conflict);
+        }
+        if members.is_empty() {
+            return Ok(Commit::Done(Vec::new()));
+        }
+        // Read with all locks held: so all members are of one epoch, and a flush that ends it waits.
+        let epoch = arena.epoch()?;
+        let mut groups: Vec<(Region<'_>, &mut [Member<'_>])> = members
+            .chunk_by_mut(|a, b| region_of(a.hash) == region_of(b.hash))
+            .map(|group| (Region::new(arena, region_of(group[0].hash)), group))
+            .collect();
+        for n in 0..groups.len() {
+            let (region, group) = &mut groups[n];
+            if let Err(error) = in_region(region, |region| region.prepare(group, epoch)) {
+                give_back(&mut groups[..n]);
+                return Err(error);
+            }
+        }
+        let number = numbers(arena, control::BEGUN)? + 1;
+        arena.word(control::BATCHED).store(checked::encode(epoch), Ordering::SeqCst);
+        arena.word(control::BEGUN).store(checked::encode(number), Ordering::SeqCst);
+        step("batch: begun");
+        let written = groups.iter_mut().try_for_each(|(region, group)| {
+            region.write_members(group, epoch, number).map_err(|trouble| match trouble {
+                Trouble::Error(error) => error,
+                Trouble::Flaw(what) => arena.damaged(format!("region {}: {what}", region.number)),
+            })
+        });
+        if let Err(error) = written {
+            if give_back(&mut groups) {
+                arena.word(control::ENDED).store(checked::encode(number), Ordering::SeqCst);
+            }
+            return Err(error);
+        }
+        step("batch: members written");
+        arena.word(control::COMMITTED).store(checked::encode(number), Ordering::SeqCst);
+        step("batch: committed");
+        for (region, group) in &groups {
+            region.show_members(group, epoch);
+        }
+        arena.word(control::ENDED).store(checked::encode(number), Ordering::SeqCst);
+        step("batch: ended");
+        let mut versions: Vec<(u64, Version)> = members
+            .iter()
+            .filter(|member| member.data.is_some())
+            .map(|member| (member.id, Version(member.seq & !PRESENT)))
+            .collect();
+        versions.sort_unstable_by_key(|(id, _)| *id);
+        Ok(Commit::Done(versions))
+    }
+
+    /// The first condition that does not hold. The caller holds the locks of all regions.
+    fn conflict(&self) -> Result<Option<Commit>> {
+        let arena = &self.store.handle.arena;
+        let mut data = Vec::new();
+        for &(id, expected) in &self.conditions {
+            let hash = arena.geo.hash(id);
+            let region = Region::new(arena, arena.geo.region_of(hash));
+            let found = in_region(&region, |region| self.store.read_in(region, hash, id, Some(&mut data)))?;
+            let current = found.map(|(header, _)| Version(header.version()));
+            if current != expected {
+                return Ok(Some(Commit::Conflict { id, current }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Gives back what was prepared; whether that went well. Where it did not, the next owner of the region
+/// rebuilds it.
+fn give_back(groups: &mut [(Region<'_>, &mut [Member<'_>])]) -> bool {
+    let mut all = true;
+    for (region, group) in groups {
+        if region.give_back(group).is_err() {
+            region.mark();
+            all = false;
+        }
+    }
+    all
+}
