@@ -147,15 +147,15 @@ impl Region<'_> {
         let Found::Hit { mut place, slot: old, header } = found else {
             return Err(Trouble::Flaw("a record that is to be deleted is not in the index"));
         };
-        // The hint may be an old one; to ask lowers it.
-        let is_pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
-        let is_kept =
-            is_pinned || header.epoch() != epoch || self.older_may_come_back()? || !self.is_whole(old);
         self.remove_entry(&mut place)?;
-        for slot in [old, slot] {
-            if is_kept { self.push(&RETIRED, slot, epoch)? } else { self.release(slot)? }
+        self.retire(old, &header, epoch)?;
+        // The tombstone goes behind what it hides. The hint may be an old one; to ask lowers it.
+        let is_pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
+        if is_pinned || self.older_may_come_back()? {
+            self.push(&RETIRED, slot, epoch)
+        } else {
+            self.release(slot)
         }
-        Ok(())
     }
 }
 
