@@ -72,6 +72,7 @@ impl Bench {
         for (id, state) in &found {
             oracle.admits(*id, state)?;
         }
+        oracle.admits_batches(&found)?;
         same_by_iterating(&store, &found)?;
         clean(&store, "after recovery")?;
         // What an image recovers to is the same whatever is done with it then: a part of them will do.

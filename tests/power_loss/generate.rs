@@ -4,6 +4,7 @@ use rand::Rng;
 use rand::distr::Distribution;
 use rand::distr::weighted::WeightedIndex;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 
 use crate::layout::Layout;
 use crate::workload::Op;
@@ -52,6 +53,7 @@ pub(crate) fn ops(rng: &mut StdRng, setting: &Setting, count: usize) -> Vec<Op> 
     kinds
         .into_iter()
         .map(|kind| match kind {
+            Kind::Put if rng.random_bool(0.15) => batch(rng, setting),
             Kind::Put => put(rng, setting),
             Kind::Delete => Op::Delete(id(rng, setting)),
             Kind::Sync if rng.random_bool(0.1) => Op::PutDurable(id(rng, setting), len(rng, setting)),
@@ -87,10 +89,22 @@ fn put(rng: &mut StdRng, setting: &Setting) -> Op {
     Op::Put(id(rng, setting), len(rng, setting))
 }
 
+fn batch(rng: &mut StdRng, setting: &Setting) -> Op {
+    let mut ids: Vec<u64> = (0..setting.ids).collect();
+    ids.shuffle(rng);
+    ids.truncate(rng.random_range(1..=ids.len().min(5)));
+    let change = |id| (id, rng.random_bool(0.7).then(|| len(rng, setting)));
+    Op::Batch(ids.into_iter().map(change).collect())
+}
+
 fn few(rng: &mut StdRng, setting: &Setting, most: usize) -> Vec<Op> {
     let count = rng.random_range(0..=most);
     (0..count)
-        .map(|_| if rng.random_bool(0.3) { Op::Delete(id(rng, setting)) } else { put(rng, setting) })
+        .map(|_| match rng.random_range(0..10) {
+            0..3 => Op::Delete(id(rng, setting)),
+            3 => batch(rng, setting),
+            _ => put(rng, setting),
+        })
         .collect()
 }
 
@@ -187,6 +201,31 @@ pub(crate) fn scripts() -> Vec<(&'static str, Setting, Vec<Op>)> {
             "two regions that grow",
             set(480, 2, 2, 8),
             vec![a(0), a(1), a(2), sync(), a(3), a(4), a(5), sync(), a(0)],
+        ),
+        (
+            "batches over two regions",
+            set(480, 2, 2, 8),
+            vec![
+                a(0),
+                a(1),
+                sync(),
+                Op::Batch(vec![(0, Some(480)), (1, None), (2, Some(300))]),
+                a(0),
+                Op::Batch(vec![(1, Some(10)), (3, Some(480))]),
+                sync(),
+                Op::Batch(vec![(0, None), (3, None), (1, Some(20))]),
+            ],
+        ),
+        (
+            "batches during a flush",
+            set(480, 1, 4, 6),
+            vec![
+                a(0),
+                Op::Batch(vec![(0, Some(480)), (1, Some(480))]),
+                Op::Sync(vec![Op::Batch(vec![(0, Some(30)), (1, None)]), a(1), delete(0)]),
+                a(2),
+                sync(),
+            ],
         ),
         (
             "a record of many sectors",

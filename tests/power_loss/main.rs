@@ -90,30 +90,42 @@ fn no_image_of_a_scripted_workload_breaks_a_promise() {
 #[test]
 fn no_image_of_any_short_workload_breaks_a_promise() {
     let (mut bench, start) = (Bench::new(), Instant::now());
-    let setting = Setting { layout: Layout::new(8, 1, 2, 4), ids: 2 };
     let alphabet = |n: usize| match n {
         0 => Op::Put(0, 8),
         1 => Op::Sync(vec![]),
         2 => Op::Delete(0),
         _ => Op::Put(1, 8),
     };
+    let with_batches = |n: usize| match n {
+        0 => Op::Put(0, 8),
+        1 => Op::Sync(vec![]),
+        2 => Op::Batch(vec![(0, Some(8)), (1, Some(8))]),
+        _ => Op::Batch(vec![(0, None), (1, Some(8))]),
+    };
     let longest = if long() { 6 } else { 3 };
+    every_workload(&mut bench, 1, longest, alphabet);
+    every_workload(&mut bench, 2, if long() { 5 } else { 3 }, with_batches);
+    report(&format!("every workload of up to {longest} operations"), &bench, start);
+}
+
+/// All workloads of up to `longest` operations of an alphabet of four.
+fn every_workload(bench: &mut Bench, regions: u32, longest: usize, alphabet: impl Fn(usize) -> Op) {
+    let setting = Setting { layout: Layout::new(8, regions, 2, 2 * regions + 2), ids: 2 };
     for length in 1..=longest {
         for code in 0..1usize << (2 * length) {
             let ops: Vec<Op> = (0..length).map(|i| alphabet(code >> (2 * i) & 3)).collect();
             // What begins with a deletion or a sync is like what comes after it.
-            if length > 1 && !matches!(ops[0], Op::Put(0, _)) {
+            if length > 1 && matches!(ops[0], Op::Sync(_) | Op::Delete(_) | Op::Put(1, _)) {
                 continue;
             }
-            if let Err(found) = search::exhaust(&mut bench, &setting, &ops, length - 1, 4096, 500) {
+            if let Err(found) = search::exhaust(bench, &setting, &ops, length - 1, 4096, 500) {
                 panic!("{found}");
             }
         }
     }
-    report(&format!("every workload of up to {longest} operations"), &bench, start);
 }
 
-const FAULTS: [Fault; 7] = [
+const FAULTS: [Fault; 9] = [
     Fault::ReuseEarly,
     Fault::NoTombstone,
     Fault::TombstoneEarly,
@@ -121,6 +133,8 @@ const FAULTS: [Fault; 7] = [
     Fault::SumWithoutHeader,
     Fault::LowerSeqWins,
     Fault::NoScrub,
+    Fault::PartOfBatch,
+    Fault::SettledEarly,
 ];
 
 /// Looks for a counterexample in random chains, as the test does, but with a mistake switched on.
@@ -194,4 +208,14 @@ fn a_recovery_that_picks_the_lower_seq_is_found() {
 #[test]
 fn a_slot_that_is_free_and_not_scrubbed_is_found() {
     is_found(Fault::NoScrub);
+}
+
+#[test]
+fn a_part_of_a_batch_that_is_kept_is_found() {
+    is_found(Fault::PartOfBatch);
+}
+
+#[test]
+fn a_batch_that_counts_as_durable_before_the_flush_is_found() {
+    is_found(Fault::SettledEarly);
 }

@@ -69,6 +69,8 @@ struct History {
 #[derive(Clone)]
 pub(crate) struct Oracle {
     ids: BTreeMap<u64, History>,
+    /// Of each batch since the last crash: its ids, each with the place of its state in the history.
+    batches: Vec<Vec<(u64, usize)>>,
     /// A store has been opened since the crash, so it is known which states came back.
     settled: bool,
     /// No number of versions was lost with a head that was spoiled.
@@ -82,7 +84,8 @@ impl Oracle {
     /// All of these ids are absent.
     pub(crate) fn new(ids: u64) -> Self {
         let empty = History { states: vec![State::Absent], floor: 0, known: 0, version: 0 };
-        Self { ids: (0..ids).map(|id| (id, empty.clone())).collect(), settled: true, versions_rise: true }
+        let ids = (0..ids).map(|id| (id, empty.clone())).collect();
+        Self { ids, batches: Vec::new(), settled: true, versions_rise: true }
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = u64> + '_ {
@@ -92,6 +95,11 @@ impl Oracle {
     /// A write begins.
     pub(crate) fn begin(&mut self, id: u64, state: State) {
         self.history(id).states.push(state);
+    }
+
+    /// The writes that began last of each of these are one batch.
+    pub(crate) fn batch(&mut self, ids: &[u64]) {
+        self.batches.push(ids.iter().map(|&id| (id, self.ids[&id].states.len() - 1)).collect());
     }
 
     /// All writes of the id that began are acknowledged.
@@ -111,6 +119,19 @@ impl Oracle {
     /// What a flush that begins now makes durable. A recovery makes nothing of what was lost so.
     pub(crate) fn mark(&self) -> Mark {
         self.ids.iter().map(|(&id, h)| (id, if self.settled { h.known } else { h.floor })).collect()
+    }
+
+    /// What a flush that begins now makes durable before the sync that asked for it returns: not what batches
+    /// wrote, nor what they replaced.
+    pub(crate) fn mark_of_flush(&self) -> Mark {
+        let mut mark = self.mark();
+        for &(id, at) in self.batches.iter().flatten() {
+            let floor = self.ids[&id].floor;
+            if at > floor {
+                mark.insert(id, floor);
+            }
+        }
+        mark
     }
 
     /// What was known at the mark is durable.
@@ -139,12 +160,37 @@ impl Oracle {
         Err(format!("record {id}: found {found:?}, {why}; allowed: {allowed:?}"))
     }
 
+    /// Whether these may be the records after a crash, as far as batches go: of none is a part missing and a
+    /// part there.
+    pub(crate) fn admits_batches(&self, found: &[(u64, State)]) -> Result<(), String> {
+        let places = |id: u64| -> Vec<usize> {
+            let history = &self.ids[&id];
+            let state = found.iter().find(|f| f.0 == id).map(|f| &f.1);
+            let is_it = |at: &usize| state.is_some_and(|state| history.states[*at].is(state));
+            (history.floor..history.states.len()).filter(is_it).collect()
+        };
+        for batch in &self.batches {
+            let there = batch.iter().find(|(id, at)| places(*id) == [*at]);
+            let missing = batch.iter().find(|(id, at)| places(*id).iter().all(|place| place < at));
+            if let (Some(there), Some(missing)) = (there, missing) {
+                return Err(format!(
+                    "of the batch of {batch:?}, {there:?} is there and {missing:?} is not: {found:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// A store was opened and every record looked at.
     ///
     /// After a crash of the machine: whatever came back is there to stay. After a mere death of the
     /// process: the last state that was acknowledged, or one whose write was under way; if it is not
     /// that, it may still become that, when the region is healed.
     pub(crate) fn look(&mut self, found: Vec<(u64, State)>) -> Result<(), String> {
+        if !self.settled {
+            self.admits_batches(&found)?;
+            self.batches.clear();
+        }
         for (id, state) in found {
             if self.settled {
                 let under_way = self.since_known(id, &state)?;

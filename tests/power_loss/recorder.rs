@@ -37,6 +37,8 @@ pub(crate) enum Entry {
     Operation(usize),
     /// A write begins; it may be there from here on.
     Begin(u64, State),
+    /// The writes of these that began last are one batch.
+    Batch(Vec<u64>),
     /// The writes of the id are acknowledged, the last one with this version.
     Acknowledge(u64, Option<u64>),
     SyncBegins,

@@ -88,7 +88,7 @@ impl Scene {
             }
             Entry::FlushBegins => {
                 self.disk.flush_begins();
-                self.flush = Some(self.oracle.mark());
+                self.flush = Some(self.oracle.mark_of_flush());
             }
             Entry::FlushEnds => {
                 self.disk.flush_ends();
@@ -100,6 +100,7 @@ impl Scene {
             }
             Entry::Operation(n) => self.operation = Some(*n),
             Entry::Begin(id, state) => self.oracle.begin(*id, state.clone()),
+            Entry::Batch(ids) => self.oracle.batch(ids),
             Entry::Acknowledge(id, version) => self.oracle.acknowledge(*id, *version),
             Entry::SyncBegins => self.syncs.push(self.oracle.mark()),
             Entry::SyncReturned => {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
-use recstore::{Durability, Error, Store};
+use recstore::{Commit, Durability, Error, Store};
 
 use crate::layout::{Layout, PINNED};
 use crate::oracle::State;
@@ -22,6 +22,8 @@ pub(crate) enum Op {
     /// A put that is durable when it returns.
     PutDurable(u64, usize),
     Many(Vec<(u64, usize)>),
+    /// An atomic batch: no id twice; a record without a length is deleted.
+    Batch(Vec<(u64, Option<usize>)>),
     Delete(u64),
     /// A sync; and what another handle does in the middle of its flush.
     Sync(Vec<Op>),
@@ -53,6 +55,7 @@ impl fmt::Debug for Op {
             Self::Put(id, len) => write!(f, "put {id} ({len})"),
             Self::PutDurable(id, len) => write!(f, "put {id} ({len}) durably"),
             Self::Many(writes) => write!(f, "write many {writes:?}"),
+            Self::Batch(changes) => write!(f, "batch {changes:?}"),
             Self::Delete(id) => write!(f, "delete {id}"),
             Self::SyncFails => f.write_str("sync, which fails"),
             Self::Sync(meanwhile) if meanwhile.is_empty() => f.write_str("sync"),
@@ -293,6 +296,28 @@ fn write(store: &Store, op: &Op, values: &Values) -> Result<(), String> {
                 writes.iter().for_each(|&(id, _)| note(Entry::Acknowledge(id, None)));
             });
             (writes.iter().map(|w| w.0).collect(), done)
+        }
+        Op::Batch(changes) => {
+            let mut batch = store.batch();
+            for &(id, len) in changes {
+                match len {
+                    Some(len) => batch.put(id, begin(id, len).to_vec()).map_err(|e| e.to_string())?,
+                    None => {
+                        note(Entry::Begin(id, State::Absent));
+                        batch.delete(id);
+                    }
+                }
+            }
+            let ids: Vec<u64> = changes.iter().map(|change| change.0).collect();
+            note(Entry::Batch(ids.clone()));
+            let done = batch.commit().map(|commit| match commit {
+                Commit::Done(versions) => {
+                    let of = |id| versions.iter().find(|v| v.0 == id).map(|v| v.1.get());
+                    ids.iter().for_each(|&id| note(Entry::Acknowledge(id, of(id))));
+                }
+                Commit::Conflict { .. } => unreachable!("no condition was set"),
+            });
+            (ids, done)
         }
         Op::Delete(id) => {
             note(Entry::Begin(*id, State::Absent));
