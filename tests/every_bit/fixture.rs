@@ -3,15 +3,15 @@
 //! Region 0 has three extents, an index that has moved (a table of its own in an index extent; the
 //! first one is left over), a long free list and slots that were never used. Region 1 has one extent and
 //! still its first index. Both have live records of every age, replaced versions that wait for a flush, or for
-//! a borrow that has ended by now, tombstones, free slots, and a slot that a dead handle has reserved. Nobody
-//! has the store open, and it was not closed.
+//! a borrow that has ended by now, tombstones, free slots, what a batch wrote, and a slot that a dead
+//! handle has reserved. Nobody has the store open, and it was not closed.
 //!
 //! Nothing is drawn: uuid and hash key are set before the first record.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use recstore::{Options, Store};
+use recstore::{Commit, Options, Store};
 
 use crate::common::superblock;
 use crate::layout::{ENTRIES, Layout, first_home, hash, region};
@@ -71,6 +71,19 @@ impl Builder {
         self.model.insert(id, Some((version, bytes)));
     }
 
+    /// An atomic batch that writes some and deletes some.
+    fn batch(&mut self, written: &[u64], deleted: &[u64], counter: u64) {
+        let mut batch = self.store.batch();
+        written.iter().for_each(|&id| batch.put(id, data(id, counter)).expect("a short record"));
+        deleted.iter().for_each(|&id| batch.delete(id));
+        let Commit::Done(versions) = batch.commit().expect("a batch") else { panic!("a conflict") };
+        for (id, version) in versions {
+            self.written.push((id, version.get(), data(id, counter)));
+            self.model.insert(id, Some((version.get(), data(id, counter))));
+        }
+        self.model.extend(deleted.iter().map(|&id| (id, None)));
+    }
+
     fn delete(&mut self, id: u64) {
         assert!(self.store.delete(id).expect("a delete"), "id {id}");
         self.model.insert(id, None);
@@ -110,6 +123,7 @@ pub(crate) fn build(path: &Path) -> Fixture {
     for &id in first[..1].iter().chain(&second[..2]) {
         b.put(id, 3);
     }
+    b.batch(&[first[5], second[12], second[13]], &[second[14]], 8);
     b.store.sync().expect("a flush");
     for &id in first[2..5].iter().chain(&second[4..9]) {
         b.put(id, 4);

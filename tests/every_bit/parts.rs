@@ -21,7 +21,7 @@ pub(crate) struct Parts {
     parts: Vec<Part>,
 }
 
-const CONTROL_WORDS: [(usize, usize, &str); 14] = [
+const CONTROL_WORDS: [(usize, usize, &str); 20] = [
     (0, 8, "control: epoch"),
     (8, 8, "control: durable epoch"),
     (64, 16, "control: boot id"),
@@ -36,6 +36,12 @@ const CONTROL_WORDS: [(usize, usize, &str); 14] = [
     (208, 8, "control: clock of borrows"),
     (256, 8, "control: changes"),
     (320, 8, "control: type of the records"),
+    (384, 8, "control: lock of batches"),
+    (392, 8, "control: batch that was begun"),
+    (400, 8, "control: batch that counts"),
+    (408, 8, "control: batch that ended"),
+    (416, 8, "control: epoch of the last batch"),
+    (424, 8, "control: epoch of settled batches"),
 ];
 const SEAT_WORDS: [&str; 8] = [
     "seat: generation",
@@ -47,7 +53,7 @@ const SEAT_WORDS: [&str; 8] = [
     "seat: borrows",
     "seat: borrows",
 ];
-const HEAD_WORDS: [&str; 18] = [
+const HEAD_WORDS: [&str; 19] = [
     "head: lock",
     "head: next seq",
     "head: free list",
@@ -66,6 +72,7 @@ const HEAD_WORDS: [&str; 18] = [
     "head: parked slots",
     "head: changes",
     "head: reserved slots",
+    "head: batch under way",
 ];
 
 impl Parts {

@@ -17,7 +17,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use recstore::{Error, RepairReport, Store};
+use recstore::{Commit, Error, RepairReport, Store};
 
 use crate::fixture::{Fixture, LAYOUT, data, options};
 use crate::layout::CONTROL;
@@ -141,6 +141,21 @@ impl<'a> Bench<'a> {
                 Err(error) => {
                     assert!(names_damage(&error) && outcome == Outcome::Named, "delete {id}: {error:?}")
                 }
+            }
+        }
+        if ending != Ending::Crash {
+            // A crash would take it back: nothing has made it durable.
+            let mut batch = store.batch();
+            let ids = [self.used[0], self.used[3], self.fixture.unused[1]];
+            ids.iter().for_each(|&id| batch.put(id, data(id, 10)).expect("a short record"));
+            match batch.commit() {
+                Ok(Commit::Done(versions)) => {
+                    now.extend(versions.into_iter().map(|(id, v)| (id, Some((v.get(), data(id, 10))))));
+                }
+                other => assert!(
+                    matches!(&other, Err(error) if names_damage(error)) && outcome == Outcome::Named,
+                    "batch: {other:?}"
+                ),
             }
         }
         let (store, given_up) = self.end(store, ending, &given_up, part);
