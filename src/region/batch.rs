@@ -159,6 +159,67 @@ impl Region<'_> {
     }
 }
 
+/// A region, whose lock the caller holds, and the members that were prepared in it.
+pub(crate) type Group<'a, 'c> = (Region<'a>, &'a mut [Member<'c>]);
+
+/// Steps 4 to 7. The caller holds the lock of batches too. After an error nothing has changed.
+pub(crate) fn commit(arena: &Arena, groups: &mut [Group<'_, '_>], epoch: u64) -> Result<(), Error> {
+    let store = |at, number| arena.word(at).store(checked::encode(number), Ordering::SeqCst);
+    let number = numbers(arena, control::BEGUN)? + 1;
+    store(control::BATCHED, epoch);
+    store(control::BEGUN, number); // Step 4.
+    step("batch: begun");
+    for n in 0..groups.len() {
+        let (region, members) = &mut groups[n];
+        if let Err(trouble) = region.write_members(members, epoch, number) {
+            if give_back(groups) {
+                store(control::ENDED, number);
+            }
+            return Err(match trouble {
+                Trouble::Error(error) => error,
+                Trouble::Flaw(what) => arena.damaged(format!("region {}: {what}", groups[n].0.number)),
+            });
+        }
+    }
+    step("batch: members written");
+    store(control::COMMITTED, number); // Step 6.
+    step("batch: committed");
+    for (region, members) in groups.iter() {
+        region.show_members(members, epoch);
+    }
+    store(control::ENDED, number);
+    step("batch: ended");
+    Ok(())
+}
+
+/// Gives back what was prepared; whether that went well. Where it did not, the next owner of the region
+/// rebuilds it.
+pub(crate) fn give_back(groups: &mut [Group<'_, '_>]) -> bool {
+    let mut all = true;
+    for (region, members) in groups {
+        if region.give_back(members).is_err() {
+            region.mark();
+            all = false;
+        }
+    }
+    all
+}
+
+/// What `read` gives, if no batch became visible meanwhile, in whole or in part.
+pub(crate) fn between_batches<T>(
+    arena: &Arena,
+    read: impl FnOnce() -> Result<T, Error>,
+) -> Result<Option<T>, Error> {
+    // A batch stores the first before any of it is visible, and the second when all of it is.
+    let committed = numbers(arena, control::COMMITTED)?;
+    if numbers(arena, control::ENDED)? < committed {
+        return Ok(None);
+    }
+    let found = read()?;
+    // Who has seen an entry of a batch (Acquire) sees that it counts.
+    Ok((numbers(arena, control::COMMITTED)? == committed).then_some(found))
+}
+
 /// Whether a version in a slot of `region` is a member of a batch that does not count, or not yet.
 pub(crate) fn is_undecided(arena: &Arena, region: u32, header: &Header) -> bool {
     let head = arena.head(region);

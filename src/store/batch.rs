@@ -5,15 +5,11 @@ use std::borrow::Cow;
 
 use crate::error::Result;
 use crate::format::slot::PRESENT;
-use crate::format::{checked, control};
 use crate::record::{Durability, Version};
-use crate::region::Trouble;
-use crate::region::batch::{Member, numbers};
+use crate::region::batch::{Group, Member, commit, give_back};
 use crate::region::owned::Region;
 use crate::store::Store;
 use crate::store::handle::in_region;
-use crate::sys::atomic::Ordering;
-use crate::sys::step::step;
 
 /// Changes of several records, of which all count or none: see [`Store::batch`].
 #[derive(Debug)]
@@ -187,7 +183,7 @@ impl<'a> Batch<'a> {
         members
     }
 
-    /// Steps 2 to 8. The caller holds the lock of batches.
+    /// Steps 2 to 7. The caller holds the lock of batches.
     fn make(&self, members: &mut [Member<'_>]) -> Result<Commit> {
         let handle = &self.store.handle;
         let arena = &handle.arena;
@@ -205,7 +201,7 @@ impl<'a> Batch<'a> {
         }
         // Read with all locks held: so all members are of one epoch, and a flush that ends it waits.
         let epoch = arena.epoch()?;
-        let mut groups: Vec<(Region<'_>, &mut [Member<'_>])> = members
+        let mut groups: Vec<Group<'_, '_>> = members
             .chunk_by_mut(|a, b| region_of(a.hash) == region_of(b.hash))
             .map(|group| (Region::new(arena, region_of(group[0].hash)), group))
             .collect();
@@ -216,30 +212,7 @@ impl<'a> Batch<'a> {
                 return Err(error);
             }
         }
-        let number = numbers(arena, control::BEGUN)? + 1;
-        arena.word(control::BATCHED).store(checked::encode(epoch), Ordering::SeqCst);
-        arena.word(control::BEGUN).store(checked::encode(number), Ordering::SeqCst);
-        step("batch: begun");
-        let written = groups.iter_mut().try_for_each(|(region, group)| {
-            region.write_members(group, epoch, number).map_err(|trouble| match trouble {
-                Trouble::Error(error) => error,
-                Trouble::Flaw(what) => arena.damaged(format!("region {}: {what}", region.number)),
-            })
-        });
-        if let Err(error) = written {
-            if give_back(&mut groups) {
-                arena.word(control::ENDED).store(checked::encode(number), Ordering::SeqCst);
-            }
-            return Err(error);
-        }
-        step("batch: members written");
-        arena.word(control::COMMITTED).store(checked::encode(number), Ordering::SeqCst);
-        step("batch: committed");
-        for (region, group) in &groups {
-            region.show_members(group, epoch);
-        }
-        arena.word(control::ENDED).store(checked::encode(number), Ordering::SeqCst);
-        step("batch: ended");
+        commit(arena, &mut groups, epoch)?;
         let mut versions: Vec<(u64, Version)> = members
             .iter()
             .filter(|member| member.data.is_some())
@@ -264,17 +237,4 @@ impl<'a> Batch<'a> {
         }
         Ok(None)
     }
-}
-
-/// Gives back what was prepared; whether that went well. Where it did not, the next owner of the region
-/// rebuilds it.
-fn give_back(groups: &mut [(Region<'_>, &mut [Member<'_>])]) -> bool {
-    let mut all = true;
-    for (region, group) in groups {
-        if region.give_back(group).is_err() {
-            region.mark();
-            all = false;
-        }
-    }
-    all
 }

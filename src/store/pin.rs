@@ -3,11 +3,10 @@
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
-use crate::format::control;
 use crate::format::slot::{HEADER_BYTES, HEADER_WORDS};
 use crate::protocol::slot::unchanged;
 use crate::record::Version;
-use crate::region::batch::numbers;
+use crate::region::batch::between_batches;
 use crate::region::borrow::Borrow;
 use crate::region::read::{Look, look};
 use crate::store::Store;
@@ -113,13 +112,8 @@ impl Pin<'_> {
         let read = || ids.iter().map(|&id| self.get(id)).collect::<Result<Vec<_>>>();
         handle.check()?;
         for _ in 0..LOOKS {
-            // A batch stores the first before any of it is visible, and the second when all of it is.
-            let committed = numbers(arena, control::COMMITTED)?;
-            if numbers(arena, control::ENDED)? >= committed {
-                let found = read()?;
-                if numbers(arena, control::COMMITTED)? == committed {
-                    return Ok(found);
-                }
+            if let Some(found) = between_batches(arena, read)? {
+                return Ok(found);
             }
             std::hint::spin_loop();
         }

@@ -1,3 +1,4 @@
+mod batch;
 mod borrow;
 mod death;
 mod epoch;

@@ -68,6 +68,7 @@ impl Arena {
             region::word::PARKED_COUNT,
             region::word::RESERVED,
             region::word::RECLAIMED,
+            region::word::PENDING,
         ] {
             head[counted] = checked::encode(0);
         }
@@ -82,6 +83,9 @@ impl Arena {
             (control::BORROWED, 0),
             (control::CLOCK, 0),
         ];
+        let batches =
+            [control::BEGUN, control::COMMITTED, control::ENDED, control::BATCHED, control::SETTLED];
+        control.extend(batches.map(|at| (at, checked::encode(0))));
         for s in 0..seat::SEATS {
             control
                 .extend([seat::generation(s), seat::taken(s), seat::pid(s), seat::pin(s)].map(|at| (at, 0)));

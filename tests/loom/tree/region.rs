@@ -3,6 +3,8 @@
 
 #[path = "../stand_in/arena.rs"]
 pub(crate) mod arena;
+#[path = "../../../src/region/batch.rs"]
+pub(crate) mod batch;
 #[path = "../../../src/region/borrow.rs"]
 pub(crate) mod borrow;
 #[path = "../stand_in/grow.rs"]
