@@ -51,13 +51,12 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
     for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
         arena.word(at).store(checked::encode(u64::from(arena.extent_count()?)), Ordering::SeqCst);
     }
+    if checked::decode(arena.word(control::SETTLED).load(Ordering::SeqCst)).is_none() {
+        let what = "whether the last batches are whole is not known: a word of the control page was damaged";
+        report.fixed.push(what.to_owned());
+    }
     for at in [control::BATCHED, control::SETTLED] {
-        if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
-            arena.word(at).store(checked::encode(known), Ordering::SeqCst);
-            let what =
-                "whether the last batches are whole is not known: a word of the control page was damaged";
-            report.fixed.push(what.to_owned());
-        }
+        arena.word(at).store(checked::encode(known), Ordering::SeqCst);
     }
     end_batches(arena);
     step("recover: epochs raised");
