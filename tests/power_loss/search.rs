@@ -56,6 +56,8 @@ struct Scene {
     syncs: Vec<Mark>,
     operation: Option<usize>,
     step: &'static str,
+    /// The next flush is a sync's second one, for the note that batches are settled. It promises nothing more.
+    is_settling: bool,
 }
 
 impl Scene {
@@ -68,6 +70,7 @@ impl Scene {
             syncs: Vec::new(),
             operation: None,
             step: "the start",
+            is_settling: false,
         }
     }
 
@@ -79,6 +82,7 @@ impl Scene {
                 let fresh = self.disk.change(*len, changes);
                 match *name {
                     FLUSH_IS_OVER => {}
+                    "sync: batches settled" => self.is_settling = true,
                     // The sync that asked for it has seen it succeed.
                     FLUSHED => self.flushed.take().iter().for_each(|mark| self.oracle.raise(mark)),
                     // It was another's, who promised nothing to anybody.
@@ -88,8 +92,7 @@ impl Scene {
             }
             Entry::FlushBegins => {
                 self.disk.flush_begins();
-                // The second flush of a sync is for the note that batches are settled, and promises no more.
-                let is_second = self.step == "sync: batches settled";
+                let is_second = std::mem::take(&mut self.is_settling);
                 self.flush = if is_second { None } else { Some(self.oracle.mark_of_flush()) };
             }
             Entry::FlushEnds => {

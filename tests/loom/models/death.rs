@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::explore::{IN_TURN, Seen, explore};
-use crate::format::slot::PRESENT;
+use crate::format::slot::{HEADER_WORDS, PRESENT};
 use crate::models::lock::{give_back, lock};
 use crate::models::read::set_epochs;
 use crate::recovery::rebuild::{Cause, rebuild};
 use crate::region::arena::Arena;
 use crate::region::owned::{Content, Region};
 use crate::region::read::{Look, look};
-use crate::sys::atomic::die_before;
+use crate::sys::atomic::{Ordering, die_before};
 
 const X: u64 = 1;
 
@@ -32,6 +32,25 @@ fn enter(arena: &Arena) {
 fn put(arena: &Arena, data: &[u8]) -> u64 {
     enter(arena);
     let seq = Region::new(arena, 0).put(arena.geo.hash(X), X, Content::Bytes(data)).unwrap();
+    give_back(arena);
+    seq & !PRESENT
+}
+
+/// Takes room, fills it without the region's lock, and commits.
+fn reserve(arena: &Arena, data: &[u8]) -> u64 {
+    enter(arena);
+    let slot = Region::new(arena, 0).reserve(X, arena.owner.unwrap()).unwrap();
+    give_back(arena);
+    for (word, bytes) in arena.slot(slot).unwrap()[HEADER_WORDS..].iter().zip(data.chunks(8)) {
+        word.store(u64::from_le_bytes(bytes.try_into().unwrap()), Ordering::Relaxed);
+    }
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(data);
+    enter(arena);
+    let region = Region::new(arena, 0);
+    region.check_reserved(slot).unwrap();
+    let content = Content::Reserved { slot, len: data.len(), sum: &sum };
+    let seq = region.put(arena.geo.hash(X), X, content).unwrap();
     give_back(arena);
     seq & !PRESENT
 }
@@ -59,14 +78,23 @@ fn look_once(arena: &Arena, known: &Known) -> Result<Option<u64>, &'static str> 
     }
 }
 
+/// What the one that dies does with the record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Put,
+    Delete,
+    /// Overwrites it in place.
+    Reserve,
+}
+
 /// What happens in a model.
 #[derive(Clone, Copy)]
 struct Plan {
     name: &'static str,
     /// A flush has begun since the record was written, so its slot is kept when it is replaced.
     flushed: bool,
-    /// Who dies deletes the record; else it overwrites it.
-    deletes: bool,
+    /// What the one that dies does.
+    does: Does,
     /// The successor overwrites the record; else it repairs the region, if need be, and that is all.
     writes: bool,
 }
@@ -99,9 +127,10 @@ impl Plan {
         let doomed = thread::spawn({
             let notes = notes.clone();
             move || {
-                let done = die_before(death, || match self.deletes {
-                    true => delete(&doomed),
-                    false => assert_eq!(put(&doomed, b"doomed.."), 2),
+                let done = die_before(death, || match self.does {
+                    Does::Delete => delete(&doomed),
+                    Does::Put => assert_eq!(put(&doomed, b"doomed.."), 2),
+                    Does::Reserve => assert_eq!(reserve(&doomed, b"doomed.."), 2),
                 });
                 notes.note(if done.is_some() { "lived" } else { "died" });
                 doomed.file.die();
@@ -123,7 +152,7 @@ impl Plan {
                 for _ in 0..if self.writes { 1 } else { 2 } {
                     match look_once(&arena, &known) {
                         Ok(found) => {
-                            check_order(last, found, self.deletes);
+                            check_order(last, found, self.does == Does::Delete);
                             last = found;
                             notes.note(format!("{found:?}"));
                         }
@@ -140,10 +169,10 @@ impl Plan {
         let found = look_once(&arena, &known).expect("nothing moves any more");
         match written {
             Some(version) => assert_eq!(found, Some(version)),
-            None => check_order(last, found, self.deletes),
+            None => check_order(last, found, self.does == Does::Delete),
         }
         if lived && !self.writes {
-            assert_eq!(found, (!self.deletes).then_some(2));
+            assert_eq!(found, (self.does != Does::Delete).then_some(2));
         }
     }
 }
@@ -159,14 +188,20 @@ fn check_order(last: Option<u64>, found: Option<u64>, deletes: bool) {
 
 #[test]
 fn a_writer_that_dies_before_any_store_leaves_the_old_version_or_the_new_one() {
-    Plan { name: "put, then repaired", flushed: false, deletes: false, writes: false }.explore();
-    Plan { name: "put, old version kept, then repaired", flushed: true, deletes: false, writes: false }
+    Plan { name: "put, then repaired", flushed: false, does: Does::Put, writes: false }.explore();
+    Plan { name: "put, old version kept, then repaired", flushed: true, does: Does::Put, writes: false }
         .explore();
-    Plan { name: "put, then put", flushed: false, deletes: false, writes: true }.explore();
+    Plan { name: "put, then put", flushed: false, does: Does::Put, writes: true }.explore();
 }
 
 #[test]
 fn a_deleter_that_dies_before_any_store_leaves_the_record_or_none() {
-    Plan { name: "delete, then repaired", flushed: false, deletes: true, writes: false }.explore();
-    Plan { name: "delete, then put", flushed: false, deletes: true, writes: true }.explore();
+    Plan { name: "delete, then repaired", flushed: false, does: Does::Delete, writes: false }.explore();
+    Plan { name: "delete, then put", flushed: false, does: Does::Delete, writes: true }.explore();
+}
+
+#[test]
+fn who_dies_while_it_writes_in_place_leaves_the_old_version_or_the_new_one() {
+    Plan { name: "reserve, then repaired", flushed: false, does: Does::Reserve, writes: false }.explore();
+    Plan { name: "reserve, then put", flushed: false, does: Does::Reserve, writes: true }.explore();
 }
