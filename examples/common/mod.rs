@@ -4,11 +4,25 @@
 //! A writer acknowledges a record by a line on its standard output, written after `put` returned. What
 //! it has written to the pipe outlives it, so the line is there to be read even if the writer is
 //! killed right after it.
+//!
+//! Beside it: `arguments` (what the programs take on the command line), `program` (which of the two this
+//! process is), `deaths` (workers killed at random), `memory` (stores in memory, by names of their own), `words` (bare shared memory, for
+//! what is counted or acknowledged without a system call) and `scratch` (a directory that is gone
+//! afterwards).
+
+#![allow(dead_code, reason = "each example uses a part of this")]
+
+pub(crate) mod arguments;
+pub(crate) mod deaths;
+pub(crate) mod memory;
+pub(crate) mod program;
+pub(crate) mod scratch;
+pub(crate) mod words;
 
 use std::env;
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, Lines};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::io::{self, BufRead, BufReader, Lines, Read};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 /// Why an example failed.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -19,6 +33,12 @@ pub(crate) const WRITER: &str = "--writer";
 /// Fails unless the claim holds.
 pub(crate) fn check(holds: bool, claim: impl FnOnce() -> String) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(format!("not so: {}", claim()).into()) }
+}
+
+/// In a writer: waits until its standard input is closed, by which the process that started it says
+/// that it may go on.
+pub(crate) fn wait_for_release() -> io::Result<()> {
+    io::stdin().read_to_end(&mut Vec::new()).map(drop)
 }
 
 /// A writer process, seen from the process that started it. Dropped, it is killed.
@@ -64,6 +84,11 @@ impl Writer {
         self.child.wait()?;
         drop(stdin);
         Ok(())
+    }
+
+    /// Waits for its end, and gives how it came.
+    pub(crate) fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
     }
 
     /// Waits for its end, which must be a good one.
