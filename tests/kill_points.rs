@@ -309,6 +309,8 @@ const SCENARIOS: &[Scenario] = &[
         prepare: three,
         operate: |s| Store::open(s.path()).unwrap().close().unwrap(),
     },
+    Scenario { name: "closed, first write", options: two_regions, prepare: three, operate: |s| put(s, 1, 7) },
+    Scenario { name: "closed, batch", options: two_regions, prepare: three, operate: batch },
     Scenario {
         name: "repair_when_nothing_is_wrong",
         options: tiny,
@@ -339,7 +341,11 @@ impl Stage {
         (scenario.prepare)(&store);
         let before = content(&store);
         let newest = store.stats().unwrap().regions.iter().map(|r| r.next_version - 1).max().unwrap();
-        drop(store);
+        if scenario.name.starts_with("closed") {
+            store.close().unwrap()
+        } else {
+            drop(store)
+        }
         std::fs::copy(&origin, &path).unwrap();
         let store = Store::open(&path).unwrap();
         (scenario.operate)(&store);

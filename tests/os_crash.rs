@@ -10,6 +10,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::value::{parse, value};
@@ -136,6 +137,47 @@ fn a_store_that_was_closed_is_not_taken_for_crashed() {
     let store = Store::open(path(&dir)).unwrap();
     assert!(store.opened().is_empty(), "{:?}", store.opened());
     assert_model(&store, &model());
+}
+
+/// The machine comes up again after a loss of power, with the file as it is.
+fn another_boot(path: &Path) {
+    const BOOT: u64 = 4096 + 64;
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&0xdead_u128.to_le_bytes(), BOOT).unwrap();
+}
+
+#[test]
+fn a_store_that_was_closed_stays_so_until_the_first_write() {
+    let dir = common::scratch();
+    used(&path(&dir));
+    Store::open(path(&dir)).unwrap().close().unwrap();
+    let flushes = |store: &Store| store.stats().unwrap().flushes;
+    let [one, other] = [(), ()].map(|()| Store::open(path(&dir)).unwrap());
+    let before = flushes(&one);
+    assert_eq!(one.iter().count(), model().len());
+    assert_eq!(other.len().unwrap(), model().len() as u64);
+    one.sync().unwrap();
+    assert_eq!(flushes(&one), before, "there was nothing to flush");
+    drop(one);
+    other.close().unwrap();
+    another_boot(&path(&dir));
+    let [one, other] = [(), ()].map(|()| Store::open(path(&dir)).unwrap());
+    assert!(one.opened().is_empty() && other.opened().is_empty(), "nobody had written to it");
+
+    let mut model = model();
+    for (id, store) in [(0, &one), (1, &other), (2, &one)] {
+        store.put(id, &value(id, 0, 7, 90)).unwrap();
+        model.insert(id, 7);
+    }
+    assert_model(&other, &model);
+    drop((one, other));
+    another_boot(&path(&dir));
+    let store = Store::open(path(&dir)).unwrap();
+    assert!(store.opened().os_crash, "it was written to");
+    assert_model(&store, &model);
+    store.close().unwrap();
+    another_boot(&path(&dir));
+    assert!(Store::open(path(&dir)).unwrap().opened().is_empty(), "closed again");
 }
 
 #[test]

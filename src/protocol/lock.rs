@@ -23,11 +23,17 @@ pub(crate) struct Owner {
     pub(crate) generation: u32,
 }
 
+/// The word of every region of a store that was closed cleanly and not written to since: nobody holds it, and
+/// whoever wants it has to note first that the store is in use.
+pub(crate) const CLEAN: u64 = Owner { seat: 0x7fe, generation: 0xc1ea_5eed }.word();
+
 /// What a lock word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// Nobody holds it.
     Free,
+    /// Nobody holds it, and the store is marked clean: see [`CLEAN`].
+    Clean,
     /// This claim holds it.
     Held(Owner),
     /// No word that this protocol writes.
@@ -54,6 +60,9 @@ pub(crate) fn state(word: u64) -> State {
     if word == 0 {
         return State::Free;
     }
+    if word & !SLEEPERS == CLEAN {
+        return State::Clean;
+    }
     let seat = (word >> 1) as u32 & 0x7ff;
     if seat == 0 {
         return State::Damaged;
@@ -68,6 +77,11 @@ pub(crate) fn try_lock(lock: &AtomicU64, own: u64) -> bool {
     lock.compare_exchange(0, own, Ordering::SeqCst, Ordering::Relaxed).is_ok()
 }
 
+/// Whether nobody holds the lock.
+pub(crate) fn is_free(lock: &AtomicU64) -> bool {
+    matches!(lock.load(Ordering::SeqCst), 0 | CLEAN)
+}
+
 /// Step 3: takes the lock from an owner that is known to be dead.
 pub(crate) fn take_over(lock: &AtomicU64, dead: u64, own: u64) -> bool {
     lock.compare_exchange(dead, own, Ordering::SeqCst, Ordering::Relaxed).is_ok()
@@ -77,6 +91,16 @@ pub(crate) fn take_over(lock: &AtomicU64, dead: u64, own: u64) -> bool {
 pub(crate) fn mark_sleeper(lock: &AtomicU64, word: u64) -> bool {
     word & SLEEPERS != 0
         || lock.compare_exchange(word, word | SLEEPERS, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+}
+
+/// Marks a free lock as that of a clean store; whether it was free.
+pub(crate) fn mark_clean(lock: &AtomicU64) -> bool {
+    lock.compare_exchange(0, CLEAN, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+}
+
+/// Takes that back. The store is marked as in use.
+pub(crate) fn leave_clean(lock: &AtomicU64) {
+    let _ = lock.compare_exchange(CLEAN, 0, Ordering::SeqCst, Ordering::Relaxed);
 }
 
 /// Gives the lock back; whether somebody sleeps for it. The exchange is a Release of all that the
@@ -102,6 +126,10 @@ mod tests {
         }
         for bit in 0..64 {
             assert_eq!(state(1 << bit), State::Damaged);
+        }
+        assert_eq!(state(CLEAN), State::Clean);
+        for bit in 1..64 {
+            assert_eq!(state(CLEAN ^ (1 << bit)), State::Damaged, "bit {bit}");
         }
     }
 }

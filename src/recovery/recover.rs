@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU32;
 use crate::error::{Error, Result};
 use crate::format::region::word;
 use crate::format::{checked, control};
+use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, Rebuilt, rebuild};
 use crate::region::arena::Arena;
@@ -109,6 +110,26 @@ pub(crate) fn mark_in_use(arena: &Arena, boot: [u64; 2]) -> Result<()> {
     step("open: marked in use");
     flush(arena)?;
     arena.word(control::CLEAN).store(control::IN_USE_MARK, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Whether every region's lock says that the store is clean, so that the first write notes that it is in use.
+pub(crate) fn is_wholly_clean(arena: &Arena) -> bool {
+    arena.word(control::CLEAN).load(Ordering::SeqCst) == control::CLEAN_MARK
+        && (0..arena.geo.regions).all(|r| arena.head(r)[word::LOCK].load(Ordering::SeqCst) == lock::CLEAN)
+}
+
+/// Before the first write to a clean store: notes on disk that it is in use. Several may do it at once.
+#[cold]
+pub(crate) fn leave_clean(arena: &Arena) -> Result<()> {
+    if arena.word(control::CLEAN).load(Ordering::SeqCst) != control::IN_USE_MARK {
+        let boot = file::boot_id().map_err(arena.io("asking for the boot id"))?;
+        mark_in_use(arena, boot)?;
+    }
+    for region in 0..arena.geo.regions {
+        lock::leave_clean(&arena.head(region)[word::LOCK]);
+    }
+    step("lock: the store is in use");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use crate::fault::{self, Fault};
 use crate::format::region::word;
 use crate::format::seat::SYNC_BYTE;
 use crate::format::{checked, control};
-use crate::protocol::lock::Owner;
+use crate::protocol::lock::{self, Owner};
 use crate::region::seat;
 use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
@@ -67,6 +67,9 @@ impl Handle {
     pub(crate) fn sync(&self) -> Result<()> {
         let arena = &self.arena;
         self.refuse_after_failure()?;
+        if self.is_clean() {
+            return Ok(()); // Nothing was written since all was flushed.
+        }
         let wanted = arena.epoch()?;
         let Some(_lock) = SyncLock::take(self, || Ok(arena.durable()? >= wanted))? else {
             return Ok(());
@@ -105,6 +108,11 @@ impl Handle {
             arena.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
             Error::FlushFailed { path: arena.path.clone(), source }
         })
+    }
+
+    /// Whether the store was closed cleanly, and nothing was written to it since.
+    fn is_clean(&self) -> bool {
+        self.arena.word(control::CLEAN).load(Ordering::SeqCst) == control::CLEAN_MARK
     }
 
     /// Whether there was a batch since batches were last known to be whole on disk.
@@ -159,9 +167,16 @@ impl Handle {
     /// first: nobody may write between the flush and the mark.
     pub(crate) fn close(&self) -> Result<()> {
         let arena = &self.arena;
+        if self.is_clean() {
+            return Ok(());
+        }
         let alone = fs2::FileExt::try_lock_exclusive(&*arena.file).is_ok();
         self.sync()?;
         if alone {
+            for region in 0..arena.geo.regions {
+                lock::mark_clean(&arena.head(region)[word::LOCK]);
+            }
+            step("close: locks marked clean");
             arena.word(control::CLEAN).store(control::CLEAN_MARK, Ordering::SeqCst);
             step("close: marked clean");
             arena.file.sync_data().map_err(arena.io("flushing the clean mark"))?;

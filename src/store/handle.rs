@@ -10,6 +10,7 @@ use crate::format::{checked, control};
 use crate::protocol::lock::{self, Owner, SLEEPERS, State};
 use crate::record::Durability;
 use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
+use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
 use crate::region::arena::Arena;
 use crate::region::batch::numbers;
@@ -160,7 +161,17 @@ impl Handle {
                     continue;
                 }
                 State::Held(owner) => Some(owner),
-                State::Damaged => None,
+                State::Clean => {
+                    leave_clean(&self.arena)?;
+                    continue;
+                }
+                State::Damaged => {
+                    // It may be the lock of a clean store.
+                    if self.arena.word(control::CLEAN).load(Ordering::SeqCst) != control::IN_USE_MARK {
+                        leave_clean(&self.arena)?;
+                    }
+                    None
+                }
             };
             let alive = match owner {
                 Some(owner) => seat::is_alive(&self.arena, owner)?,
@@ -214,7 +225,7 @@ impl Handle {
     pub(crate) fn is_left_by_the_dead(&self, number: u32) -> Result<bool> {
         let word = self.arena.head(number)[word::LOCK].load(Ordering::SeqCst);
         Ok(match lock::state(word) {
-            State::Free => Region::new(&self.arena, number).is_being_rebuilt(),
+            State::Free | State::Clean => Region::new(&self.arena, number).is_being_rebuilt(),
             State::Held(owner) => !seat::is_alive(&self.arena, owner)?,
             State::Damaged => true,
         })

@@ -19,6 +19,7 @@ use crate::format::index::ENTRIES;
 use crate::format::region::word;
 use crate::format::slot::{Header, Kind};
 use crate::protocol::index::load_line;
+use crate::protocol::lock;
 use crate::protocol::slot::{Seen, header, read_any, unchanged};
 use crate::record::{Record, Version};
 use crate::region::Trouble;
@@ -152,7 +153,7 @@ impl Cursor {
         handle.heal(self.region)?;
         let head = handle.arena.head(self.region);
         let next_seq = head[word::NEXT_SEQ].load(Ordering::Acquire);
-        let free = head[word::LOCK].load(Ordering::SeqCst) == 0;
+        let free = lock::is_free(&head[word::LOCK]);
         self.cut = if free { next_seq } else { next_seq.wrapping_sub(1) };
         self.extents = handle.arena.data_extents(self.region)?;
         self.given.clear();

@@ -19,7 +19,7 @@ use crate::format::region::{HEAD_BYTES, word};
 use crate::format::slot::FIRST_SEQ;
 use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag};
 use crate::format::{FORMAT_VERSION, checked, control, round_up};
-use crate::recovery::recover::{cut_off, mark_in_use, recover};
+use crate::recovery::recover::{cut_off, is_wholly_clean, mark_in_use, recover};
 use crate::region::arena::{Arena, io_error};
 use crate::region::seat;
 use crate::report::RepairReport;
@@ -279,7 +279,8 @@ fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<(
         let mark = arena.word(control::CLEAN).load(Ordering::SeqCst);
         let flush_failed = arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0;
         let is_in_use = booted(arena) == boot && mark == control::IN_USE_MARK;
-        if is_in_use && (!flush_failed || seat::any_alive(arena)?) {
+        if is_in_use && (!flush_failed || seat::any_alive(arena)?) || !flush_failed && is_wholly_clean(arena)
+        {
             return refuse_cut_off(arena);
         }
         if seat::any_alive(arena)? {

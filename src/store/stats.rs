@@ -190,7 +190,7 @@ impl Store {
 /// Who holds the lock whose word this is. A damaged word has nobody behind it.
 pub(crate) fn lock_owner(handle: &Handle, word: u64) -> Result<Option<LockOwner>> {
     Ok(match lock::state(word) {
-        State::Free => None,
+        State::Free | State::Clean => None,
         State::Damaged => Some(LockOwner { seat: 0, generation: 0, pid: 0, alive: false }),
         State::Held(owner) => Some(LockOwner {
             seat: owner.seat,

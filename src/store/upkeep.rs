@@ -8,7 +8,7 @@ use crate::format::{checked, control};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, epochs_hold, rebuild};
-use crate::recovery::recover::end_batches;
+use crate::recovery::recover::{end_batches, is_wholly_clean, leave_clean};
 use crate::recovery::verify::{check_region, check_store, superblock_holds};
 use crate::region::grow::Growth;
 use crate::region::owned::Region;
@@ -52,7 +52,8 @@ impl Store {
     fn verify_unlocked(&self, region: &Region<'_>, report: &mut VerifyReport) -> Result<()> {
         for look in 0..LOOKS {
             let before = region.words();
-            let at_rest = before[word::LOCK] == 0 && look + 1 < LOOKS;
+            let is_free = matches!(lock::state(before[word::LOCK]), lock::State::Free | lock::State::Clean);
+            let at_rest = is_free && look + 1 < LOOKS;
             let mut found = VerifyReport::default();
             check_region(region, at_rest, &mut found)?;
             if at_rest && region.words() != before {
@@ -82,6 +83,9 @@ impl Store {
         let handle = &self.handle;
         let arena = &handle.arena;
         let mut report = RepairReport::default();
+        if is_wholly_clean(arena) {
+            leave_clean(arena)?; // Not all that is repaired is under a region's lock.
+        }
         for (name, at) in [("first", 0), ("second", SUPERBLOCK_B)] {
             if !superblock_holds(arena, at) {
                 let superblock = Superblock::new(&arena.geo, arena.uuid);
@@ -138,12 +142,14 @@ impl Store {
         let _locked = handle.take_batch_lock()?; // Nobody changes the words meanwhile.
         let number = |at| checked::decode(arena.word(at).load(Ordering::SeqCst));
         let is_damaged = |at| number(at).is_none();
-        let numbers = [control::BEGUN, control::COMMITTED, control::ENDED];
-        if numbers.into_iter().any(is_damaged) || number(control::BEGUN) != number(control::ENDED) {
+        let damaged = [control::BEGUN, control::COMMITTED, control::ENDED].into_iter().any(is_damaged);
+        if damaged || number(control::BEGUN) != number(control::ENDED) {
             for number in 0..arena.geo.regions {
                 handle.heal(number)?;
             }
-            end_batches(arena);
+            end_batches(arena); // That one was cut off is no damage.
+        }
+        if damaged {
             report.fixed.push("the numbers of batches in the control page were put right".to_owned());
         }
         if is_damaged(control::BATCHED) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::format::control;
 use crate::format::region::word;
+use crate::protocol::lock;
 use crate::protocol::slot::{Seen, read_any};
 use crate::record::Version;
 use crate::region::watch::{REGION, STORE};
@@ -151,7 +152,7 @@ impl Progress {
         let next = head[word::NEXT_SEQ].load(Ordering::SeqCst);
         let live = head[word::LIVE].load(Ordering::SeqCst);
         // While the lock is held, the last version may not be visible yet.
-        let free = head[word::LOCK].load(Ordering::SeqCst) == 0;
+        let free = lock::is_free(&head[word::LOCK]);
         Self { cut: if free { next } else { next.wrapping_sub(1) }, live }
     }
 
