@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Once;
 
 use recstore::testing::{FLUSHED, Fault, set_hook};
-use recstore::{Durability, Error, Options, Store, Swap, Version};
+use recstore::{Commit, Durability, Error, Options, Store, Swap, Version};
 
 use super::disk::{Disk, empty_store};
 use super::input::Input;
@@ -323,6 +323,7 @@ impl Machine {
             26 => self.backup(number),
             27 => self.pin(input, number),
             28 => self.reserve(input, number),
+            31 => self.batch(input, number),
             _ => self.lose_power(input),
         }
     }
@@ -486,6 +487,33 @@ impl Machine {
             assert_eq!(written, writes.len());
             Ok(())
         });
+    }
+
+    /// All of it, or none: also when the handle dies, and when there is no room.
+    fn batch(&mut self, input: &mut Input<'_>, number: usize) {
+        let mut changes = BTreeMap::new();
+        for _ in 0..1 + input.below(6) {
+            let value = self.value(input);
+            changes.insert(Self::id(input), (!input.u8().is_multiple_of(4)).then_some(value));
+        }
+        let becomes: Vec<(u64, State)> = changes.clone().into_iter().collect();
+        let was: Vec<(u64, State)> = changes.keys().map(|id| (*id, self.model.get(id).cloned())).collect();
+        let mut is_full = false;
+        self.call(number, &becomes, |store| {
+            let mut batch = store.batch();
+            for (id, value) in &changes {
+                match value {
+                    Some(value) => batch.put(*id, &value[..])?,
+                    None => batch.delete(*id),
+                }
+            }
+            let committed = batch.commit();
+            is_full = matches!(committed, Err(Error::Full { .. }));
+            assert!(matches!(committed?, Commit::Done(_)), "a conflict, and there was no condition");
+            Ok(())
+        });
+        let is: Vec<(u64, State)> = changes.keys().map(|id| (*id, self.model.get(id).cloned())).collect();
+        assert!(is == was || is == becomes && !is_full, "of a batch: {is:?}, not {was:?} nor {becomes:?}");
     }
 
     /// What is borrowed stays as it is, whatever the other handle does.
