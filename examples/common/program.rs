@@ -45,3 +45,8 @@ pub(crate) fn seed() -> Result<u64, Failure> {
     println!("seed       {seed} (RECSTORE_SEED={seed} chooses the same again)");
     Ok(seed)
 }
+
+/// A number and what it counts.
+pub(crate) fn count(n: u32, one: &str, many: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
+}
