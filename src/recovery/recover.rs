@@ -95,7 +95,7 @@ fn clear_tail(arena: &Arena) -> Result<()> {
 pub(crate) fn cut_off(arena: &Arena, extents: u64) -> Error {
     Error::Truncated {
         path: arena.path.clone(),
-        len: arena.map.len(),
+        len: arena.file.metadata().map_or(arena.map.len(), |metadata| metadata.len()),
         needed: arena.geo.base.saturating_add(extents.saturating_mul(arena.geo.extent_size)),
     }
 }

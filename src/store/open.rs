@@ -29,7 +29,7 @@ use crate::store::options::Options;
 use crate::sys::atomic::Ordering;
 use crate::sys::file;
 use crate::sys::fork::ForkFile;
-use crate::sys::mapping::Mapping;
+use crate::sys::mapping::{Grain, Mapping};
 use crate::sys::step::step;
 
 /// Creates the file of an empty store.
@@ -186,8 +186,10 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         return Err(Error::Truncated { path: path.to_path_buf(), len: metadata.len(), needed: geo.base });
     }
     let reserved = round_up(geo.extent_offset(geo.extents_max()), crate::format::PAGE_BYTES);
+    // No slot lies in a part of an extent, so none is read there, whatever names it.
+    let grain = Grain { base: geo.base, unit: geo.extent_size };
     let map = file::open_again(&file, writable)
-        .and_then(|unlocked| Mapping::new(&unlocked, reserved, writable))
+        .and_then(|unlocked| Mapping::new(&unlocked, reserved, writable, grain))
         .map_err(io_error(path, "reserving address space up to the store's ceiling (Options::max_size)"))?;
     let mut arena = Arena {
         map,

@@ -20,7 +20,27 @@ use super::atomic::{AtomicU64, Ordering};
 pub(crate) struct Mapping {
     raw: MmapRaw,
     reserved: u64,
+    grain: Grain,
     known: AtomicU64,
+}
+
+/// In what units a file grows: a part of one at its end is not used.
+#[derive(Clone, Copy)]
+pub(crate) struct Grain {
+    /// Where the first unit begins.
+    pub(crate) base: u64,
+    /// Bytes of a unit.
+    pub(crate) unit: u64,
+}
+
+impl Grain {
+    /// Every byte of the file is used.
+    pub(crate) const BYTE: Self = Self { base: 0, unit: 1 };
+
+    /// How much of a file of `len` bytes is used.
+    fn whole(self, len: u64) -> u64 {
+        len - len.saturating_sub(self.base) % self.unit
+    }
 }
 
 // SAFETY: the mapping is shared memory that is only ever accessed through `&AtomicU64`; the pointer
@@ -30,24 +50,24 @@ unsafe impl Sync for Mapping {}
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps `reserved` bytes of `file`, of which those up to its length may be used.
-    pub(crate) fn new(file: &File, reserved: u64, writable: bool) -> io::Result<Self> {
-        let len = file.metadata()?.len().min(reserved);
+    /// Maps `reserved` bytes of `file`, of which those up to its length, in whole units, may be used.
+    pub(crate) fn new(file: &File, reserved: u64, writable: bool, grain: Grain) -> io::Result<Self> {
+        let len = grain.whole(file.metadata()?.len().min(reserved));
         let size = usize::try_from(reserved).map_err(io::Error::other)?;
         let mut options = MmapOptions::new();
         options.len(size);
         let raw = if writable { options.map_raw(file) } else { options.map_raw_read_only(file) }?;
-        Ok(Self { raw, reserved, known: AtomicU64::new(len) })
+        Ok(Self { raw, reserved, grain, known: AtomicU64::new(len) })
     }
 
-    /// Length of the file in bytes, as last seen.
+    /// Length of the file in bytes, in whole units, as last seen.
     pub(crate) fn len(&self) -> u64 {
         self.known.load(Ordering::Relaxed)
     }
 
     /// Looks at the file's length again.
     pub(crate) fn refresh(&self, file: &File) -> io::Result<u64> {
-        let len = file.metadata()?.len().min(self.reserved);
+        let len = self.grain.whole(file.metadata()?.len().min(self.reserved));
         self.known.fetch_max(len, Ordering::Relaxed);
         Ok(self.len())
     }
