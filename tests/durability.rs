@@ -163,6 +163,62 @@ fn a_backup_is_of_one_moment_while_others_write() {
     assert!(matches!(store.backup(dir.path().join("copy0.rec")), Err(Error::AlreadyExists { .. })));
 }
 
+/// All records are replaced or deleted, several times and flushed in between, when the first one has been
+/// chosen and none been copied; the copy is of the moment before.
+#[cfg(feature = "testing")]
+#[test]
+fn a_backup_is_of_its_moment_whatever_happens_while_it_copies() {
+    use std::sync::mpsc::sync_channel;
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().create(dir.path().join("s.rec")).unwrap();
+    let write = |store: &Store, round: u64| {
+        for id in 0..60u64 {
+            store.put(id, &(id + (round << 32)).to_le_bytes()).unwrap();
+        }
+        (round % 5..60).step_by(5).for_each(|id| assert!(store.delete(id).unwrap()));
+    };
+    write(&store, 1);
+    store.sync().unwrap();
+    write(&store, 2);
+    let before = everything(&store);
+    let (begun, begins) = sync_channel(1);
+    let (done, is_done) = sync_channel(1);
+    let mut is_first = true;
+    let copied = dir.path().join("copy.rec");
+    std::thread::scope(|scope| {
+        let (store, write) = (&store, &write);
+        scope.spawn(move || {
+            begins.recv().unwrap();
+            // Some are deleted as they were at the moment, the others replaced.
+            (0..60).step_by(7).for_each(|id| _ = store.delete(id).unwrap());
+            for round in 3..9 {
+                write(store, round);
+                if round % 2 == 0 {
+                    store.sync().unwrap();
+                }
+            }
+            (0..60).for_each(|id| _ = store.delete(id).unwrap());
+            assert!(store.verify().unwrap().is_clean(), "{:?}", store.verify().unwrap().damage);
+            done.send(store.stats().unwrap().attached.iter().map(|a| a.pins).sum::<u64>()).unwrap();
+        });
+        recstore::testing::set_hook(Some(Box::new(move |step| {
+            if step == "publish: data written" && std::mem::take(&mut is_first) {
+                begun.send(()).unwrap();
+                assert_eq!(is_done.recv().unwrap(), 1, "pins");
+            }
+        })));
+        assert_eq!(store.backup(&copied).unwrap(), before.len() as u64);
+        recstore::testing::set_hook(None);
+    });
+    assert_eq!(everything(&Store::open(&copied).unwrap()), before);
+    assert_eq!(store.len().unwrap(), 0);
+    // What was kept for the copy is given back.
+    store.sync().unwrap();
+    let slots = store.stats().unwrap().slots;
+    (0..slots / 4).for_each(|id| _ = store.put(id, b"in the place of what was kept").unwrap());
+    assert_eq!(store.stats().unwrap().slots, slots);
+}
+
 #[test]
 fn a_backup_of_a_damaged_record_fails_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();

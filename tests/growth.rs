@@ -8,7 +8,9 @@
 mod common;
 
 use std::collections::HashSet;
-use std::os::unix::fs::MetadataExt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
 use common::value::{parse, value};
@@ -140,4 +142,200 @@ fn a_store_grows_from_empty_under_four_processes_and_a_reader_sees_all_that_was_
         (file.blocks() * 512) as f64 / total as f64
     );
     assert!(!long || each < BYTES_PER_RECORD_MAX, "{each:.1} bytes of file per record");
+}
+
+fn tiny() -> Options {
+    Options::new().record_size(LEN).regions(1).slots_per_extent(4)
+}
+
+/// Puts the ids and checks that all are there.
+fn put_all(store: &Store, ids: std::ops::Range<u64>) {
+    ids.clone().for_each(|id| _ = store.put(id, &value(id, 0, id, LEN)).unwrap());
+    check_all(store, ids);
+}
+
+fn check_all(store: &Store, ids: std::ops::Range<u64>) {
+    for id in ids {
+        let record = store.get(id).unwrap().unwrap_or_else(|| panic!("record {id} is lost"));
+        assert_eq!(parse(id, &record), Ok((0, id)));
+    }
+}
+
+/// Has this thread fail when it rebuilds a region: a rebuild would put right what a growth did wrong.
+#[cfg(feature = "testing")]
+fn forbid_rebuilds(forbid: bool) {
+    let hook = |step: &str| assert!(!step.starts_with("rebuild"), "a region is rebuilt");
+    recstore::testing::set_hook(if forbid { Some(Box::new(hook)) } else { None });
+}
+
+#[cfg(not(feature = "testing"))]
+fn forbid_rebuilds(_: bool) {}
+
+/// Offsets of the headers of all extents.
+fn headers(path: &Path) -> Vec<usize> {
+    let bytes = std::fs::read(path).unwrap();
+    (0..bytes.len()).step_by(4096).filter(|&at| bytes[at..].starts_with(b"rec-extn")).collect()
+}
+
+/// An extent whose header is damaged is nobody's to overwrite: there are good slots in it.
+#[test]
+fn growth_leaves_extents_alone_whose_headers_are_damaged() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = tiny().create(&path).unwrap();
+    put_all(&store, 0..40);
+    store.close().unwrap();
+    let headers = headers(&path);
+    assert_eq!(headers.len(), 10);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    for &at in &headers[4..6] {
+        file.write_all_at(&[0xee; 64], at as u64).unwrap();
+    }
+    let store = Store::open(&path).unwrap();
+    forbid_rebuilds(true);
+    put_all(&store, 1000..1040);
+    forbid_rebuilds(false);
+    check_all(&store, 0..40);
+    assert_eq!(store.stats().unwrap().extents, 20);
+    store.repair().unwrap();
+    check_all(&store, 0..40);
+    check_all(&store, 1000..1040);
+    let report = store.verify().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+#[test]
+fn growth_needs_no_rebuild() {
+    let dir = common::scratch();
+    let store = tiny().create(dir.path().join("store")).unwrap();
+    forbid_rebuilds(true);
+    put_all(&store, 0..3000);
+    store.sync().unwrap();
+    put_all(&store, 1000..3500);
+    (0..3000).for_each(|id| assert!(store.delete(id).unwrap()));
+    put_all(&store, 0..1000);
+    forbid_rebuilds(false);
+}
+
+/// What a process added to the file before it died is used by the next one that grows, also for an index
+/// that takes more than there is.
+#[test]
+fn growth_begins_with_what_a_dead_one_left() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = tiny().create(&path).unwrap();
+    put_all(&store, 0..40);
+    let before = store.stats().unwrap();
+    let len = before.file_size + 3 * before.extent_size;
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(len).unwrap();
+    put_all(&store, 40..52);
+    assert_eq!(store.stats().unwrap().file_size, len, "three extents for twelve records");
+    put_all(&store, 52..53);
+    assert_eq!(store.stats().unwrap().file_size, len + before.extent_size);
+
+    // As many records as the first index takes, and one extent too few for the next index.
+    put_all(&store, 53..720);
+    let before = store.stats().unwrap();
+    let next = before.file_size + before.extent_size;
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(next).unwrap();
+    put_all(&store, 720..721);
+    let after = store.stats().unwrap();
+    assert!(after.index_bytes > before.index_bytes && after.index_bytes > before.extent_size);
+    let run = (after.index_bytes + 64).div_ceil(before.extent_size);
+    let data = after.slots / 4 - before.slots / 4;
+    assert_eq!(after.file_size, before.file_size + (run + data) * before.extent_size);
+    check_all(&store, 0..721);
+    let report = store.verify().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+#[test]
+fn the_room_of_indexes_that_moved_is_used_again() {
+    let dir = common::scratch();
+    let store = tiny().slots_per_extent(64).create(dir.path().join("store")).unwrap();
+    let extents_of_indexes = || {
+        let stats = store.stats().unwrap();
+        u64::from(stats.extents) - stats.slots / 64
+    };
+    let mut after_two = 0;
+    for round in 0..12 {
+        put_all(&store, round * 10_000..round * 10_000 + 2500);
+        (round * 10_000..round * 10_000 + 2500).for_each(|id| assert!(store.delete(id).unwrap()));
+        if round == 1 {
+            after_two = extents_of_indexes();
+        }
+    }
+    assert!(after_two > 0);
+    assert_eq!(extents_of_indexes(), after_two);
+}
+
+/// A handle finds what another one put into extents that it has not seen yet, and rebuilds nothing for it.
+#[cfg(feature = "testing")]
+#[test]
+fn the_growth_of_others_is_seen_without_a_repair() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = tiny().create(&path).unwrap();
+    put_all(&store, 0..4);
+    let (reader, writer) = (Store::open_read_only(&path).unwrap(), Store::open(&path).unwrap());
+    put_all(&store, 4..2000);
+    recstore::testing::set_hook(Some(Box::new(|step| panic!("a read has come to: {step}"))));
+    check_all(&reader, 0..2000);
+    check_all(&writer, 0..2000);
+    recstore::testing::set_hook(None);
+}
+
+/// Replaced versions are queued by links, which are holes in the file until the first is: then all of the
+/// region's are allocated, so that no later one meets a full disk.
+#[test]
+fn the_first_replaced_version_allocates_all_links_of_its_region() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = tiny().slots_per_extent(1024).create(&path).unwrap();
+    put_all(&store, 0..2500);
+    store.sync().unwrap();
+    let size = || {
+        let file = std::fs::metadata(&path).unwrap();
+        (file.len(), file.blocks() * 512)
+    };
+    let ((len, allocated), before) = (size(), store.stats().unwrap());
+    store.put(7, b"replaces a version that is on disk").unwrap();
+    assert_eq!(store.stats().unwrap().extents, before.extents);
+    let links = before.slots * 16;
+    assert!(links >= 3 << 14);
+    let (now, more) = (size().0, size().1 - allocated);
+    assert_eq!(now, len);
+    assert!((links..=links + (64 << 10)).contains(&more), "{more} bytes allocated, for {links} of links");
+}
+
+#[test]
+fn a_store_takes_records_up_to_its_ceiling_and_not_beyond() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = tiny().create(&path).unwrap();
+    put_all(&store, 0..4);
+    let stats = store.stats().unwrap();
+    let ceiling = stats.file_size + 4 * stats.extent_size;
+    store.close().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for over in [0, stats.extent_size - 4096] {
+        let store = tiny().max_size(ceiling + over).create(&path).unwrap();
+        put_all(&store, 0..20);
+        let why = || match store.put(20, b"one too many") {
+            Err(recstore::Error::Full { why, .. }) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(!why().contains("wait for a sync"), "{}", why());
+        check_all(&store, 0..20);
+        assert_eq!(store.stats().unwrap().file_size, ceiling);
+        // Whoever keeps replaced versions is told how to be rid of them.
+        assert!(store.delete(0).unwrap());
+        store.sync().unwrap();
+        store.put(1, b"anew").unwrap();
+        assert!(why().contains("wait for a sync"), "{}", why());
+        store.sync().unwrap();
+        store.put(20, b"in the place of what was replaced").unwrap();
+        store.close().unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
 }

@@ -204,6 +204,100 @@ fn the_pins_of_a_dead_process_count_for_nothing() {
     is_clean(&store);
 }
 
+/// A fresh store's clock is 0, and all pins of a thread are counted in one word.
+#[test]
+fn pins_of_one_thread_count_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().regions(1).create(dir.path().join("s.rec")).unwrap();
+    store.put(1, &[1; 60]).unwrap();
+    let fill = |from: u64| (from..from + 200).for_each(|n| _ = store.put(1, &n.to_le_bytes()).unwrap());
+    let first: Vec<_> = (0..3).map(|_| store.pin().unwrap()).collect();
+    let of_first = first[0].get(1).unwrap().unwrap();
+    let last = store.pin().unwrap();
+    let of_last = last.get(1).unwrap().unwrap();
+    assert_eq!(store.stats().unwrap().attached[0].pins, 4);
+    fill(0);
+    assert_eq!((of_first, of_last), (&[1; 60][..], &[1; 60][..]));
+    drop(first);
+    assert_eq!(store.stats().unwrap().attached[0].pins, 1);
+    fill(1000);
+    assert_eq!(of_last, [1; 60], "the last pin's record changed when the others were dropped");
+    drop(last);
+    assert_eq!(store.stats().unwrap().attached[0].pins, 0);
+    is_clean(&store);
+}
+
+#[test]
+fn more_pins_than_a_handle_can_have_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().create(dir.path().join("s.rec")).unwrap();
+    store.put(1, b"one").unwrap();
+    let mut pins = Vec::new();
+    let error = loop {
+        match store.pin() {
+            Ok(pin) => pins.push(pin),
+            Err(error) => break error,
+        }
+        assert!(pins.len() <= 262_140);
+    };
+    assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
+    assert_eq!(pins.len(), 262_140);
+    assert_eq!(store.stats().unwrap().attached[0].pins, 262_140);
+    pins.pop();
+    assert_eq!(store.pin().unwrap().get(1).unwrap(), Some(&b"one"[..]));
+}
+
+/// What was parked before a pin began is freed under it; what it can have been lent is not.
+#[test]
+fn a_pin_keeps_what_it_can_see_and_nothing_older() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().regions(1).create(dir.path().join("s.rec")).unwrap();
+    let overwrite = |rounds: u64| {
+        for round in 0..rounds {
+            (0..20).for_each(|id| _ = store.put(id, &round.to_le_bytes()).unwrap());
+        }
+    };
+    overwrite(1);
+    let first = store.pin().unwrap();
+    overwrite(20);
+    drop(first);
+    // The clock has gone on by now.
+    for generation in 0..5u64 {
+        (0..20).for_each(|id| _ = store.put(id, &[generation as u8; 60]).unwrap());
+        let pin = store.pin().unwrap();
+        let held: Vec<&[u8]> = (0..20).map(|id| pin.get(id).unwrap().unwrap()).collect();
+        let before = store.stats().unwrap().slots;
+        overwrite(20);
+        for bytes in held {
+            assert_eq!(bytes, [generation as u8; 60]);
+        }
+        let after = store.stats().unwrap().slots;
+        // The slots of the pin before are free again, and take what is replaced now.
+        assert!(generation == 0 || after <= before + 40, "{before} slots, then {after}");
+    }
+    is_clean(&store);
+}
+
+/// A deletion under a pin leaves the bytes where they are; a rebuild must not take them for a record.
+#[test]
+fn a_rebuild_brings_nothing_back_that_was_deleted_under_a_pin() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.rec");
+    let store = small().regions(1).create(&path).unwrap();
+    (0..10).for_each(|id| _ = store.put(id, &[id as u8; 60]).unwrap());
+    let pin = store.pin().unwrap();
+    let held = pin.get(5).unwrap().unwrap();
+    assert!(store.delete(5).unwrap());
+    let mut worker = Worker::spawn("die inside", &[("STORE", path.to_str().unwrap())]);
+    worker.expect("inside");
+    worker.kill();
+    store.put(100, b"heals the region").unwrap();
+    assert_eq!(store.get(5).unwrap(), None);
+    assert_eq!(store.len().unwrap(), 10);
+    assert_eq!(held, [5; 60]);
+    is_clean(&store);
+}
+
 #[test]
 fn child_entry() {
     let Some(mut me) = Me::from_env() else { return };

@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use recstore::{Error, Event, Options, Store};
 
@@ -138,6 +138,39 @@ fn no_wake_up_is_lost() {
     });
     // A change may come just as the time is over, once.
     assert!(lost <= 1, "{lost} wake-ups were lost");
+}
+
+/// The same with watches of the whole store. Who is not woken looks again after a while by itself, so a lost
+/// wake-up is seen by the time that hundreds of them take.
+#[test]
+fn no_wake_up_of_who_watches_all_is_lost() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.rec");
+    drop(small().create(&path).unwrap());
+    let start = Barrier::new(2);
+    let play = |mine: u64, theirs: u64, first: bool| {
+        let store = Store::open(&path).unwrap();
+        let mut watch = store.watch_all().unwrap();
+        start.wait();
+        let began = Instant::now();
+        for round in 0..500u64 {
+            if first {
+                store.put(mine, &round.to_le_bytes()).unwrap();
+            }
+            while store.get(theirs).unwrap().is_none_or(|r| *r != round.to_le_bytes()) {
+                watch.wait(None).unwrap();
+                assert!(began.elapsed() < PATIENCE, "in round {round} after a minute");
+            }
+            if !first {
+                store.put(mine, &round.to_le_bytes()).unwrap();
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| play(2, 1, false));
+        play(1, 2, true);
+    });
 }
 
 #[test]

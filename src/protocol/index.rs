@@ -57,3 +57,23 @@ pub(crate) fn store_line(words: &[AtomicU64], line: &Line) {
         to.store(from, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_is_stored_in_its_place_with_a_checksum_that_holds() {
+        let words: Vec<_> = (0..LINE_WORDS).map(|_| AtomicU64::new(0)).collect();
+        store_line(&words, &Line::empty(77));
+        for i in 0..ENTRIES {
+            let entry = 1000 + i as u32;
+            assert!(entry_is(&words, i, 0) && !entry_is(&words, i, entry));
+            store_entry(&words, &mut load_line(&words), i, entry);
+            assert!(entry_is(&words, i, entry) && !entry_is(&words, i, 0));
+            let line = load_line(&words);
+            assert!(line.holds(77));
+            assert_eq!(line.0[..=i], (1000..=entry).collect::<Vec<_>>());
+        }
+    }
+}

@@ -133,3 +133,33 @@ mod tests {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod word_tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_taken_over_only_from_the_word_that_was_seen() {
+        let lock = AtomicU64::new(10);
+        assert!(!try_lock(&lock, 30));
+        assert!(!take_over(&lock, 20, 30));
+        assert_eq!(lock.load(Ordering::Relaxed), 10);
+        assert!(take_over(&lock, 10, 30));
+        assert_eq!(lock.load(Ordering::Relaxed), 30);
+        assert!(!unlock(&lock));
+        assert!(try_lock(&lock, 10));
+    }
+
+    #[test]
+    fn a_sleeper_is_marked_in_the_word_that_it_saw_or_not_at_all() {
+        let lock = AtomicU64::new(10);
+        assert!(!mark_sleeper(&lock, 20));
+        assert_eq!(lock.load(Ordering::Relaxed), 10);
+        assert!(mark_sleeper(&lock, 10));
+        assert_eq!(lock.load(Ordering::Relaxed), 10 | SLEEPERS);
+        assert!(mark_sleeper(&lock, 10 | SLEEPERS));
+        assert_eq!(lock.load(Ordering::Relaxed), 10 | SLEEPERS);
+        assert!(unlock(&lock));
+        assert_eq!(lock.load(Ordering::Relaxed), 0);
+    }
+}

@@ -231,4 +231,40 @@ mod tests {
             s[bit / 64].store(was, Ordering::Relaxed);
         }
     }
+
+    #[test]
+    fn a_tombstone_is_no_version_also_where_the_header_alone_is_read() {
+        let s = slot();
+        publish(&s, Header::record(3, 7, 1, 4), b"data");
+        assert!(matches!(read(&s, 7, 64, true, None), Seen::Whole(_)));
+        bury(&s);
+        assert_eq!(read(&s, 7, 64, true, None), Seen::InMotion);
+        assert_eq!(read(&s, 7, 64, true, Some(&mut Vec::new())), Seen::InMotion);
+        s[1].store(8, Ordering::Relaxed);
+        assert!(matches!(read(&s, 8, 64, true, None), Seen::Damaged(..)));
+    }
+
+    #[test]
+    fn a_length_beyond_the_capacity_is_damage_and_nothing_is_read_of_it() {
+        let s = slot();
+        publish(&s, Header::record(3, 7, 1, 64), &[1; 64]);
+        let mut out = Vec::new();
+        assert!(matches!(read(&s, 7, 64, true, Some(&mut out)), Seen::Whole(_)));
+        let what = "its kind or length cannot be";
+        assert!(matches!(read(&s, 7, 63, true, Some(&mut out)), Seen::Damaged(_, w) if w == what));
+        assert!(matches!(read_any(&s, 63, true, &mut out), Seen::Damaged(_, w) if w == what));
+    }
+
+    #[test]
+    fn what_was_read_counts_while_seq_is_what_it_was() {
+        let s = slot();
+        publish(&s, Header::record(3, 7, 1, 4), b"data");
+        let before = header(&s);
+        assert!(unchanged(&s, before));
+        retract(&s);
+        assert!(!unchanged(&s, before));
+        assert_eq!(read(&s, 7, 64, true, Some(&mut Vec::new())), Seen::InMotion);
+        publish(&s, Header::record(4, 7, 1, 4), b"data");
+        assert!(!unchanged(&s, before));
+    }
 }

@@ -139,11 +139,12 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     let from_head =
         if from_head & PRESENT != 0 && from_head < PRESENT | 1 << 62 { from_head } else { FIRST_SEQ };
     let jump = if cause.is_os_crash() { SEQ_JUMP } else { 0 };
-    region.set(word::NEXT_SEQ, from_head.max(slots.seq_max + 1).max(FIRST_SEQ) + jump);
+    let next_seq = from_head.max(slots.seq_max.saturating_add(1)).max(FIRST_SEQ);
+    // Where a forged version leaves no higher number, writing is refused.
+    region.set(word::NEXT_SEQ, next_seq.saturating_add(jump));
     region.set(word::PENDING, checked::encode(0)); // What did not count is scrubbed.
     step("rebuild: counts stored");
     region.set_shape(new); // Step 6.
-    region.notify(); // Who died may have had something to tell.
     step("rebuild: done");
     Ok(rebuilt)
 }

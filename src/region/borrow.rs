@@ -117,3 +117,28 @@ pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
     }
     Ok(oldest)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_is_lowered_only_by_who_saw_it_as_it_is_and_is_never_what_it_was() {
+        let word = AtomicU64::new(0);
+        let mut seen = vec![0];
+        for _ in 0..10 {
+            raise_hint(&word);
+            let before = word.load(Ordering::Relaxed);
+            assert!(is_hinted(&word) && !seen.contains(&before));
+            seen.push(before);
+            raise_hint(&word);
+            lower_hint(&word, before);
+            assert!(is_hinted(&word), "somebody has begun since");
+            let now = word.load(Ordering::Relaxed);
+            assert!(!seen.contains(&now));
+            seen.push(now);
+            lower_hint(&word, now);
+            assert!(!is_hinted(&word));
+        }
+    }
+}

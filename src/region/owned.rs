@@ -15,7 +15,7 @@ use crate::region::arena::Arena;
 use crate::region::grow::next_lines_log2;
 use crate::region::slots::RETIRED;
 use crate::region::table::load_max;
-use crate::region::{borrow, seat, watch};
+use crate::region::{borrow, seat};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
 
@@ -133,11 +133,6 @@ impl<'a> Region<'a> {
     /// Has the next owner rebuild the region.
     pub(crate) fn mark(&self) {
         self.set_shape(Shape { rebuilding: true, ..self.shape() });
-    }
-
-    /// Tells watchers that anything may have changed.
-    pub(crate) fn notify(&self) {
-        watch::notify(self.arena, self.head);
     }
 
     /// The head's words as they are now.
@@ -320,14 +315,13 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Does what is left to do when a change can be seen, and tells watchers. What goes wrong here does
-    /// not undo the change: the region is marked, and the next owner rebuilds it.
+    /// Does what is left to do when a change can be seen. What goes wrong here does not undo the change: the
+    /// region is marked, and the next owner rebuilds it.
     #[inline]
     pub(super) fn afterwards(&self, rest: impl FnOnce() -> Result<(), Trouble>) {
         if rest().is_err() {
             self.mark();
         }
-        watch::notify(self.arena, self.head);
     }
 
     /// Whether a slot holds a whole version of this region.

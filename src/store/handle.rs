@@ -15,7 +15,7 @@ use crate::region::Trouble;
 use crate::region::arena::Arena;
 use crate::region::batch::numbers;
 use crate::region::owned::Region;
-use crate::region::seat;
+use crate::region::{seat, watch};
 use crate::store::flush::Turn;
 use crate::store::options::Options;
 use crate::sys::atomic::{AtomicU64, Ordering};
@@ -45,6 +45,8 @@ pub(crate) struct Handle {
 pub(crate) struct Locked<'a> {
     arena: &'a Arena,
     word: &'a AtomicU64,
+    /// The head of the region, if it is a region's.
+    head: Option<&'a [AtomicU64]>,
     /// The region was rebuilt on the way in.
     pub(crate) healed: bool,
 }
@@ -57,6 +59,9 @@ impl Drop for Locked<'_> {
         }
         if lock::unlock(self.word) {
             futex::wake(self.word, 1);
+        }
+        if let Some(head) = self.head {
+            watch::notify(self.arena, head);
         }
     }
 }
@@ -98,7 +103,8 @@ impl Handle {
     /// rebuilt first. Without contention: one compare-and-swap, no system call.
     #[inline]
     pub(crate) fn lock(&self, number: u32) -> Result<Locked<'_>> {
-        let word = &self.arena.head(number)[word::LOCK];
+        let head = self.arena.head(number);
+        let word = &head[word::LOCK];
         let took_over = if lock::try_lock(word, self.own_word) {
             step("lock: taken");
             false
@@ -107,7 +113,7 @@ impl Handle {
         };
         let region = Region::new(&self.arena, number);
         let healed = took_over || region.is_being_rebuilt();
-        let locked = Locked { arena: &self.arena, word, healed };
+        let locked = Locked { arena: &self.arena, word, head: Some(head), healed };
         if healed {
             rebuild(&region, Cause::Process)?;
         }
@@ -135,7 +141,7 @@ impl Handle {
         if !lock::try_lock(word, self.own_word) {
             self.wait_for(self.arena.geo.regions, word)?;
         }
-        Ok(Locked { arena: &self.arena, word, healed: false })
+        Ok(Locked { arena: &self.arena, word, head: None, healed: false })
     }
 
     /// Takes a lock that is held; whether it was a dead owner's.

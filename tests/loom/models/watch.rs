@@ -7,7 +7,7 @@ use crate::format::region::word;
 use crate::models::lock::{give_back, lock};
 use crate::models::read::{look_once, put};
 use crate::region::arena::Arena;
-use crate::region::watch::REGION;
+use crate::region::watch::{REGION, notify};
 use crate::sys::atomic::{Ordering, exchanges_are_fences, fence};
 
 const X: u64 = 1;
@@ -44,6 +44,7 @@ fn a_sleeper_is_woken_by_the_write_that_it_waits_for() {
             lock(&writer);
             put(&writer, X, 2);
             give_back(&writer);
+            notify(&writer, writer.head(0));
         });
         assert_eq!(wait(&arena, 1), 2);
         writer.join().unwrap();
