@@ -29,7 +29,7 @@ pub(super) fn lock(arena: &Arena) -> bool {
             State::Free if take_over(lock, 0, own | slept) => return false,
             State::Free => continue,
             State::Held(owner) => owner,
-            State::Damaged => panic!("{word:x} is no word of the protocol"),
+            State::Clean | State::Damaged => panic!("{word:x} is no word of this model"),
         };
         let news = arena.file.news();
         if !seat::is_alive(arena, owner).unwrap() {
