@@ -165,7 +165,7 @@ pub(crate) type Group<'a, 'c> = (Region<'a>, &'a mut [Member<'c>]);
 /// Steps 4 to 7. The caller holds the lock of batches too. After an error nothing has changed.
 pub(crate) fn commit(arena: &Arena, groups: &mut [Group<'_, '_>], epoch: u64) -> Result<(), Error> {
     let store = |at, number| arena.word(at).store(checked::encode(number), Ordering::SeqCst);
-    let number = numbers(arena, control::BEGUN)? + 1;
+    let number = batch_number(arena, control::BEGUN)? + 1;
     store(control::BATCHED, epoch);
     store(control::BEGUN, number); // Step 4.
     step("batch: begun");
@@ -211,13 +211,13 @@ pub(crate) fn between_batches<T>(
     read: impl FnOnce() -> Result<T, Error>,
 ) -> Result<Option<T>, Error> {
     // A batch stores the first before any of it is visible, and the second when all of it is.
-    let committed = numbers(arena, control::COMMITTED)?;
-    if numbers(arena, control::ENDED)? < committed {
+    let committed = batch_number(arena, control::COMMITTED)?;
+    if batch_number(arena, control::ENDED)? < committed {
         return Ok(None);
     }
     let found = read()?;
     // Who has seen an entry of a batch (Acquire) sees that it counts.
-    Ok((numbers(arena, control::COMMITTED)? == committed).then_some(found))
+    Ok((batch_number(arena, control::COMMITTED)? == committed).then_some(found))
 }
 
 /// Whether a version in a slot of `region` is a member of a batch that does not count, or not yet.
@@ -226,11 +226,11 @@ pub(crate) fn is_undecided(arena: &Arena, region: u32, header: &Header) -> bool 
     let pending = || checked::decode(head[word::PENDING].load(Ordering::Acquire)).unwrap_or(0);
     header.is_of_batch()
         && header.seq >= head[word::NEXT_SEQ].load(Ordering::Acquire)
-        && pending() > numbers(arena, control::COMMITTED).unwrap_or(0)
+        && pending() > batch_number(arena, control::COMMITTED).unwrap_or(0)
 }
 
 /// One of the numbers of batches in the control page.
-pub(crate) fn numbers(arena: &Arena, at: u64) -> Result<u64, Error> {
+pub(crate) fn batch_number(arena: &Arena, at: u64) -> Result<u64, Error> {
     checked::decode(arena.word(at).load(Ordering::SeqCst))
         .ok_or_else(|| arena.damaged("the numbers of batches in the control page"))
 }

@@ -50,7 +50,7 @@ impl Store {
     /// # store.put(1, b"100")?;
     /// # store.put(2, b"0")?;
     /// loop {
-    ///     // Both accounts as they are at one moment.
+    ///     // If either changes before the commit, that is a conflict.
     ///     let [from, to] = [store.get(1)?, store.get(2)?].map(|r| r.expect("an account"));
     ///     let mut batch = store.batch();
     ///     batch.compare_and_swap(1, Some(from.version()), b"60")?;

@@ -13,7 +13,7 @@ use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
 use crate::region::arena::Arena;
-use crate::region::batch::numbers;
+use crate::region::batch::batch_number;
 use crate::region::owned::Region;
 use crate::region::{seat, watch};
 use crate::store::flush::Turn;
@@ -124,8 +124,8 @@ impl Handle {
     /// all of it or none.
     pub(crate) fn lock_batches(&self) -> Result<Locked<'_>> {
         let locked = self.take_batch_lock()?;
-        let begun = numbers(&self.arena, control::BEGUN)?;
-        if numbers(&self.arena, control::ENDED)? != begun {
+        let begun = batch_number(&self.arena, control::BEGUN)?;
+        if batch_number(&self.arena, control::ENDED)? != begun {
             for number in 0..self.arena.geo.regions {
                 self.heal(number)?;
             }

@@ -12,7 +12,7 @@ use crate::models::lock::{give_back, lock};
 use crate::models::read::{data, look_once, put, set_epochs};
 use crate::recovery::rebuild::{Cause, rebuild};
 use crate::region::arena::Arena;
-use crate::region::batch::{Member, between_batches, commit, numbers};
+use crate::region::batch::{Member, batch_number, between_batches, commit};
 use crate::region::owned::Region;
 use crate::sys::atomic::{Ordering, die_before};
 
@@ -107,7 +107,7 @@ impl Plan {
         let lived = doomed.join().unwrap();
         successor.join().unwrap();
         let found = look_at_both(&arena).expect("nothing moves any more");
-        let counts = numbers(&arena, control::COMMITTED).unwrap() == 1;
+        let counts = batch_number(&arena, control::COMMITTED).unwrap() == 1;
         assert_eq!(found, if counts { self.after() } else { BEFORE });
         assert!(counts || !lived);
     }
