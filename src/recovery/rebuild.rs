@@ -271,7 +271,7 @@ fn look_at_slots(
     let mut slots = Slots::default();
     let mut buffer = Vec::new();
     for extent in arena.data_extents(region.number)? {
-        for slot in arena.slots_of(extent) {
+        for slot in arena.slots_to_read(extent) {
             let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
             let state = survey(words, region.number, &arena.geo, &mut buffer);
             match state {

@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
 use crate::format::checked;
-use crate::format::index::{ENTRIES, Line, Shape};
+use crate::format::index::{ENTRIES, LINE_WORDS, Line, Shape};
 use crate::format::region::word;
 use crate::format::slot::{Header, PRESENT};
 use crate::protocol::index::{candidates, load_line, store_entry};
@@ -45,7 +45,7 @@ pub(crate) enum Content<'c> {
 
 /// An entry's place in the index.
 pub(crate) struct Place<'a> {
-    words: &'a [AtomicU64],
+    words: &'a [AtomicU64; LINE_WORDS],
     line: Line,
     entry: usize,
 }
@@ -71,17 +71,20 @@ impl<'a> Found<'a> {
 }
 
 /// Two slot references as one word.
+#[inline]
 pub(super) fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | (u64::from(high) << 32)
 }
 
 /// The two slot references of a word.
+#[inline]
 pub(crate) fn unpair(word: u64) -> (u32, u32) {
     (word as u32, (word >> 32) as u32)
 }
 
 impl<'a> Region<'a> {
     /// The region, whose lock the caller holds.
+    #[inline]
     pub(crate) fn new(arena: &'a Arena, number: u32) -> Self {
         Self { arena, number, head: arena.head(number) }
     }
@@ -96,6 +99,7 @@ impl<'a> Region<'a> {
         self.head[word].store(value, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn count(&self, word: usize) -> Result<u64, Trouble> {
         checked::decode(self.get(word)).ok_or(Trouble::Flaw("a count in the region's head"))
     }
@@ -106,6 +110,7 @@ impl<'a> Region<'a> {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn shape(&self) -> Shape {
         Shape::decode(self.get(word::SHAPE))
     }
@@ -117,11 +122,13 @@ impl<'a> Region<'a> {
     }
 
     /// Live records.
+    #[inline]
     pub(crate) fn live(&self) -> Result<u64, Trouble> {
         self.count(word::LIVE)
     }
 
     /// Whether the links of the region's extents are allocated.
+    #[inline]
     pub(crate) fn is_linked(&self) -> Result<bool, Trouble> {
         Ok(self.count(word::LINKS)? != 0)
     }
@@ -166,6 +173,7 @@ impl<'a> Region<'a> {
     }
 
     /// Searches the index. Nothing is changed.
+    #[inline]
     pub(crate) fn find(&self, hash: u64, id: u64) -> Result<Found<'a>, Trouble> {
         let shape = self.shape();
         let home = shape.home(hash);
@@ -211,6 +219,7 @@ impl<'a> Region<'a> {
     }
 
     /// Writes a version of `id`. `found` is what `find` gave for it just now.
+    #[inline]
     pub(crate) fn put(&self, hash: u64, id: u64, content: Content<'_>) -> Result<u64, Trouble> {
         let epoch = self.arena.epoch()?;
         let mut found = self.find(hash, id)?;
@@ -229,6 +238,7 @@ impl<'a> Region<'a> {
     }
 
     /// Steps 1 to 4 of a write (see [`crate::protocol`]).
+    #[inline]
     pub(crate) fn write(
         &self,
         hash: u64,

@@ -9,7 +9,7 @@ use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{header, is_free, reserve, scrub};
-use crate::region::grow::{Growth, LARGE_SLOT_BYTES};
+use crate::region::grow::{Growth, populate_fresh};
 use crate::region::owned::{Found, Region, pair, unpair};
 use crate::region::{Trouble, borrow, seat};
 use crate::sys::atomic::{AtomicU64, Ordering};
@@ -30,6 +30,7 @@ pub(crate) const PARKED: Queue = Queue { ends: word::PARKED, count: word::PARKED
 const AT_ONCE: usize = 32;
 
 impl<'a> Region<'a> {
+    #[inline]
     pub(super) fn link(&self, slot: u32) -> Result<&'a [AtomicU64], Trouble> {
         self.arena.link(slot).ok_or(Trouble::Flaw("the links of a slot outside the file"))
     }
@@ -165,15 +166,13 @@ impl<'a> Region<'a> {
                 let extent = self.arena.geo.extent_of(next);
                 let slots = self.arena.slots_of(extent);
                 let words = self.arena.slot(next).ok_or(Trouble::Flaw("the fresh slots"))?;
+                populate_fresh(self.arena, next, self.is_linked()?);
                 if end > slots.end
                     || (next == slots.start || next % 64 == 0)
                         && self.arena.extent_kind(extent) != Some(Kind::Data { region: self.number })
                     || header(words).words() != [0; HEADER_WORDS]
                 {
                     return Err(Trouble::Flaw("the fresh slots"));
-                }
-                if self.arena.geo.slot_size >= LARGE_SLOT_BYTES {
-                    self.arena.map.populate(self.arena.geo.slot_offset(next), self.arena.geo.slot_size);
                 }
                 self.set(word::FRESH, pair(next + 1, end));
                 return Ok(next);

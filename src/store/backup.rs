@@ -97,7 +97,7 @@ fn newest_of(arena: &Arena, region: u32, epoch: u64) -> Result<HashMap<u64, Newe
     let mut newest: HashMap<u64, Newest> = HashMap::new();
     let mut buffer = Vec::new();
     for extent in arena.data_extents(region)? {
-        for slot in arena.slots_of(extent) {
+        for slot in arena.slots_to_read(extent) {
             let Some(words) = arena.slot(slot) else { continue };
             let mut state = SlotState::Moved;
             for _ in 0..LOOKS {

@@ -45,6 +45,8 @@ const LOOKS: u32 = 64;
 const LOOKS_READ_ONLY: u32 = 10_000;
 /// How many ids ahead `get_many` asks for index lines and slots.
 const AHEAD: usize = 8;
+/// Of a slot at most so many bytes are asked for ahead; the processor sees by itself that more is wanted.
+const ASK_BYTES_MAX: u64 = 512;
 
 /// A handle on a store: a file of records that any number of threads and processes read and write.
 ///
@@ -201,16 +203,10 @@ impl Store {
     pub fn get_many(&self, ids: &[u64], mut each: impl FnMut(u64, Option<(Version, &[u8])>)) -> Result<()> {
         self.handle.check()?;
         let mut data = Vec::new();
-        for &id in ids.iter().take(2 * AHEAD) {
-            self.ask_for_line(id);
-        }
+        let hash = |i: usize| ids.get(i).map(|&id| self.handle.arena.geo.hash(id));
+        self.ask_for_first(hash);
         for (i, &id) in ids.iter().enumerate() {
-            if let Some(&later) = ids.get(i + 2 * AHEAD) {
-                self.ask_for_line(later);
-            }
-            if let Some(&soon) = ids.get(i + AHEAD) {
-                self.ask_for_slot(soon);
-            }
+            self.ask_ahead(i, hash);
             let found = self.read(id, Some(&mut data))?;
             each(id, found.map(|(header, _)| (Version(header.version()), &data[..])));
         }
@@ -271,16 +267,33 @@ impl Store {
         Ok(())
     }
 
-    fn ask_for_line(&self, id: u64) {
+    /// Has the processor fetch the lines that the first of several operations need. `hash`: that of the n-th
+    /// one's id.
+    fn ask_for_first(&self, hash: impl Fn(usize) -> Option<u64>) {
+        (0..2 * AHEAD).map_while(hash).for_each(|hash| self.ask_for_line(hash));
+    }
+
+    /// The same for what comes some way after the n-th operation.
+    #[inline]
+    fn ask_ahead(&self, n: usize, hash: impl Fn(usize) -> Option<u64>) {
+        if let Some(later) = hash(n + 2 * AHEAD) {
+            self.ask_for_line(later);
+        }
+        if let Some(soon) = hash(n + AHEAD) {
+            self.ask_for_slot(soon);
+        }
+    }
+
+    #[inline]
+    fn ask_for_line(&self, hash: u64) {
         let arena = &self.handle.arena;
-        let hash = arena.geo.hash(id);
         let shape = arena.shape(arena.geo.region_of(hash));
         arena.map.prefetch(shape.line_at(shape.home(hash)));
     }
 
-    fn ask_for_slot(&self, id: u64) {
+    #[inline]
+    fn ask_for_slot(&self, hash: u64) {
         let arena = &self.handle.arena;
-        let hash = arena.geo.hash(id);
         let shape = arena.shape(arena.geo.region_of(hash));
         let Some(words) = arena.line(&shape, shape.home(hash)) else { return };
         let line = crate::protocol::index::load_line(words);
@@ -289,8 +302,9 @@ impl Store {
             && let Some(slot) = shape.slot(line.0[found.trailing_zeros() as usize])
         {
             let at = arena.geo.slot_offset(slot);
-            arena.map.prefetch(at);
-            arena.map.prefetch(at + 64);
+            for line in (0..arena.geo.slot_size.min(ASK_BYTES_MAX)).step_by(64) {
+                arena.map.prefetch(at + line);
+            }
         }
     }
 
@@ -506,10 +520,14 @@ impl Store {
             sorted.push((self.handle.arena.geo.region_of(hash), hash, id, data));
         }
         sorted.sort_by_key(|w| w.0); // Stable: writes to one id stay in their order.
+        let hash_of = |n: usize| sorted.get(n).map(|write| write.1);
+        self.ask_for_first(hash_of);
+        let mut done = 0;
         for group in sorted.chunk_by(|a, b| a.0 == b.0) {
-            let mut done = 0;
+            let end = done + group.len();
             self.handle.with_region(group[0].0, |region| {
-                for &(_, hash, id, data) in &group[done..] {
+                for &(_, hash, id, data) in &sorted[done..end] {
+                    self.ask_ahead(done, hash_of);
                     region.put(hash, id, Content::Bytes(data))?;
                     done += 1;
                 }
