@@ -3,7 +3,8 @@
 //! ```text
 //! 0   seq    u64  bit 63 set, and the version; 0: this is no record (free, or being written)
 //! 8   id     u64
-//! 16  stamp  u64  epoch of the write (low 48 bits); bit 48: member of an atomic batch
+//! 16  stamp  u64  epoch of the write (low 48 bits); bit 48: member of an atomic batch; bit 49: may have been
+//!                 flushed by itself, before its epoch
 //! 24  len    u32  length of data (low 30 bits); kind (high 2 bits)
 //! 28  crc    u32  CRC-32 (IEEE) of the header, with 0 in this place, and of data
 //! 32  data        up to the record capacity, padded to a multiple of 32
@@ -57,6 +58,8 @@ pub(crate) enum Kind {
 
 /// In a stamp: the version is one of an atomic batch.
 const MEMBER: u64 = super::checked::MAX + 1;
+/// In a stamp: the version is flushed by itself.
+const LONE: u64 = MEMBER << 1;
 
 /// Data of at most so many bytes is summed together with its header.
 const SHORT: usize = 96;
@@ -103,6 +106,26 @@ impl Header {
     #[inline]
     pub(crate) fn is_of_batch(&self) -> bool {
         self.stamp & MEMBER != 0
+    }
+
+    /// The header of the same version, which is going to be flushed by itself.
+    pub(crate) fn lone(mut self) -> Self {
+        self.stamp |= LONE;
+        self
+    }
+
+    /// Whether the version may have been flushed by itself, and so be what has to come back after a loss of
+    /// power, whether or not its epoch is on disk.
+    #[inline]
+    pub(crate) fn is_lone(&self) -> bool {
+        self.stamp & LONE != 0
+    }
+
+    /// Whether the version, when it is replaced in `epoch`, may be the one that has to come back after a loss
+    /// of power: a flush was begun since it was written, or it had one of its own.
+    #[inline]
+    pub(crate) fn is_wanted_after(&self, epoch: u64) -> bool {
+        self.epoch() != epoch || self.is_lone()
     }
 
     /// The seat and its generation for which a slot is reserved, if it is.

@@ -27,6 +27,12 @@ pub(crate) struct Region<'a> {
     pub(super) head: &'a [AtomicU64],
 }
 
+/// Where a version was written.
+pub(crate) struct Written {
+    pub(crate) seq: u64,
+    pub(crate) slot: u32,
+}
+
 /// What a version holds.
 #[derive(Clone, Copy)]
 pub(crate) enum Content<'c> {
@@ -218,9 +224,15 @@ impl<'a> Region<'a> {
         Ok(Found::Miss(place))
     }
 
-    /// Writes a version of `id`. `found` is what `find` gave for it just now.
+    /// Writes a version of `id`. `lone`: it is going to be flushed by itself.
     #[inline]
-    pub(crate) fn put(&self, hash: u64, id: u64, content: Content<'_>) -> Result<u64, Trouble> {
+    pub(crate) fn put(
+        &self,
+        hash: u64,
+        id: u64,
+        content: Content<'_>,
+        lone: bool,
+    ) -> Result<Written, Trouble> {
         let epoch = self.arena.epoch()?;
         let mut found = self.find(hash, id)?;
         if let Found::Miss(place) = &found
@@ -234,19 +246,20 @@ impl<'a> Region<'a> {
             }
             found = self.find(hash, id)?;
         }
-        self.write(hash, id, epoch, content, found)
+        self.write(hash, id, epoch, content, lone, found)
     }
 
-    /// Steps 1 to 4 of a write (see [`crate::protocol`]).
+    /// Steps 1 to 4 of a write (see [`crate::protocol`]). `found` is what `find` gave for it just now.
     #[inline]
-    pub(crate) fn write(
+    fn write(
         &self,
         hash: u64,
         id: u64,
         epoch: u64,
         content: Content<'_>,
+        lone: bool,
         mut found: Found<'a>,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<Written, Trouble> {
         let seq = self.get(word::NEXT_SEQ);
         if seq & PRESENT == 0 || seq == u64::MAX {
             return Err(Trouble::Flaw("the next sequence number"));
@@ -255,7 +268,7 @@ impl<'a> Region<'a> {
             if header.seq >= seq && self.is_whole(*slot) {
                 return Err(Trouble::Flaw("the next sequence number was used already"));
             }
-            if header.epoch() != epoch || borrow::may_be_borrowed(self.arena) {
+            if header.is_wanted_after(epoch) || borrow::may_be_borrowed(self.arena) {
                 self.ensure_linked()?;
             }
         }
@@ -281,10 +294,14 @@ impl<'a> Region<'a> {
         self.head[word::NEXT_SEQ].store(seq + 1, Ordering::Release);
         step("put: slot taken");
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
+        let header = |len| {
+            let header = Header::record(seq, id, epoch, len);
+            if lone { header.lone() } else { header }
+        };
         match content {
-            Content::Bytes(data) => publish(words, Header::record(seq, id, epoch, data.len()), data),
+            Content::Bytes(data) => publish(words, header(data.len()), data),
             Content::Reserved { len, sum, .. } => {
-                let header = Header::record(seq, id, epoch, len);
+                let header = header(len);
                 publish_filled(words, Header { crc: header.sum_with(sum), ..header });
             }
         }
@@ -296,7 +313,7 @@ impl<'a> Region<'a> {
             self.count_visible(old, before, epoch)
         });
         step("put: done");
-        Ok(seq)
+        Ok(Written { seq, slot })
     }
 
     /// Step 3 of a write; the entry that was there before.
@@ -348,14 +365,22 @@ impl<'a> Region<'a> {
     /// If no earlier version of it can be on disk, its slot is scrubbed, and that is all. Else a loss
     /// of power could keep an earlier version and lose this one: so it stays, as its own tombstone,
     /// until the slots of the earlier ones were freed in an epoch that is on disk.
+    ///
+    /// One that was flushed by itself stays too: it is what keeps one before it from coming back whose scrub
+    /// is not on disk.
     pub(crate) fn delete(&self, hash: u64, id: u64) -> Result<bool, Trouble> {
-        let Found::Hit { mut place, slot, .. } = self.find(hash, id)? else {
+        let Found::Hit { mut place, slot, header } = self.find(hash, id)? else {
             return Ok(false);
         };
         let epoch = self.arena.epoch()?;
+        let is_needed =
+            header.is_lone() && header.epoch() > self.arena.durable()? && !fault::on(Fault::LoneDeleted);
+        if is_needed {
+            self.ensure_linked()?;
+        }
         // The hint may be an old one; to ask lowers it.
         let pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
-        let may_come_back = self.is_linked()? && self.older_may_come_back()?;
+        let may_come_back = is_needed || self.is_linked()? && self.older_may_come_back()?;
         // A damaged version is not fit to be its own tombstone: its `seq` may be what is damaged.
         if pinned || may_come_back && !self.is_whole(slot) {
             return self.delete_with_tombstone(hash, id, epoch);

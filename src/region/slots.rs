@@ -35,12 +35,14 @@ impl<'a> Region<'a> {
         self.arena.link(slot).ok_or(Trouble::Flaw("the links of a slot outside the file"))
     }
 
-    /// Gives up the slot of a version that was replaced in `epoch`: it is not needed any more if no
-    /// flush has begun since the version was written, else kept until `epoch` is on disk. A damaged
-    /// version can't help anybody.
+    /// Gives up the slot of a version that was replaced in `epoch`: it is kept until `epoch` is on disk if it
+    /// may be the one that has to come back until then. A damaged version can't help anybody.
     #[inline]
     pub(super) fn retire(&self, old: u32, header: &Header, epoch: u64) -> Result<(), Trouble> {
-        if header.epoch() == epoch || !self.is_whole(old) || fault::on(Fault::ReuseEarly) {
+        let is_wanted = header.is_wanted_after(epoch)
+            && !(fault::on(Fault::LoneReplaced) && header.epoch() == epoch)
+            && !fault::on(Fault::ReuseEarly);
+        if !is_wanted || !self.is_whole(old) {
             return self.release(old);
         }
         self.push(&RETIRED, old, epoch)

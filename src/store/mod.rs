@@ -30,7 +30,7 @@ use crate::format::control;
 use crate::format::slot::{Header, PRESENT};
 use crate::record::{Durability, Record, Swap, Version};
 use crate::region::Trouble;
-use crate::region::owned::{Content, Region};
+use crate::region::owned::{Content, Region, Written};
 use crate::region::read::{Look, look, look_at_every_slot};
 use crate::report::RepairReport;
 use crate::store::handle::Handle;
@@ -412,9 +412,10 @@ impl Store {
     pub fn put_with(&self, id: u64, data: &[u8], durability: Durability) -> Result<Version> {
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
-        let seq = self.handle.with_region(number, |region| region.put(hash, id, Content::Bytes(data)))?;
-        self.settle(durability)?;
-        Ok(Version(seq & !PRESENT))
+        let lone = durability == Durability::Disk;
+        let written =
+            self.handle.with_region(number, |region| region.put(hash, id, Content::Bytes(data), lone))?;
+        self.settle_one(durability, number, &written)
     }
 
     /// Deletes a record; whether there was one. Its slot is used again.
@@ -454,7 +455,8 @@ impl Store {
         let number = self.handle.arena.geo.region_of(hash);
         let mut change = Some(change);
         let mut next: Option<T> = None;
-        let seq = self.handle.with_region(number, |region| {
+        let durability = self.handle.durability;
+        let written = self.handle.with_region(number, |region| {
             // Called anew after a rebuild, under the same lock: what `change` gave still holds.
             if let Some(change) = change.take() {
                 let mut data = Vec::new();
@@ -475,12 +477,9 @@ impl Store {
             if next.len() > self.record_size() {
                 return Err(self.too_long(id, next.len()).into());
             }
-            region.put(hash, id, Content::Bytes(next)).map(Some)
+            region.put(hash, id, Content::Bytes(next), durability == Durability::Disk).map(Some)
         })?;
-        if seq.is_some() {
-            self.settle(self.handle.durability)?;
-        }
-        Ok(seq.map(|seq| Version(seq & !PRESENT)))
+        written.map(|written| self.settle_one(durability, number, &written)).transpose()
     }
 
     /// Writes a record if its version is `expected` (`None`: if there is no such record).
@@ -490,18 +489,19 @@ impl Store {
     pub fn compare_and_swap(&self, id: u64, expected: Option<Version>, data: &[u8]) -> Result<Swap> {
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
-        let swap = self.handle.with_region(number, |region| {
+        let durability = self.handle.durability;
+        let swapped = self.handle.with_region(number, |region| {
             let found = self.read_in(region, hash, id, Some(&mut Vec::new()))?;
             let current = found.map(|(header, _)| Version(header.version()));
             if current != expected {
-                return Ok(Swap::Conflict { current });
+                return Ok(Err(Swap::Conflict { current }));
             }
-            region.put(hash, id, Content::Bytes(data)).map(|seq| Swap::Done(Version(seq & !PRESENT)))
+            region.put(hash, id, Content::Bytes(data), durability == Durability::Disk).map(Ok)
         })?;
-        if matches!(swap, Swap::Done(_)) {
-            self.settle(self.handle.durability)?;
+        match swapped {
+            Ok(written) => self.settle_one(durability, number, &written).map(Swap::Done),
+            Err(conflict) => Ok(conflict),
         }
-        Ok(swap)
     }
 
     /// Writes many records, holding the lock of each region once, and gives their number. Of several
@@ -528,7 +528,7 @@ impl Store {
             self.handle.with_region(group[0].0, |region| {
                 for &(_, hash, id, data) in &sorted[done..end] {
                     self.ask_ahead(done, hash_of);
-                    region.put(hash, id, Content::Bytes(data))?;
+                    region.put(hash, id, Content::Bytes(data), false)?;
                     done += 1;
                 }
                 Ok(())
@@ -578,7 +578,22 @@ impl Store {
         Error::RecordTooLong { path: self.handle.arena.path.clone(), id, len, max: self.record_size() }
     }
 
-    /// Does what the durability of a write asks for.
+    /// Does what the durability of a write of one record asks for; the record's version.
+    #[inline]
+    pub(crate) fn settle_one(
+        &self,
+        durability: Durability,
+        region: u32,
+        written: &Written,
+    ) -> Result<Version> {
+        if durability == Durability::Disk {
+            self.handle.arena.word(control::DURABLE_WRITES).fetch_add(1, Ordering::Relaxed);
+            self.handle.sync_one(region, written.slot)?;
+        }
+        Ok(Version(written.seq & !PRESENT))
+    }
+
+    /// Does what the durability of other writes asks for.
     #[inline]
     pub(crate) fn settle(&self, durability: Durability) -> Result<()> {
         match durability {

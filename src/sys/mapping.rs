@@ -111,6 +111,14 @@ impl Mapping {
         }
     }
 
+    /// Flushes the pages of a range, and no others.
+    pub(crate) fn flush(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        if offset.saturating_add(bytes) > self.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.raw.flush_range(offset as usize, bytes as usize)
+    }
+
     /// Has the kernel begin to read a range from the disk, if it is not in memory. Only speed depends on it.
     pub(crate) fn will_read(&self, offset: u64, bytes: u64) {
         if bytes != 0 && offset.saturating_add(bytes) <= self.len() {

@@ -36,7 +36,7 @@ pub(super) fn put(arena: &Arena, id: u64, version: u64) {
 
 pub(super) fn try_put(arena: &Arena, id: u64, version: u64) -> Result<u64, Trouble> {
     let hash = arena.geo.hash(id);
-    Region::new(arena, 0).put(hash, id, Content::Bytes(&data(id, version)))
+    Region::new(arena, 0).put(hash, id, Content::Bytes(&data(id, version)), false).map(|written| written.seq)
 }
 
 pub(super) fn delete(arena: &Arena, id: u64) -> bool {
