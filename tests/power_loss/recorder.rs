@@ -167,6 +167,13 @@ pub(crate) fn next_flush_fails() {
     with(|r| r.fails = true);
 }
 
+/// Whether the flush that was to fail has been asked for.
+pub(crate) fn has_failed() -> bool {
+    let mut has = false;
+    with(|r| has = !r.fails);
+    has
+}
+
 /// The flush of this simulated disk.
 ///
 /// It replaces the C library's for this binary: it must have its signature, and has.
