@@ -212,9 +212,11 @@ impl Handle {
                 lock::mark_clean(&arena.head(region)[word::LOCK]);
             }
             step("close: locks marked clean");
+            // Nothing may be on its way to the disk but the mark: who finds it believes all the rest.
+            self.flush_pages()?;
             arena.word(control::CLEAN).store(control::CLEAN_MARK, Ordering::SeqCst);
             step("close: marked clean");
-            arena.file.sync_data().map_err(arena.io("flushing the clean mark"))?;
+            self.flush_pages()?;
         }
         Ok(())
     }
