@@ -77,6 +77,7 @@ pub use store::reserve::Reservation;
 pub use store::ring::Ring;
 pub use store::salvage::salvage;
 pub use store::shared::Shared;
+pub use store::snapshot::Snapshot;
 pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
 pub use store::typed::{Slices, Typed};
 pub use store::watch::{Changes, Event, Watch, WatchAll};
