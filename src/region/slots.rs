@@ -26,6 +26,9 @@ pub(crate) const RETIRED: Queue = Queue { ends: word::RETIRED, count: word::RETI
 /// Slots that nothing needs but readers, each with the clock when it was parked.
 pub(crate) const PARKED: Queue = Queue { ends: word::PARKED, count: word::PARKED_COUNT };
 
+/// In the stamp of a retired tombstone: what it hides was scrubbed in that epoch, or before it.
+const SCRUBBED: u64 = 1 << 47;
+
 /// Slots that are freed at once.
 const AT_ONCE: usize = 32;
 
@@ -36,13 +39,24 @@ impl<'a> Region<'a> {
 
     /// Gives up the slot of a version that was replaced in `epoch`: it is not needed any more if no
     /// flush has begun since the version was written, else kept until `epoch` is on disk. A damaged
-    /// version can't help anybody.
+    /// version can't help anybody, but that who reads a pinned epoch must not miss it: an older one would
+    /// stand in for it.
     #[inline]
     pub(super) fn retire(&self, old: u32, header: &Header, epoch: u64) -> Result<(), Trouble> {
-        if header.epoch() == epoch || !self.is_whole(old) || fault::on(Fault::ReuseEarly) {
+        let is_pinned = seat::may_be_pinned(self.arena);
+        if (header.epoch() == epoch && !is_pinned) || fault::on(Fault::ReuseEarly) {
             return self.release(old);
         }
-        self.push(&RETIRED, old, epoch)
+        let is_whole = self.is_whole(old);
+        if is_whole && header.epoch() != epoch {
+            return self.push(&RETIRED, old, epoch);
+        }
+        // The hint may be an old one; to ask lowers it.
+        if !is_whole && is_pinned && seat::oldest_pin(self.arena)?.is_some() {
+            self.ensure_linked()?;
+            return self.push(&RETIRED, old, epoch);
+        }
+        self.release(old)
     }
 
     /// Frees a slot that nothing needs, unless somebody may still read what lies in it: then it is
@@ -210,7 +224,9 @@ impl<'a> Region<'a> {
     /// Frees retired slots whose successors are on disk, a few at a time; whether any was freed.
     ///
     /// A tombstone goes last: when the slots of the versions that it hides were freed in an epoch
-    /// that is on disk. Until then it goes back to the end of the queue.
+    /// that is on disk. They lie before it in the queue, so when it is the first one they are freed, or
+    /// parked. It goes back to the end of the queue, with a mark if none is parked; when it comes round with the
+    /// mark, and the epoch in which it went back is on disk, nothing that it hides can come back.
     fn reclaim(&self) -> Result<bool, Trouble> {
         if self.get(word::RETIRED) == 0 {
             return Ok(false);
@@ -224,7 +240,8 @@ impl<'a> Region<'a> {
         let limit = seat::oldest_pin(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
         let mut freed = 0;
         while freed < AT_ONCE {
-            let Some((slot, replaced)) = self.first(&RETIRED)? else { break };
+            let Some((slot, stamp)) = self.first(&RETIRED)? else { break };
+            let (replaced, is_marked) = (stamp & !SCRUBBED, stamp & SCRUBBED != 0);
             if replaced > limit {
                 break;
             }
@@ -236,9 +253,10 @@ impl<'a> Region<'a> {
                 return Err(Trouble::Flaw("the queue of retired slots"));
             }
             self.pop(&RETIRED)?;
-            let hides = self.given_up_may_come_back()? && !fault::on(Fault::TombstoneEarly);
+            let hides = !is_marked && self.given_up_may_come_back()? && !fault::on(Fault::TombstoneEarly);
             if is_tombstone && hides {
-                self.push(&RETIRED, slot, epoch)?;
+                let mark = if self.count(word::PARKED_COUNT)? == 0 { SCRUBBED } else { 0 };
+                self.push(&RETIRED, slot, epoch | mark)?;
                 continue; // Its epoch is beyond the durable one now, so this comes to an end.
             }
             if !is_tombstone {
