@@ -27,6 +27,10 @@ pub enum Fault {
     PartOfBatch,
     /// Batches count as whole on disk before the flush.
     SettledEarly,
+    /// A version that was flushed by itself loses its slot to one of the same epoch.
+    LoneReplaced,
+    /// A version that was flushed by itself is deleted without a tombstone.
+    LoneDeleted,
 }
 
 /// Whether a fault is switched on.

@@ -83,8 +83,11 @@ pub enum Durability {
     /// The death of any process. No system call.
     #[default]
     Process,
-    /// The loss of power as well: the call waits for a flush, which it shares with all other
-    /// writers that wait at the same time (group commit).
+    /// The loss of power as well. A write of one record flushes the pages of its slot, beside others that
+    /// do the same at that time, and nothing else: what was written before without this is not made durable
+    /// by it ([`Store::sync`](crate::Store::sync) does that). One in hundreds flushes everything, so that the
+    /// room of replaced versions can be used again. A batch, `write_many` and `delete` flush everything, and
+    /// share that flush with all who wait at the same time (group commit).
     Disk,
 }
 

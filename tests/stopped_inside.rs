@@ -73,8 +73,12 @@ fn scene() -> Scene {
 }
 
 fn stopped(scene: &Scene, what: &str, at: &str) -> Worker {
+    stopped_at_id(scene, what, at, scene.ids[0])
+}
+
+fn stopped_at_id(scene: &Scene, what: &str, at: &str, id: u64) -> Worker {
     let path = scene.dir.path().join("store");
-    let id = scene.ids[0].to_string();
+    let id = id.to_string();
     let worker =
         Worker::spawn("stops", &[("STORE", path.to_str().unwrap()), ("DO", what), ("AT", at), ("ID", &id)]);
     worker.wait_until_stopped();
@@ -178,4 +182,20 @@ fn a_process_that_is_stopped_while_it_flushes_holds_up_no_writer_and_no_flush_be
 #[test]
 fn a_process_that_is_killed_after_it_was_stopped_while_it_flushed_is_succeeded() {
     stopped_in_sync(true);
+}
+
+/// The version before it is still in its slot, whole.
+#[test]
+fn a_version_that_a_stopped_writer_has_just_made_visible_is_the_one_that_iter_gives() {
+    let mut scene = scene();
+    let mut worker = stopped_at_id(&scene, "put", "put: version visible", 3);
+    let record = scene.store.get(3).unwrap().unwrap();
+    assert_eq!(parse(3, &record), Ok((1, 1)), "the step is not where it was");
+    let given: Vec<_> = scene.store.iter().map(Result::unwrap).filter(|r| r.id() == 3).collect();
+    assert_eq!(given, [record]);
+    worker.signal(Signal::SIGCONT);
+    worker.expect("done");
+    worker.finish();
+    scene.model.insert(3, 1);
+    assert_all(&scene);
 }

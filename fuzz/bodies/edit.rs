@@ -143,6 +143,7 @@ pub(crate) fn slot_sum(slot: &[u8]) -> Option<u32> {
     let data = slot.get(SLOT_HEADER_BYTES..SLOT_HEADER_BYTES + len as usize)?;
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&slot[..28]);
+    hasher.update(&[0; 4]);
     hasher.update(data);
     Some(hasher.finalize())
 }

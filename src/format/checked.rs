@@ -8,6 +8,7 @@
 pub(crate) const MAX: u64 = (1 << 48) - 1;
 
 /// The word that stores `number` (its low 48 bits).
+#[inline]
 pub(crate) const fn encode(number: u64) -> u64 {
     let n = number & MAX;
     let check = !(n ^ (n >> 16) ^ (n >> 32)) & 0xffff;
@@ -15,6 +16,7 @@ pub(crate) const fn encode(number: u64) -> u64 {
 }
 
 /// The number that `word` stores, or `None` if the word is damaged.
+#[inline]
 pub(crate) const fn decode(word: u64) -> Option<u64> {
     let n = word & MAX;
     if encode(n) == word { Some(n) } else { None }

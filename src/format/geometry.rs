@@ -99,6 +99,7 @@ impl Geometry {
     }
 
     /// Slots in one extent.
+    #[inline]
     pub(crate) fn slots_per_extent(&self) -> u32 {
         1 << self.slots_log2
     }
@@ -129,6 +130,7 @@ impl Geometry {
     }
 
     /// File offset of a slot's links.
+    #[inline]
     pub(crate) fn link_offset(&self, slot: u32) -> u64 {
         let within = slot & (self.slots_per_extent() - 1);
         self.extent_offset(slot >> self.slots_log2) + self.links_offset + u64::from(within) * LINK_BYTES

@@ -46,6 +46,7 @@ const VERSION_BITS: u32 = 15;
 
 impl Shape {
     /// The word that stores the shape: offset 38, lines 5, slot bits 5, version 15, rebuilding 1.
+    #[inline]
     pub(crate) fn encode(self) -> u64 {
         self.line_offset
             | (u64::from(self.lines_log2) << OFFSET_BITS)
@@ -126,11 +127,13 @@ impl Shape {
     }
 
     /// Whether the entry of `slot` can be stored.
+    #[inline]
     pub(crate) fn holds(&self, slot: u32) -> bool {
         u64::from(slot) + 2 < (1u64 << self.slot_bits)
     }
 
     /// The checksum seed of a line.
+    #[inline]
     pub(crate) fn seed(&self, region: u32, line: u64) -> u32 {
         let mut same = *self;
         same.rebuilding = false;
@@ -162,6 +165,7 @@ impl Line {
     }
 
     /// The line's words.
+    #[inline]
     pub(crate) fn words(&self) -> [u64; LINE_WORDS] {
         bytemuck::cast(self.0)
     }
@@ -174,22 +178,26 @@ impl Line {
     }
 
     /// Whether the checksum holds.
+    #[inline]
     pub(crate) fn holds(&self, seed: u32) -> bool {
         let sum = (0..ENTRIES).fold(seed, |sum, i| sum.wrapping_add(self.0[i].wrapping_mul(K[i])));
         sum == self.0[ENTRIES]
     }
 
     /// Whether an entry is empty, so that a search ends here.
+    #[inline]
     pub(crate) fn has_empty(&self) -> bool {
         self.0[..ENTRIES].contains(&0)
     }
 
     /// The checksum after entry `i` has become `entry`.
+    #[inline]
     pub(crate) fn sum_with(&self, i: usize, entry: u32) -> u32 {
         self.0[ENTRIES].wrapping_add(entry.wrapping_sub(self.0[i]).wrapping_mul(K[i]))
     }
 
     /// Makes entry `i` `entry`.
+    #[inline]
     pub(crate) fn set(&mut self, i: usize, entry: u32) {
         self.0[ENTRIES] = self.sum_with(i, entry);
         self.0[i] = entry;

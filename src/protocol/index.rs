@@ -9,17 +9,14 @@ use crate::sys::atomic::{AtomicU64, Ordering};
 
 /// Copies a line out.
 #[inline]
-pub(crate) fn load_line(words: &[AtomicU64]) -> Line {
-    let mut line = [0; LINE_WORDS];
-    for (to, from) in line.iter_mut().zip(words) {
-        *to = from.load(Ordering::Acquire); // Pairs with the stores in `store_entry`.
-    }
-    Line::from_words(line)
+pub(crate) fn load_line(words: &[AtomicU64; LINE_WORDS]) -> Line {
+    // Pairs with the stores in `store_entry`.
+    Line::from_words(std::array::from_fn(|i| words[i].load(Ordering::Acquire)))
 }
 
 /// Whether entry `i` of a line is still `entry`.
 #[inline]
-pub(crate) fn entry_is(words: &[AtomicU64], i: usize, entry: u32) -> bool {
+pub(crate) fn entry_is(words: &[AtomicU64; LINE_WORDS], i: usize, entry: u32) -> bool {
     let word = words[i / 2].load(Ordering::Acquire);
     (word >> (32 * (i % 2))) as u32 == entry
 }
@@ -29,18 +26,49 @@ pub(crate) fn entry_is(words: &[AtomicU64], i: usize, entry: u32) -> bool {
 pub(crate) fn candidates(line: &Line, shape: &Shape, hash: u64) -> u32 {
     let tag = shape.tag(hash);
     let mask = shape.slot_mask();
-    let mut found = 0;
-    for (i, &entry) in line.0[..ENTRIES].iter().enumerate() {
-        found |= u32::from((entry ^ tag) & !mask == 0 && entry & mask != 0) << i;
+    // An entry without a slot is empty, or no entry: so its tag is compared, and its slot with 0.
+    let same = equal(line, !mask, tag);
+    let without = equal(line, mask, 0);
+    same & !without & ((1 << ENTRIES) - 1)
+}
+
+/// The cells of a line whose bits under `mask` are `value`, as a bit set.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn equal(line: &Line, mask: u32, value: u32) -> u32 {
+    use std::arch::x86_64::{
+        _mm_and_si128, _mm_cmpeq_epi32, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32, _mm_set_epi64x,
+        _mm_set1_epi32,
+    };
+    let words = line.words();
+    let quarter = |n: usize| {
+        // SAFETY: SSE2 is part of x86-64.
+        unsafe {
+            let cells = _mm_set_epi64x(words[2 * n + 1] as i64, words[2 * n] as i64);
+            let masked = _mm_and_si128(cells, _mm_set1_epi32(mask as i32));
+            _mm_cmpeq_epi32(masked, _mm_set1_epi32(value as i32))
+        }
+    };
+    // SAFETY: as above.
+    unsafe {
+        let low = _mm_packs_epi32(quarter(0), quarter(1));
+        let high = _mm_packs_epi32(quarter(2), quarter(3));
+        _mm_movemask_epi8(_mm_packs_epi16(low, high)) as u32
     }
-    found
+}
+
+/// The cells of a line whose bits under `mask` are `value`, as a bit set.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn equal(line: &Line, mask: u32, value: u32) -> u32 {
+    (0..).zip(&line.0).fold(0, |found, (i, &cell)| found | (u32::from(cell & mask == value) << i))
 }
 
 /// Stores entry `i` and the line's checksum. Only the region's owner may; `line` is the line as it
 /// is. The entry's store makes a version visible (pairs with the Acquire load in `load_line`); it is
 /// an exchange, so that it is ordered before whatever the writer looks at next.
 #[inline]
-pub(crate) fn store_entry(words: &[AtomicU64], line: &mut Line, i: usize, entry: u32) {
+pub(crate) fn store_entry(words: &[AtomicU64; LINE_WORDS], line: &mut Line, i: usize, entry: u32) {
     line.set(i, entry);
     let now = line.words();
     words[i / 2].swap(now[i / 2], Ordering::SeqCst);
@@ -52,7 +80,7 @@ pub(crate) fn store_entry(words: &[AtomicU64], line: &mut Line, i: usize, entry:
 }
 
 /// Writes a whole line. Only while no reader looks (the shape says `rebuilding`, or is another one).
-pub(crate) fn store_line(words: &[AtomicU64], line: &Line) {
+pub(crate) fn store_line(words: &[AtomicU64; LINE_WORDS], line: &Line) {
     for (to, from) in words.iter().zip(line.words()) {
         to.store(from, Ordering::Relaxed);
     }
@@ -64,7 +92,7 @@ mod tests {
 
     #[test]
     fn every_entry_is_stored_in_its_place_with_a_checksum_that_holds() {
-        let words: Vec<_> = (0..LINE_WORDS).map(|_| AtomicU64::new(0)).collect();
+        let words: [_; LINE_WORDS] = std::array::from_fn(|_| AtomicU64::new(0));
         store_line(&words, &Line::empty(77));
         for i in 0..ENTRIES {
             let entry = 1000 + i as u32;

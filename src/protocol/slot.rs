@@ -3,6 +3,8 @@
 //! Invariants: a slot whose `seq` is not 0 is a whole version and its bytes do not change;
 //! a `seq` is never used twice in a region, so an unchanged `seq` means unchanged bytes.
 
+use bytemuck::Zeroable;
+
 use crate::fault::{self, Fault};
 use crate::format::slot::{FREE_WORD, HEADER_WORDS, Header, Kind, free_stamp};
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
@@ -25,12 +27,15 @@ pub(crate) enum Seen {
 /// The slot's header as it is now; only the region's owner, or who checks `seq` again, may trust it.
 #[inline]
 pub(crate) fn header(slot: &[AtomicU64]) -> Header {
-    let mut words = [0; HEADER_WORDS];
-    words[0] = slot[0].load(Ordering::Acquire);
-    for i in 1..HEADER_WORDS {
-        words[i] = slot[i].load(Ordering::Relaxed);
-    }
-    Header::from_words(words)
+    // No slot is shorter than a header.
+    let Some([seq, id, stamp, rest]) = slot.first_chunk() else { return Header::zeroed() };
+    let seq = seq.load(Ordering::Acquire);
+    Header::from_words([
+        seq,
+        id.load(Ordering::Relaxed),
+        stamp.load(Ordering::Relaxed),
+        rest.load(Ordering::Relaxed),
+    ])
 }
 
 /// Writes a version into a free slot of the region that the caller has locked: data and header

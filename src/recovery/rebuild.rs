@@ -63,6 +63,8 @@ struct Version {
     id: u64,
     seq: u64,
     epoch: u64,
+    /// It may have been flushed by itself.
+    lone: bool,
     slot: u32,
     state: State,
 }
@@ -209,7 +211,7 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
                 // Its id may be what is damaged: it stays where it is until a repair.
                 State::Damaged => continue,
                 State::Whole => newer
-                    .filter(|n| !cause.is_os_crash() && version.epoch < n.epoch)
+                    .filter(|n| !cause.is_os_crash() && (version.epoch < n.epoch || version.lone))
                     .filter(|n| since(n) > durable || n.epoch > pinned)
                     .map(|n| since(&n)),
             };
@@ -271,7 +273,7 @@ fn look_at_slots(
     let mut slots = Slots::default();
     let mut buffer = Vec::new();
     for extent in arena.data_extents(region.number)? {
-        for slot in arena.slots_of(extent) {
+        for slot in arena.slots_to_read(extent) {
             let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
             let state = survey(words, region.number, &arena.geo, &mut buffer);
             match state {
@@ -287,7 +289,8 @@ fn look_at_slots(
                     rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
                     let is_record = matches!(state, SlotState::Version(_));
                     let state = if is_record { State::Whole } else { State::Tombstone };
-                    slots.versions.push(Version { id: h.id, seq: h.seq, epoch: h.epoch(), slot, state });
+                    let (epoch, lone) = (h.epoch(), h.is_lone());
+                    slots.versions.push(Version { id: h.id, seq: h.seq, epoch, lone, slot, state });
                 }
                 SlotState::Damaged(h, what) if cause != Cause::Process => {
                     rebuilt.dropped.push(Damage::of_slot(region.number, slot, Some(h.id), what));
@@ -300,8 +303,8 @@ fn look_at_slots(
                     let hash = arena.geo.hash(h.id);
                     let is_ours = arena.geo.region_of(hash) == region.number;
                     if is_ours && table.is_some_and(|table| region.leads_to(table, hash, slot)) {
-                        let (id, seq, epoch) = (h.id, u64::MAX, h.epoch());
-                        slots.versions.push(Version { id, seq, epoch, slot, state: State::Damaged });
+                        let (id, seq, epoch, state) = (h.id, u64::MAX, h.epoch(), State::Damaged);
+                        slots.versions.push(Version { id, seq, epoch, lone: false, slot, state });
                     }
                 }
                 SlotState::Reserved(seat, generation)

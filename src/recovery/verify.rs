@@ -128,7 +128,7 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
     let mut census = Census::default();
     let mut buffer = Vec::new();
     for extent in arena.data_extents(number)? {
-        for slot in arena.slots_of(extent) {
+        for slot in arena.slots_to_read(extent) {
             let Some(words) = arena.slot(slot) else { continue };
             census.slots += 1;
             match survey(words, number, &arena.geo, &mut buffer) {

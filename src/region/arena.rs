@@ -99,11 +99,12 @@ impl Arena {
 
     /// The words of an index line.
     #[inline]
-    pub(crate) fn line(&self, shape: &index::Shape, line: u64) -> Option<&[AtomicU64]> {
-        self.words(shape.line_at(line), index::LINE_WORDS)
+    pub(crate) fn line(&self, shape: &index::Shape, line: u64) -> Option<&[AtomicU64; index::LINE_WORDS]> {
+        self.words(shape.line_at(line), index::LINE_WORDS)?.first_chunk()
     }
 
     /// The links of a slot: queue and predecessor (word 0), epoch (word 1).
+    #[inline]
     pub(crate) fn link(&self, slot: u32) -> Option<&[AtomicU64]> {
         self.words(self.geo.link_offset(slot), 2)
     }
@@ -116,6 +117,7 @@ impl Arena {
     }
 
     /// The epoch up to which everything is on disk.
+    #[inline]
     pub(crate) fn durable(&self) -> Result<u64> {
         checked::decode(self.word(control::DURABLE).load(Ordering::SeqCst))
             .ok_or_else(|| self.damaged("the durable epoch in the control page"))
@@ -202,6 +204,12 @@ impl Arena {
     pub(crate) fn slots_of(&self, extent: u32) -> std::ops::Range<u32> {
         let first = self.geo.first_slot(extent);
         first..first + self.geo.slots_per_extent()
+    }
+
+    /// The slots of an extent, for who is going to read them all.
+    pub(crate) fn slots_to_read(&self, extent: u32) -> std::ops::Range<u32> {
+        self.map.will_read(self.geo.extent_offset(extent), self.geo.links_offset);
+        self.slots_of(extent)
     }
 
     /// Whether the table that `shape` describes can be `region`'s: it is its first one, or lies in

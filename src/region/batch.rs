@@ -54,7 +54,7 @@ impl Region<'_> {
                     if header.seq >= seq && self.is_whole(slot) {
                         return Err(Trouble::Flaw("the next sequence number was used already"));
                     }
-                    needs_links |= header.epoch() != epoch || member.data.is_none();
+                    needs_links |= header.is_wanted_after(epoch) || member.data.is_none();
                     true
                 }
                 Found::Miss(_) => {

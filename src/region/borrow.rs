@@ -36,6 +36,7 @@ pub(crate) struct Borrow<'a> {
 
 impl<'a> Borrow<'a> {
     /// Step 1.
+    #[inline]
     pub(crate) fn begin(arena: &'a Arena, owner: Owner) -> Result<Self> {
         // Threads begin at different words, so that seldom two keep each other's clock old.
         let first = THREAD.with(|here| (std::ptr::from_ref(here).addr() >> 6) as u32);

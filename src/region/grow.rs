@@ -9,7 +9,7 @@ use std::sync::MutexGuard;
 
 use crate::error::{Error, Result};
 use crate::format::extent::{ExtentHeader, Kind};
-use crate::format::geometry::EXTENT_HEADER_BYTES;
+use crate::format::geometry::{EXTENT_HEADER_BYTES, LINK_BYTES};
 use crate::format::index::{LINE_BYTES, Shape};
 use crate::format::seat::GROWTH_BYTE;
 use crate::format::slot::HEADER_BYTES;
@@ -26,10 +26,11 @@ pub(crate) struct Extents {
     index_runs: Vec<Range<u32>>,
 }
 
-/// At most so many bytes are populated at once.
+/// Of an index table so many bytes are populated at once, at most.
 const POPULATE_BYTES_MAX: u64 = 4 << 20;
-/// Slots of this size and more are populated one by one, when they are first taken.
-pub(crate) const LARGE_SLOT_BYTES: u64 = 64 << 10;
+/// Fresh slots are populated in pieces of so many bytes: enough that a page costs little, and so few that
+/// the write that meets a new piece is not much slower than others.
+const PIECE_BYTES: u64 = 32 << 10;
 
 /// The growth lock, held.
 pub(crate) struct Growth<'a> {
@@ -60,9 +61,7 @@ impl<'a> Growth<'a> {
         let bytes = if with_links { geo.extent_size } else { geo.links_offset };
         self.allocate(region, at, bytes, at + geo.extent_size)?;
         step("grow: blocks allocated");
-        if geo.slot_size < LARGE_SLOT_BYTES {
-            self.arena.map.populate(at, bytes.min(POPULATE_BYTES_MAX));
-        }
+        self.arena.map.populate(at, EXTENT_HEADER_BYTES);
         self.arena.write_extent_header(extent, Kind::Data { region })?;
         step("grow: extent header written");
         self.note_extents();
@@ -202,6 +201,26 @@ impl<'a> Growth<'a> {
 }
 
 const _: () = assert!(size_of::<ExtentHeader>() as u64 == EXTENT_HEADER_BYTES && HEADER_BYTES == 32);
+
+/// Populates the pages of a fresh slot that is about to be taken, if it is the first one in a piece, and
+/// those of the links of the slots in that piece, if links are allocated.
+#[inline]
+pub(crate) fn populate_fresh(arena: &Arena, slot: u32, is_linked: bool) {
+    let geo = &arena.geo;
+    let extent = geo.extent_offset(geo.extent_of(slot));
+    let at = geo.slot_offset(slot) - extent;
+    let first_new = if at == EXTENT_HEADER_BYTES { 0 } else { (at - 1) / PIECE_BYTES + 1 };
+    let last = (at + geo.slot_size - 1) / PIECE_BYTES;
+    if first_new <= last {
+        let (from, to) = (first_new * PIECE_BYTES, ((last + 1) * PIECE_BYTES).min(geo.links_offset));
+        arena.map.populate(extent + from, to - from);
+        if is_linked {
+            let links = geo.link_offset(slot);
+            let slots = (to - from).div_ceil(geo.slot_size);
+            arena.map.populate(links, (slots * LINK_BYTES).min(extent + geo.extent_size - links));
+        }
+    }
+}
 
 /// The size of the next table of a region with `live` records: room for twice as many (four
 /// times for small ones, which grow fast).

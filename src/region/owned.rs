@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
 use crate::format::checked;
-use crate::format::index::{ENTRIES, Line, Shape};
+use crate::format::index::{ENTRIES, LINE_WORDS, Line, Shape};
 use crate::format::region::word;
 use crate::format::slot::{Header, PRESENT};
 use crate::protocol::index::{candidates, load_line, store_entry};
@@ -27,6 +27,12 @@ pub(crate) struct Region<'a> {
     pub(super) head: &'a [AtomicU64],
 }
 
+/// Where a version was written.
+pub(crate) struct Written {
+    pub(crate) seq: u64,
+    pub(crate) slot: u32,
+}
+
 /// What a version holds.
 #[derive(Clone, Copy)]
 pub(crate) enum Content<'c> {
@@ -45,7 +51,7 @@ pub(crate) enum Content<'c> {
 
 /// An entry's place in the index.
 pub(crate) struct Place<'a> {
-    words: &'a [AtomicU64],
+    words: &'a [AtomicU64; LINE_WORDS],
     line: Line,
     entry: usize,
 }
@@ -71,17 +77,20 @@ impl<'a> Found<'a> {
 }
 
 /// Two slot references as one word.
+#[inline]
 pub(super) fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | (u64::from(high) << 32)
 }
 
 /// The two slot references of a word.
+#[inline]
 pub(crate) fn unpair(word: u64) -> (u32, u32) {
     (word as u32, (word >> 32) as u32)
 }
 
 impl<'a> Region<'a> {
     /// The region, whose lock the caller holds.
+    #[inline]
     pub(crate) fn new(arena: &'a Arena, number: u32) -> Self {
         Self { arena, number, head: arena.head(number) }
     }
@@ -96,6 +105,7 @@ impl<'a> Region<'a> {
         self.head[word].store(value, Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn count(&self, word: usize) -> Result<u64, Trouble> {
         checked::decode(self.get(word)).ok_or(Trouble::Flaw("a count in the region's head"))
     }
@@ -106,6 +116,7 @@ impl<'a> Region<'a> {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn shape(&self) -> Shape {
         Shape::decode(self.get(word::SHAPE))
     }
@@ -117,11 +128,13 @@ impl<'a> Region<'a> {
     }
 
     /// Live records.
+    #[inline]
     pub(crate) fn live(&self) -> Result<u64, Trouble> {
         self.count(word::LIVE)
     }
 
     /// Whether the links of the region's extents are allocated.
+    #[inline]
     pub(crate) fn is_linked(&self) -> Result<bool, Trouble> {
         Ok(self.count(word::LINKS)? != 0)
     }
@@ -166,6 +179,7 @@ impl<'a> Region<'a> {
     }
 
     /// Searches the index. Nothing is changed.
+    #[inline]
     pub(crate) fn find(&self, hash: u64, id: u64) -> Result<Found<'a>, Trouble> {
         let shape = self.shape();
         let home = shape.home(hash);
@@ -210,8 +224,15 @@ impl<'a> Region<'a> {
         Ok(Found::Miss(place))
     }
 
-    /// Writes a version of `id`. `found` is what `find` gave for it just now.
-    pub(crate) fn put(&self, hash: u64, id: u64, content: Content<'_>) -> Result<u64, Trouble> {
+    /// Writes a version of `id`. `lone`: it is going to be flushed by itself.
+    #[inline]
+    pub(crate) fn put(
+        &self,
+        hash: u64,
+        id: u64,
+        content: Content<'_>,
+        lone: bool,
+    ) -> Result<Written, Trouble> {
         let epoch = self.arena.epoch()?;
         let mut found = self.find(hash, id)?;
         if let Found::Miss(place) = &found
@@ -225,18 +246,20 @@ impl<'a> Region<'a> {
             }
             found = self.find(hash, id)?;
         }
-        self.write(hash, id, epoch, content, found)
+        self.write(hash, id, epoch, content, lone, found)
     }
 
-    /// Steps 1 to 4 of a write (see [`crate::protocol`]).
-    pub(crate) fn write(
+    /// Steps 1 to 4 of a write (see [`crate::protocol`]). `found` is what `find` gave for it just now.
+    #[inline]
+    fn write(
         &self,
         hash: u64,
         id: u64,
         epoch: u64,
         content: Content<'_>,
+        lone: bool,
         mut found: Found<'a>,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<Written, Trouble> {
         let seq = self.get(word::NEXT_SEQ);
         if seq & PRESENT == 0 || seq == u64::MAX {
             return Err(Trouble::Flaw("the next sequence number"));
@@ -245,7 +268,7 @@ impl<'a> Region<'a> {
             if header.seq >= seq && self.is_whole(*slot) {
                 return Err(Trouble::Flaw("the next sequence number was used already"));
             }
-            if header.epoch() != epoch || borrow::may_be_borrowed(self.arena) {
+            if header.is_wanted_after(epoch) || borrow::may_be_borrowed(self.arena) {
                 self.ensure_linked()?;
             }
         }
@@ -271,10 +294,14 @@ impl<'a> Region<'a> {
         self.head[word::NEXT_SEQ].store(seq + 1, Ordering::Release);
         step("put: slot taken");
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
+        let header = |len| {
+            let header = Header::record(seq, id, epoch, len);
+            if lone { header.lone() } else { header }
+        };
         match content {
-            Content::Bytes(data) => publish(words, Header::record(seq, id, epoch, data.len()), data),
+            Content::Bytes(data) => publish(words, header(data.len()), data),
             Content::Reserved { len, sum, .. } => {
-                let header = Header::record(seq, id, epoch, len);
+                let header = header(len);
                 publish_filled(words, Header { crc: header.sum_with(sum), ..header });
             }
         }
@@ -286,7 +313,7 @@ impl<'a> Region<'a> {
             self.count_visible(old, before, epoch)
         });
         step("put: done");
-        Ok(seq)
+        Ok(Written { seq, slot })
     }
 
     /// Step 3 of a write; the entry that was there before.
@@ -338,14 +365,22 @@ impl<'a> Region<'a> {
     /// If no earlier version of it can be on disk, its slot is scrubbed, and that is all. Else a loss
     /// of power could keep an earlier version and lose this one: so it stays, as its own tombstone,
     /// until the slots of the earlier ones were freed in an epoch that is on disk.
+    ///
+    /// One that was flushed by itself stays too: it is what keeps one before it from coming back whose scrub
+    /// is not on disk.
     pub(crate) fn delete(&self, hash: u64, id: u64) -> Result<bool, Trouble> {
-        let Found::Hit { mut place, slot, .. } = self.find(hash, id)? else {
+        let Found::Hit { mut place, slot, header } = self.find(hash, id)? else {
             return Ok(false);
         };
         let epoch = self.arena.epoch()?;
+        let is_needed =
+            header.is_lone() && header.epoch() > self.arena.durable()? && !fault::on(Fault::LoneDeleted);
+        if is_needed {
+            self.ensure_linked()?;
+        }
         // The hint may be an old one; to ask lowers it.
         let pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
-        let may_come_back = self.is_linked()? && self.older_may_come_back()?;
+        let may_come_back = is_needed || self.is_linked()? && self.older_may_come_back()?;
         // A damaged version is not fit to be its own tombstone: its `seq` may be what is damaged.
         if pinned || may_come_back && !self.is_whole(slot) {
             return self.delete_with_tombstone(hash, id, epoch);

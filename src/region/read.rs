@@ -119,20 +119,18 @@ pub(crate) fn look_at_every_slot(
     let region = arena.geo.region_of(hash);
     let next_seq = &arena.head(region)[word::NEXT_SEQ];
     let before = next_seq.load(Ordering::Acquire);
-    let mut best = newest(arena, region, id)?;
-    if let Newest::Absent = best {
-        // A write that was under way may have gone from a slot that was still to come to one that was
-        // passed. Then the second pass finds it, unless there was a second write.
-        best = newest(arena, region, id)?;
-        fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`.
-        if next_seq.load(Ordering::Relaxed) != before && matches!(best, Newest::Absent) {
-            return Ok(Look::Moved);
-        }
-    }
-    let (slot, header) = match best {
-        Newest::At(slot, header) => (slot, header),
-        Newest::Absent => return Ok(Look::Miss),
-        Newest::Neither(look) => return Ok(look),
+    let first = newest(arena, region, id)?;
+    // A write that was under way may have taken the record from a slot that was still to come to one that was
+    // passed: the pass found nothing, or a version that is kept. Another pass finds it; and if the write fell
+    // into that one, the first found what was there before. That takes two writes to go wrong twice.
+    let second = newest(arena, region, id)?;
+    fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`.
+    let is_quiet = next_seq.load(Ordering::Relaxed) == before;
+    let (slot, header) = match (first, second) {
+        (_, Newest::Neither(look)) => return Ok(look),
+        (Newest::At(a, was), Newest::At(b, is)) if is_quiet && (a, was) == (b, is) => (b, is),
+        (Newest::Absent, Newest::Absent) if is_quiet => return Ok(Look::Miss),
+        _ => return Ok(Look::Moved),
     };
     let Some(words) = arena.slot(slot) else { return Ok(Look::Moved) };
     Ok(match read(words, id, arena.geo.record_size as usize, true, out) {
@@ -155,7 +153,7 @@ fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<Newest> {
     let mut best: Option<(u32, Header, bool)> = None;
     let mut buffer = Vec::new();
     for extent in arena.data_extents(region)? {
-        for slot in arena.slots_of(extent) {
+        for slot in arena.slots_to_read(extent) {
             let Some(words) = arena.slot(slot) else { continue };
             let state = survey(words, region, &arena.geo, &mut buffer);
             let (header, is_record) = match state {

@@ -9,7 +9,7 @@ use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{header, is_free, reserve, scrub};
-use crate::region::grow::{Growth, LARGE_SLOT_BYTES};
+use crate::region::grow::{Growth, populate_fresh};
 use crate::region::owned::{Found, Region, pair, unpair};
 use crate::region::{Trouble, borrow, seat};
 use crate::sys::atomic::{AtomicU64, Ordering};
@@ -33,22 +33,25 @@ const SCRUBBED: u64 = 1 << 47;
 const AT_ONCE: usize = 32;
 
 impl<'a> Region<'a> {
+    #[inline]
     pub(super) fn link(&self, slot: u32) -> Result<&'a [AtomicU64], Trouble> {
         self.arena.link(slot).ok_or(Trouble::Flaw("the links of a slot outside the file"))
     }
 
-    /// Gives up the slot of a version that was replaced in `epoch`: it is not needed any more if no
-    /// flush has begun since the version was written, else kept until `epoch` is on disk. A damaged
-    /// version can't help anybody, but that who reads a pinned epoch must not miss it: an older one would
-    /// stand in for it.
+    /// Gives up the slot of a version that was replaced in `epoch`: it is kept until `epoch` is on disk if it
+    /// may be the one that has to come back until then. A damaged version can't help anybody, but who reads a
+    /// pinned epoch must not miss it: an older one would stand in for it.
     #[inline]
     pub(super) fn retire(&self, old: u32, header: &Header, epoch: u64) -> Result<(), Trouble> {
+        let is_wanted = header.is_wanted_after(epoch)
+            && !(fault::on(Fault::LoneReplaced) && header.epoch() == epoch)
+            && !fault::on(Fault::ReuseEarly);
         let is_pinned = seat::may_be_pinned(self.arena);
-        if (header.epoch() == epoch && !is_pinned) || fault::on(Fault::ReuseEarly) {
+        if !is_wanted && !is_pinned {
             return self.release(old);
         }
         let is_whole = self.is_whole(old);
-        if is_whole && header.epoch() != epoch {
+        if is_wanted && is_whole {
             return self.push(&RETIRED, old, epoch);
         }
         // The hint may be an old one; to ask lowers it.
@@ -179,15 +182,13 @@ impl<'a> Region<'a> {
                 let extent = self.arena.geo.extent_of(next);
                 let slots = self.arena.slots_of(extent);
                 let words = self.arena.slot(next).ok_or(Trouble::Flaw("the fresh slots"))?;
+                populate_fresh(self.arena, next, self.is_linked()?);
                 if end > slots.end
                     || (next == slots.start || next % 64 == 0)
                         && self.arena.extent_kind(extent) != Some(Kind::Data { region: self.number })
                     || header(words).words() != [0; HEADER_WORDS]
                 {
                     return Err(Trouble::Flaw("the fresh slots"));
-                }
-                if self.arena.geo.slot_size >= LARGE_SLOT_BYTES {
-                    self.arena.map.populate(self.arena.geo.slot_offset(next), self.arena.geo.slot_size);
                 }
                 self.set(word::FRESH, pair(next + 1, end));
                 return Ok(next);

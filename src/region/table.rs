@@ -12,8 +12,17 @@ use crate::sys::atomic::{Ordering, fence};
 use crate::sys::step::step;
 
 /// Records that a table of so many lines takes before it grows: three quarters of its entries.
+#[inline]
 pub(crate) fn load_max(shape: &Shape) -> u64 {
     ((ENTRIES as u64) << shape.lines_log2) * 3 / 4
+}
+
+/// When a table is moved, the slots of a line are asked for so many lines ahead.
+const LINES_AHEAD: u64 = 2;
+
+/// The slots that the entries of a line name.
+fn slots_of(shape: &Shape, line: &Line) -> impl Iterator<Item = u32> {
+    line.0.into_iter().take(ENTRIES).filter_map(|entry| shape.slot(entry))
 }
 
 impl Region<'_> {
@@ -26,14 +35,14 @@ impl Region<'_> {
         let new = self.new_shape(&mut growth, lines_log2)?;
         self.clear_table(&new)?;
         for number in 0..1u64 << old.lines_log2 {
+            self.ask_for_headers(&old, number + LINES_AHEAD);
             let words =
                 self.arena.line(&old, number).ok_or(Trouble::Flaw("the index lies outside the file"))?;
             let line = load_line(words);
             if !line.holds(old.seed(self.number, number)) {
                 return Err(Trouble::Flaw("a line of the index"));
             }
-            for &entry in &line.0[..ENTRIES] {
-                let Some(slot) = (if entry == 0 { None } else { old.slot(entry) }) else { continue };
+            for slot in slots_of(&old, &line) {
                 let words =
                     self.arena.slot(slot).ok_or(Trouble::Flaw("the index names a slot outside the file"))?;
                 let id = header(words).id;
@@ -48,6 +57,15 @@ impl Region<'_> {
         self.set(word::MARKERS, checked::encode(0));
         step("index: new table in use");
         Ok(())
+    }
+
+    /// Has the processor fetch the headers that a line leads to: it would wait for one after the other.
+    fn ask_for_headers(&self, shape: &Shape, number: u64) {
+        if let Some(words) = self.arena.line(shape, number) {
+            for slot in slots_of(shape, &load_line(words)) {
+                self.arena.map.prefetch(self.arena.geo.slot_offset(slot));
+            }
+        }
     }
 
     /// Room for a table of `lines_log2`, as a shape with the next version.

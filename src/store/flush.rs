@@ -12,6 +12,7 @@ use crate::protocol::lock::{self, Owner};
 use crate::region::seat;
 use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
+use crate::sys::file::Witness;
 use crate::sys::file_lock;
 use crate::sys::step::step;
 
@@ -19,11 +20,18 @@ use crate::sys::step::step;
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public to the crate's tests"))]
 pub const FLUSHED: &str = "sync: flushed";
 
+/// So many bytes of replaced versions a region keeps for writes that were flushed one by one, before one of
+/// these flushes everything, so that they can go: the longer that is put off, the less each of them pays.
+const KEPT_BYTES_MAX: u64 = 1 << 20;
+/// And so many versions, within these bounds.
+const KEPT_MIN_MAX: std::ops::RangeInclusive<u64> = 16..=512;
+
 /// Whose turn it is to flush, among the threads of a handle.
 #[derive(Default)]
 pub(crate) struct Turn {
     taken: Mutex<bool>,
     given_back: Condvar,
+    witnesses: Mutex<Vec<Witness>>,
 }
 
 /// The sync lock, held: the handle's turn, and the sync byte, which excludes other handles.
@@ -100,14 +108,41 @@ impl Handle {
         Ok(())
     }
 
+    /// Makes one version durable, which was just written as one that is flushed by itself.
+    pub(crate) fn sync_one(&self, region: u32, slot: u32) -> Result<()> {
+        let arena = &self.arena;
+        self.refuse_after_failure()?;
+        let extents = checked::decode(arena.word(control::DURABLE_EXTENTS).load(Ordering::SeqCst));
+        let kept = checked::decode(arena.head(region)[word::RETIRED_COUNT].load(Ordering::Relaxed));
+        // The extent has to be on disk, and known to be.
+        let is_in_durable_extent = extents.is_some_and(|n| u64::from(arena.geo.extent_of(slot)) < n);
+        let kept_max =
+            (KEPT_BYTES_MAX / arena.geo.slot_size).clamp(*KEPT_MIN_MAX.start(), *KEPT_MIN_MAX.end());
+        if !is_in_durable_extent || kept.is_none_or(|n| n >= kept_max) {
+            return self.sync();
+        }
+        let Some(witness) = self.take_witness() else { return self.sync() };
+        let flushed = arena.map.flush(arena.geo.slot_offset(slot), arena.geo.slot_size);
+        flushed.and_then(|()| witness.ask()).map_err(|source| self.note_failure(source))?;
+        self.flush.witnesses.lock().unwrap_or_else(PoisonError::into_inner).push(witness);
+        step("put: flushed by itself");
+        self.refuse_after_failure()
+    }
+
+    fn take_witness(&self) -> Option<Witness> {
+        let mut witnesses = self.flush.witnesses.lock().unwrap_or_else(PoisonError::into_inner);
+        witnesses.pop().or_else(|| Witness::new(&self.arena.file).ok())
+    }
+
     /// Step 3: one flush of all that was written to the mapping before.
     fn flush_pages(&self) -> Result<()> {
-        let arena = &self.arena;
-        arena.file.sync_data().map_err(|source| {
-            let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
-            arena.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
-            Error::FlushFailed { path: arena.path.clone(), source }
-        })
+        self.arena.file.sync_data().map_err(|source| self.note_failure(source))
+    }
+
+    fn note_failure(&self, source: std::io::Error) -> Error {
+        let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
+        self.arena.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
+        Error::FlushFailed { path: self.arena.path.clone(), source }
     }
 
     /// Whether the store was closed cleanly, and nothing was written to it since.

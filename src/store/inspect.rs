@@ -89,7 +89,7 @@ impl Store {
         for extent in arena.data_extents(region)? {
             let _ = writeln!(out, "  extent {extent} at offset {}", arena.geo.extent_offset(extent));
             let (mut free, mut fresh) = (0, 0);
-            for number in arena.slots_of(extent) {
+            for number in arena.slots_to_read(extent) {
                 let Some(words) = arena.slot(number) else { continue };
                 match survey(words, region, &arena.geo, &mut buffer) {
                     SlotState::Free => free += 1,

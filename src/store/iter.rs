@@ -78,6 +78,8 @@ pub(crate) struct Cursor {
     stage: Stage,
     extents: Vec<u32>,
     cut: u64,
+    /// Nobody held the region's lock at the cut.
+    was_free: bool,
     written_since: bool,
     given: Vec<u64>,
     failed: bool,
@@ -90,6 +92,7 @@ impl Cursor {
             stage: Stage::Start,
             extents: Vec::new(),
             cut: 0,
+            was_free: false,
             written_since: false,
             given: Vec::new(),
             failed: false,
@@ -153,13 +156,13 @@ impl Cursor {
         handle.heal(self.region)?;
         let head = handle.arena.head(self.region);
         let next_seq = head[word::NEXT_SEQ].load(Ordering::Acquire);
-        let free = lock::is_free(&head[word::LOCK]);
-        self.cut = if free { next_seq } else { next_seq.wrapping_sub(1) };
+        self.was_free = lock::is_free(&head[word::LOCK]);
+        self.cut = if self.was_free { next_seq } else { next_seq.wrapping_sub(1) };
         self.extents = handle.arena.data_extents(self.region)?;
         self.given.clear();
         self.written_since = false;
         self.stage = match self.extents.first() {
-            Some(&first) => Stage::Slots { extent: 0, slot: handle.arena.geo.first_slot(first) },
+            Some(&first) => Stage::Slots { extent: 0, slot: handle.arena.slots_to_read(first).start },
             None => Stage::Slots { extent: 0, slot: 0 },
         };
         Ok(())
@@ -184,7 +187,8 @@ impl Cursor {
                 }
                 match read_any(words, arena.geo.record_size as usize, store.handle.verify_reads, out) {
                     Seen::Whole(header)
-                        if header.seq < self.cut && is_current(store, self.region, at, header.id)? =>
+                        if header.seq < self.cut
+                            && is_current(store, self.region, self.was_free, &header)? =>
                     {
                         return Ok(Some((header.id, Version(header.version()))));
                     }
@@ -198,7 +202,7 @@ impl Cursor {
             }
             *extent += 1;
             if let Some(&next) = self.extents.get(*extent) {
-                *slot = arena.geo.first_slot(next);
+                *slot = arena.slots_to_read(next).start;
             }
         }
         Ok(None)
@@ -210,16 +214,19 @@ impl Cursor {
     }
 }
 
-/// Whether a whole version is the one that its id has now. Only where replaced versions are kept
-/// for durability can there be two versions before the cut. One that was replaced meanwhile is given
-/// by step 3.
-fn is_current(store: &Store, region: u32, slot: u32, id: u64) -> Result<bool> {
+/// Whether a whole version before the cut is the one that its id has now. One that was replaced meanwhile is
+/// given by step 3.
+///
+/// There can be two of an id where replaced versions are kept for durability, and where somebody was inside of
+/// a write at the cut, who may have made a version visible and not have scrubbed the one before it.
+fn is_current(store: &Store, region: u32, was_free: bool, header: &Header) -> Result<bool> {
     let linked = store.handle.arena.head(region)[word::LINKS].load(Ordering::Relaxed);
-    if checked::decode(linked) == Some(0) {
+    if was_free && checked::decode(linked) == Some(0) {
         return Ok(true);
     }
-    match store.read(id, None) {
-        Ok(now) => Ok(now.is_some_and(|(_, current)| current == slot)),
+    match store.read(header.id, None) {
+        // Not the slot: it may have been used again, for the version that is current.
+        Ok(now) => Ok(now.is_some_and(|(current, _)| current.seq == header.seq)),
         Err(Error::Corrupt { .. }) => Ok(false),
         Err(error) => Err(error),
     }
@@ -292,7 +299,7 @@ fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<u64>> {
     let arena = &handle.arena;
     let mut newest: HashMap<u64, Header> = HashMap::new();
     for extent in arena.data_extents(number)? {
-        for slot in arena.slots_of(extent) {
+        for slot in arena.slots_to_read(extent) {
             let Some(words) = arena.slot(slot) else { continue };
             let header = header(words);
             if header.seq != 0

@@ -31,7 +31,7 @@ use crate::format::control;
 use crate::format::slot::{Header, PRESENT};
 use crate::record::{Durability, Record, Swap, Version};
 use crate::region::Trouble;
-use crate::region::owned::{Content, Region};
+use crate::region::owned::{Content, Region, Written};
 use crate::region::read::{Look, look, look_at_every_slot};
 use crate::report::RepairReport;
 use crate::store::handle::Handle;
@@ -46,6 +46,8 @@ const LOOKS: u32 = 64;
 const LOOKS_READ_ONLY: u32 = 10_000;
 /// How many ids ahead `get_many` asks for index lines and slots.
 const AHEAD: usize = 8;
+/// Of a slot at most so many bytes are asked for ahead; the processor sees by itself that more is wanted.
+const ASK_BYTES_MAX: u64 = 512;
 
 /// A handle on a store: a file of records that any number of threads and processes read and write.
 ///
@@ -202,16 +204,10 @@ impl Store {
     pub fn get_many(&self, ids: &[u64], mut each: impl FnMut(u64, Option<(Version, &[u8])>)) -> Result<()> {
         self.handle.check()?;
         let mut data = Vec::new();
-        for &id in ids.iter().take(2 * AHEAD) {
-            self.ask_for_line(id);
-        }
+        let hash = |i: usize| ids.get(i).map(|&id| self.handle.arena.geo.hash(id));
+        self.ask_for_first(hash);
         for (i, &id) in ids.iter().enumerate() {
-            if let Some(&later) = ids.get(i + 2 * AHEAD) {
-                self.ask_for_line(later);
-            }
-            if let Some(&soon) = ids.get(i + AHEAD) {
-                self.ask_for_slot(soon);
-            }
+            self.ask_ahead(i, hash);
             let found = self.read(id, Some(&mut data))?;
             each(id, found.map(|(header, _)| (Version(header.version()), &data[..])));
         }
@@ -272,16 +268,33 @@ impl Store {
         Ok(())
     }
 
-    fn ask_for_line(&self, id: u64) {
+    /// Has the processor fetch the lines that the first of several operations need. `hash`: that of the n-th
+    /// one's id.
+    fn ask_for_first(&self, hash: impl Fn(usize) -> Option<u64>) {
+        (0..2 * AHEAD).map_while(hash).for_each(|hash| self.ask_for_line(hash));
+    }
+
+    /// The same for what comes some way after the n-th operation.
+    #[inline]
+    fn ask_ahead(&self, n: usize, hash: impl Fn(usize) -> Option<u64>) {
+        if let Some(later) = hash(n + 2 * AHEAD) {
+            self.ask_for_line(later);
+        }
+        if let Some(soon) = hash(n + AHEAD) {
+            self.ask_for_slot(soon);
+        }
+    }
+
+    #[inline]
+    fn ask_for_line(&self, hash: u64) {
         let arena = &self.handle.arena;
-        let hash = arena.geo.hash(id);
         let shape = arena.shape(arena.geo.region_of(hash));
         arena.map.prefetch(shape.line_at(shape.home(hash)));
     }
 
-    fn ask_for_slot(&self, id: u64) {
+    #[inline]
+    fn ask_for_slot(&self, hash: u64) {
         let arena = &self.handle.arena;
-        let hash = arena.geo.hash(id);
         let shape = arena.shape(arena.geo.region_of(hash));
         let Some(words) = arena.line(&shape, shape.home(hash)) else { return };
         let line = crate::protocol::index::load_line(words);
@@ -290,8 +303,9 @@ impl Store {
             && let Some(slot) = shape.slot(line.0[found.trailing_zeros() as usize])
         {
             let at = arena.geo.slot_offset(slot);
-            arena.map.prefetch(at);
-            arena.map.prefetch(at + 64);
+            for line in (0..arena.geo.slot_size.min(ASK_BYTES_MAX)).step_by(64) {
+                arena.map.prefetch(at + line);
+            }
         }
     }
 
@@ -399,9 +413,10 @@ impl Store {
     pub fn put_with(&self, id: u64, data: &[u8], durability: Durability) -> Result<Version> {
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
-        let seq = self.handle.with_region(number, |region| region.put(hash, id, Content::Bytes(data)))?;
-        self.settle(durability)?;
-        Ok(Version(seq & !PRESENT))
+        let lone = durability == Durability::Disk;
+        let written =
+            self.handle.with_region(number, |region| region.put(hash, id, Content::Bytes(data), lone))?;
+        self.settle_one(durability, number, &written)
     }
 
     /// Deletes a record; whether there was one. Its slot is used again.
@@ -441,7 +456,8 @@ impl Store {
         let number = self.handle.arena.geo.region_of(hash);
         let mut change = Some(change);
         let mut next: Option<T> = None;
-        let seq = self.handle.with_region(number, |region| {
+        let durability = self.handle.durability;
+        let written = self.handle.with_region(number, |region| {
             // Called anew after a rebuild, under the same lock: what `change` gave still holds.
             if let Some(change) = change.take() {
                 let mut data = Vec::new();
@@ -462,12 +478,9 @@ impl Store {
             if next.len() > self.record_size() {
                 return Err(self.too_long(id, next.len()).into());
             }
-            region.put(hash, id, Content::Bytes(next)).map(Some)
+            region.put(hash, id, Content::Bytes(next), durability == Durability::Disk).map(Some)
         })?;
-        if seq.is_some() {
-            self.settle(self.handle.durability)?;
-        }
-        Ok(seq.map(|seq| Version(seq & !PRESENT)))
+        written.map(|written| self.settle_one(durability, number, &written)).transpose()
     }
 
     /// Writes a record if its version is `expected` (`None`: if there is no such record).
@@ -477,18 +490,19 @@ impl Store {
     pub fn compare_and_swap(&self, id: u64, expected: Option<Version>, data: &[u8]) -> Result<Swap> {
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
-        let swap = self.handle.with_region(number, |region| {
+        let durability = self.handle.durability;
+        let swapped = self.handle.with_region(number, |region| {
             let found = self.read_in(region, hash, id, Some(&mut Vec::new()))?;
             let current = found.map(|(header, _)| Version(header.version()));
             if current != expected {
-                return Ok(Swap::Conflict { current });
+                return Ok(Err(Swap::Conflict { current }));
             }
-            region.put(hash, id, Content::Bytes(data)).map(|seq| Swap::Done(Version(seq & !PRESENT)))
+            region.put(hash, id, Content::Bytes(data), durability == Durability::Disk).map(Ok)
         })?;
-        if matches!(swap, Swap::Done(_)) {
-            self.settle(self.handle.durability)?;
+        match swapped {
+            Ok(written) => self.settle_one(durability, number, &written).map(Swap::Done),
+            Err(conflict) => Ok(conflict),
         }
-        Ok(swap)
     }
 
     /// Writes many records, holding the lock of each region once, and gives their number. Of several
@@ -507,11 +521,15 @@ impl Store {
             sorted.push((self.handle.arena.geo.region_of(hash), hash, id, data));
         }
         sorted.sort_by_key(|w| w.0); // Stable: writes to one id stay in their order.
+        let hash_of = |n: usize| sorted.get(n).map(|write| write.1);
+        self.ask_for_first(hash_of);
+        let mut done = 0;
         for group in sorted.chunk_by(|a, b| a.0 == b.0) {
-            let mut done = 0;
+            let end = done + group.len();
             self.handle.with_region(group[0].0, |region| {
-                for &(_, hash, id, data) in &group[done..] {
-                    region.put(hash, id, Content::Bytes(data))?;
+                for &(_, hash, id, data) in &sorted[done..end] {
+                    self.ask_ahead(done, hash_of);
+                    region.put(hash, id, Content::Bytes(data), false)?;
                     done += 1;
                 }
                 Ok(())
@@ -561,7 +579,22 @@ impl Store {
         Error::RecordTooLong { path: self.handle.arena.path.clone(), id, len, max: self.record_size() }
     }
 
-    /// Does what the durability of a write asks for.
+    /// Does what the durability of a write of one record asks for; the record's version.
+    #[inline]
+    pub(crate) fn settle_one(
+        &self,
+        durability: Durability,
+        region: u32,
+        written: &Written,
+    ) -> Result<Version> {
+        if durability == Durability::Disk {
+            self.handle.arena.word(control::DURABLE_WRITES).fetch_add(1, Ordering::Relaxed);
+            self.handle.sync_one(region, written.slot)?;
+        }
+        Ok(Version(written.seq & !PRESENT))
+    }
+
+    /// Does what the durability of other writes asks for.
     #[inline]
     pub(crate) fn settle(&self, durability: Durability) -> Result<()> {
         match durability {

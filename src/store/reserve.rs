@@ -6,7 +6,7 @@ use bytemuck::Pod;
 
 use crate::error::{Error, Result};
 use crate::format::slot::HEADER_WORDS;
-use crate::record::Version;
+use crate::record::{Durability, Version};
 use crate::region::owned::Content;
 use crate::store::Store;
 use crate::sys::mapping::exclusive;
@@ -71,13 +71,13 @@ impl Reservation<'_> {
         sum.update(self.data);
         let content = Content::Reserved { slot: self.slot, len: self.data.len(), sum: &sum };
         let number = store.handle.arena.geo.region_of(self.hash);
-        let seq = store.handle.with_region(number, |region| {
+        let durability = store.handle.durability;
+        let written = store.handle.with_region(number, |region| {
             region.check_reserved(self.slot)?;
-            region.put(self.hash, self.id, content)
+            region.put(self.hash, self.id, content, durability == Durability::Disk)
         })?;
         self.is_open = false;
-        store.settle(store.handle.durability)?;
-        Ok(Version(seq & !crate::format::slot::PRESENT))
+        store.settle_one(durability, number, &written)
     }
 }
 

@@ -289,7 +289,7 @@ impl Snapshot<'_> {
         let words = words.ok_or_else(|| corrupt("its length cannot be"))?;
         // If it is the epoch in the header that is damaged, somebody may be writing here: so the checksum is
         // taken by word loads, before there is a reference.
-        if self.verify && header.sum_with(&sum_of(words, len)) != header.crc {
+        if self.verify && sum(&header, words) != header.crc {
             return Err(corrupt("checksum mismatch"));
         }
         // SAFETY: the version was current at the moment (steps 2 and 3), so its slot is not written by any process
@@ -304,7 +304,7 @@ impl Snapshot<'_> {
         let mut versions = Versions::default();
         let mut buffer = Vec::new();
         for extent in arena.data_extents(region)? {
-            for slot in arena.slots_of(extent) {
+            for slot in arena.slots_to_read(extent) {
                 let Some(words) = arena.slot(slot) else { continue };
                 let mut state = SlotState::Moved;
                 for _ in 0..LOOKS_AT_SLOT {
@@ -357,19 +357,22 @@ enum Found {
     Damaged(u64, u32, &'static str),
 }
 
-/// A sum of the first `len` bytes of words that somebody may be writing.
-fn sum_of(words: &[AtomicU64], len: usize) -> crc32fast::Hasher {
-    let mut sum = crc32fast::Hasher::new();
+/// The checksum of a header and its data, which lies in words that somebody may be writing.
+fn sum(header: &Header, words: &[AtomicU64]) -> u32 {
     let mut chunk = [0; CHUNK];
-    for (n, words) in words.chunks(CHUNK / 8).enumerate() {
-        let bytes = &mut chunk[..len.saturating_sub(n * CHUNK).min(CHUNK)];
-        if bytes.is_empty() {
-            break;
-        }
+    let mut left = header.len();
+    if left <= CHUNK {
+        copy_out(words, &mut chunk[..left]);
+        return header.sum(&chunk[..left]);
+    }
+    let mut sum = header.hasher();
+    for words in words.chunks(CHUNK / 8) {
+        let bytes = &mut chunk[..left.min(CHUNK)];
         copy_out(words, bytes);
         sum.update(bytes);
+        left -= bytes.len();
     }
-    sum
+    sum.finalize()
 }
 
 #[cfg(all(test, not(loom)))]
@@ -378,12 +381,13 @@ mod tests {
     use crate::sys::copy::copy_in;
 
     #[test]
-    fn the_sum_of_words_is_that_of_their_bytes() {
+    fn the_sum_over_words_is_that_over_their_bytes() {
         let data: Vec<u8> = (0..3 * CHUNK + 20).map(|n| (n * n >> 3) as u8).collect();
         let words: Vec<AtomicU64> = (0..data.len().div_ceil(8)).map(|_| AtomicU64::new(0)).collect();
         copy_in(&words, &data);
         for len in [0, 1, 7, 8, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 20] {
-            assert_eq!(sum_of(&words, len).finalize(), crc32fast::hash(&data[..len]), "{len} bytes");
+            let header = Header::record(9, 7, 3, len);
+            assert_eq!(sum(&header, &words), header.sum(&data[..len]), "{len} bytes");
         }
     }
 }

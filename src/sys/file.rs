@@ -152,3 +152,23 @@ pub(crate) fn network_file_system(file: &File) -> io::Result<Option<&'static str
         _ => None,
     })
 }
+
+/// An open file of its own, which sees every error of writing back that happens from here on.
+///
+/// The kernel tells of such an error once for each open file. Threads that flush at the same time through
+/// one could miss what was told to another.
+pub(crate) struct Witness(File);
+
+impl Witness {
+    pub(crate) fn new(file: &File) -> io::Result<Self> {
+        File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(Self)
+    }
+
+    /// Gives an error that happened since it was last asked. Nothing is written.
+    pub(crate) fn ask(&self) -> io::Result<()> {
+        // SAFETY: the descriptor is open; the call changes nothing.
+        let asked =
+            unsafe { libc::sync_file_range(self.0.as_raw_fd(), 0, 1, libc::SYNC_FILE_RANGE_WAIT_AFTER) };
+        if asked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}

@@ -12,7 +12,7 @@
 use std::fs::File;
 use std::io;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::atomic::{AtomicU64, Ordering};
 
@@ -57,10 +57,15 @@ impl Mapping {
         let mut options = MmapOptions::new();
         options.len(size);
         let raw = if writable { options.map_raw(file) } else { options.map_raw_read_only(file) }?;
+        // By itself the kernel reads far ahead at the first touch of a new extent, which one write then waits
+        // for; and what is read ahead lies in large folios, all of which a flush writes for one changed byte.
+        // Whoever goes through the file asks for it (`will_read`). Only speed depends on it.
+        let _ = raw.advise(Advice::Random);
         Ok(Self { raw, reserved, grain, known: AtomicU64::new(len) })
     }
 
     /// Length of the file in bytes, in whole units, as last seen.
+    #[inline]
     pub(crate) fn len(&self) -> u64 {
         self.known.load(Ordering::Relaxed)
     }
@@ -103,6 +108,21 @@ impl Mapping {
                 (offset + bytes - from) as usize,
                 libc::MADV_POPULATE_WRITE,
             );
+        }
+    }
+
+    /// Flushes the pages of a range, and no others.
+    pub(crate) fn flush(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        if offset.saturating_add(bytes) > self.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.raw.flush_range(offset as usize, bytes as usize)
+    }
+
+    /// Has the kernel begin to read a range from the disk, if it is not in memory. Only speed depends on it.
+    pub(crate) fn will_read(&self, offset: u64, bytes: u64) {
+        if bytes != 0 && offset.saturating_add(bytes) <= self.len() {
+            let _ = self.raw.advise_range(Advice::WillNeed, offset as usize, bytes as usize);
         }
     }
 

@@ -95,6 +95,22 @@ impl Disk {
         fresh
     }
 
+    /// What the page cache holds of these sectors is on disk, and how long the file is.
+    pub(crate) fn flush_some(&mut self, sectors: std::ops::Range<usize>) {
+        if let Some(disk) = &mut self.flushing {
+            disk.flush_some(sectors.clone());
+        }
+        self.base.resize(self.now.len().max(self.base.len()), 0);
+        self.lens = vec![self.now.len()];
+        for sector in sectors {
+            let bytes = sector * SECTOR..(sector + 1) * SECTOR;
+            if let (Some(to), Some(from)) = (self.base.get_mut(bytes.clone()), self.now.get(bytes)) {
+                to.copy_from_slice(from);
+                self.states.remove(&sector);
+            }
+        }
+    }
+
     /// A flush begins: what the page cache holds now is on disk when it ends.
     pub(crate) fn flush_begins(&mut self) {
         self.flushing = Some(Box::new(Self::new(self.now.clone())));

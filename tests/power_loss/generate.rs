@@ -54,6 +54,7 @@ pub(crate) fn ops(rng: &mut StdRng, setting: &Setting, count: usize) -> Vec<Op> 
         .into_iter()
         .map(|kind| match kind {
             Kind::Put if rng.random_bool(0.15) => batch(rng, setting),
+            Kind::Put if rng.random_bool(0.1) => Op::PutDurable(id(rng, setting), len(rng, setting)),
             Kind::Put => put(rng, setting),
             Kind::Delete => Op::Delete(id(rng, setting)),
             Kind::Sync if rng.random_bool(0.1) => Op::PutDurable(id(rng, setting), len(rng, setting)),
@@ -129,6 +130,7 @@ pub(crate) fn scripts() -> Vec<(&'static str, Setting, Vec<Op>)> {
     };
     let sync = || Op::Sync(vec![]);
     let delete = Op::Delete;
+    let durable = Op::PutDurable;
     let a = |id| Op::Put(id, 480);
     let b = |id| Op::Put(id, 600);
     let wide = Setting { ids: 36, ..set(8, 1, 2, 60) };
@@ -231,6 +233,27 @@ pub(crate) fn scripts() -> Vec<(&'static str, Setting, Vec<Op>)> {
             "a record of many sectors",
             set(1500, 1, 2, 4),
             vec![Op::Put(0, 1500), sync(), Op::Put(0, 1500), Op::Put(1, 700), sync(), Op::Put(0, 20)],
+        ),
+        (
+            "flushed by themselves, and replaced",
+            set(480, 1, 4, 6),
+            vec![
+                a(0),
+                sync(),
+                durable(0, 480),
+                a(0),
+                durable(0, 480),
+                durable(1, 8),
+                a(1),
+                a(0),
+                sync(),
+                a(1),
+            ],
+        ),
+        (
+            "flushed by itself, and deleted",
+            set(8000, 1, 4, 6),
+            vec![a(0), sync(), a(1), durable(1, 8000), delete(1), a(2), a(3), sync(), a(1)],
         ),
         (
             "an index that moves",

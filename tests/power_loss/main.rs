@@ -105,6 +105,13 @@ fn no_image_of_any_short_workload_breaks_a_promise() {
     let longest = if long() { 6 } else { 3 };
     every_workload(&mut bench, 1, longest, alphabet);
     every_workload(&mut bench, 2, if long() { 5 } else { 3 }, with_batches);
+    let with_durable_ones = |n: usize| match n {
+        0 => Op::PutDurable(0, 8),
+        1 => Op::Put(1, 8),
+        2 => Op::Delete(0),
+        _ => Op::Put(0, 8),
+    };
+    every_workload(&mut bench, 1, if long() { 5 } else { 3 }, with_durable_ones);
     report(&format!("every workload of up to {longest} operations"), &bench, start);
 }
 
@@ -125,7 +132,7 @@ fn every_workload(bench: &mut Bench, regions: u32, longest: usize, alphabet: imp
     }
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 11] = [
     Fault::ReuseEarly,
     Fault::NoTombstone,
     Fault::TombstoneEarly,
@@ -135,15 +142,26 @@ const FAULTS: [Fault; 9] = [
     Fault::NoScrub,
     Fault::PartOfBatch,
     Fault::SettledEarly,
+    Fault::LoneReplaced,
+    Fault::LoneDeleted,
 ];
 
-/// Looks for a counterexample in random chains, as the test does, but with a mistake switched on.
+/// Looks for a counterexample in random chains, and then in the scripts, as the tests do, but with a mistake
+/// switched on.
 fn search_with(fault: Fault, me: &mut Me) {
     switch(fault);
     let (mut bench, start) = (Bench::new(), Instant::now());
-    for case in 0..FAULTY_CHAINS {
+    let scripts = generate::scripts();
+    for case in 0..FAULTY_CHAINS + scripts.len() as u64 {
         me.say(LOOKING);
-        if let Err(found) = search::chain(&mut bench, case, Effort { shrink: false, ..EFFORT }) {
+        let found = match case.checked_sub(FAULTY_CHAINS) {
+            None => search::chain(&mut bench, case, Effort { shrink: false, ..EFFORT }),
+            Some(n) => {
+                let (_, setting, ops) = &scripts[n as usize];
+                search::exhaust(&mut bench, setting, ops, 0, 64, 200)
+            }
+        };
+        if let Err(found) = found {
             let (images, took) = (bench.tally.images, start.elapsed());
             me.say(
                 &format!("{fault:?}: found in image {images} after {took:.1?}: {found}")
@@ -218,4 +236,14 @@ fn a_part_of_a_batch_that_is_kept_is_found() {
 #[test]
 fn a_batch_that_counts_as_durable_before_the_flush_is_found() {
     is_found(Fault::SettledEarly);
+}
+
+#[test]
+fn a_version_that_was_flushed_by_itself_and_loses_its_slot_early_is_found() {
+    is_found(Fault::LoneReplaced);
+}
+
+#[test]
+fn a_version_that_was_flushed_by_itself_and_is_deleted_without_a_tombstone_is_found() {
+    is_found(Fault::LoneDeleted);
 }

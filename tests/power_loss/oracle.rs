@@ -141,6 +141,12 @@ impl Oracle {
         }
     }
 
+    /// What is known of this record now is durable.
+    pub(crate) fn raise_one(&mut self, id: u64) {
+        let history = self.history(id);
+        history.floor = history.known;
+    }
+
     /// The machine goes down: what comes back is not known until somebody has looked.
     pub(crate) fn machine_dies(&mut self) {
         self.settled = false;

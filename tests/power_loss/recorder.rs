@@ -1,11 +1,12 @@
 //! Watching a workload: what the file holds at every step, and when it is flushed.
 //!
-//! This binary has an `fdatasync` of its own, which the linker prefers to the C library's. So it is
+//! This binary has an `fdatasync` and an `msync` of its own, which the linker prefers to the C library's. So it is
 //! known exactly when a flush begins and ends, other writers can be let in meanwhile, and no test
 //! here waits for a real disk. Everything happens in one thread.
 
 use std::cell::RefCell;
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -33,6 +34,8 @@ pub(crate) enum Entry {
     FlushBegins,
     FlushEnds,
     FlushFails,
+    /// These sectors are on disk.
+    SomeFlushed(Range<usize>),
     /// The n-th operation of the workload begins.
     Operation(usize),
     /// A write begins; it may be there from here on.
@@ -42,6 +45,8 @@ pub(crate) enum Entry {
     /// The writes of the id are acknowledged, the last one with this version.
     Acknowledge(u64, Option<u64>),
     SyncBegins,
+    /// The record as it is, is durable.
+    Durable(u64),
     /// `sync` has returned, and its promise holds.
     SyncReturned,
     /// Every record was looked at.
@@ -84,6 +89,21 @@ impl Recorder {
             }
         }
         self.entries.push(Entry::Step { name, len, changes });
+    }
+
+    /// Where in the file an address of this process lies, if the file is mapped there.
+    fn offset_of(&self, address: usize) -> Option<usize> {
+        let number = self.file.metadata().ok()?.ino().to_string();
+        let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+        maps.lines().find_map(|line| {
+            // from-to, permissions, offset, device, number of the file, path
+            let mut fields = line.split_ascii_whitespace();
+            let (from, to) = fields.next()?.split_once('-')?;
+            let [from, to] = [from, to].map(|at| usize::from_str_radix(at, 16).unwrap_or(0));
+            let offset = usize::from_str_radix(fields.nth(1)?, 16).ok()?;
+            let is_ours = fields.nth(1)? == number && (from..to).contains(&address);
+            is_ours.then(|| offset + address - from)
+        })
     }
 }
 
@@ -176,6 +196,27 @@ extern "C" fn fdatasync(descriptor: libc::c_int) -> libc::c_int {
             r.step(FLUSH_IS_OVER);
         });
     }
+    if fails {
+        Errno::EIO.set();
+        return -1;
+    }
+    0
+}
+
+/// The flush of a range.
+///
+/// It replaces the C library's for this binary: it must have its signature, and has.
+#[unsafe(no_mangle)]
+extern "C" fn msync(address: *mut libc::c_void, len: libc::size_t, _flags: libc::c_int) -> libc::c_int {
+    let mut fails = false;
+    with(|r| {
+        let at = r.offset_of(address.addr()).expect("an address in a mapping of the file");
+        fails = std::mem::take(&mut r.fails);
+        r.step("range is flushed");
+        if !fails {
+            r.entries.push(Entry::SomeFlushed(at / SECTOR..(at + len).div_ceil(SECTOR)));
+        }
+    });
     if fails {
         Errno::EIO.set();
         return -1;

@@ -103,6 +103,8 @@ impl Scene {
                 self.disk.flush_fails();
                 self.flush = None;
             }
+            Entry::SomeFlushed(sectors) => self.disk.flush_some(sectors.clone()),
+            Entry::Durable(id) => self.oracle.raise_one(*id),
             Entry::Operation(n) => self.operation = Some(*n),
             Entry::Begin(id, state) => self.oracle.begin(*id, state.clone()),
             Entry::Batch(ids) => self.oracle.batch(ids),

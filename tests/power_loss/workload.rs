@@ -274,18 +274,12 @@ fn write(store: &Store, op: &Op, values: &Values) -> Result<(), String> {
     let (ids, done) = match op {
         Op::Put(id, len) | Op::PutDurable(id, len) => {
             let durable = matches!(op, Op::PutDurable(..));
-            if durable {
-                note(Entry::SyncBegins);
-            }
             let bytes = begin(*id, *len);
             let how = if durable { Durability::Disk } else { Durability::Process };
             let done = store.put_with(*id, &bytes, how).map(|version| {
                 note(Entry::Acknowledge(*id, Some(version.get())));
                 if durable {
-                    note(Entry::SyncReturned);
-                    // The put itself is durable as well: nothing was flushed after it but itself.
-                    note(Entry::SyncBegins);
-                    note(Entry::SyncReturned);
+                    note(Entry::Durable(*id));
                 }
             });
             (vec![*id], done)

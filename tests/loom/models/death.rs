@@ -31,7 +31,7 @@ fn enter(arena: &Arena) {
 
 fn put(arena: &Arena, data: &[u8]) -> u64 {
     enter(arena);
-    let seq = Region::new(arena, 0).put(arena.geo.hash(X), X, Content::Bytes(data)).unwrap();
+    let seq = Region::new(arena, 0).put(arena.geo.hash(X), X, Content::Bytes(data), false).unwrap().seq;
     give_back(arena);
     seq & !PRESENT
 }
@@ -50,7 +50,7 @@ fn reserve(arena: &Arena, data: &[u8]) -> u64 {
     let region = Region::new(arena, 0);
     region.check_reserved(slot).unwrap();
     let content = Content::Reserved { slot, len: data.len(), sum: &sum };
-    let seq = region.put(arena.geo.hash(X), X, content).unwrap();
+    let seq = region.put(arena.geo.hash(X), X, content, false).unwrap().seq;
     give_back(arena);
     seq & !PRESENT
 }

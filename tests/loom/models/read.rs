@@ -36,7 +36,7 @@ pub(super) fn put(arena: &Arena, id: u64, version: u64) {
 
 pub(super) fn try_put(arena: &Arena, id: u64, version: u64) -> Result<u64, Trouble> {
     let hash = arena.geo.hash(id);
-    Region::new(arena, 0).put(hash, id, Content::Bytes(&data(id, version)))
+    Region::new(arena, 0).put(hash, id, Content::Bytes(&data(id, version)), false).map(|written| written.seq)
 }
 
 pub(super) fn delete(arena: &Arena, id: u64) -> bool {
@@ -235,15 +235,33 @@ fn a_miss_while_the_index_moves_is_never_believed() {
 /// For handles that may not repair: the slots alone are looked at.
 #[test]
 fn a_look_at_every_slot_never_misses_a_record_that_is_there() {
-    explore_and_tell("read: every slot", IN_TURN, |notes| {
-        let arena = Arena::new(2);
-        put(&arena, X, 1);
+    every_slot("read: every slot", 2, |arena| put(arena, X, 1), &[2, 3], 1);
+}
+
+/// The first version is kept, since it may be the one on disk, and was replaced before anybody looked. The
+/// slot between the two is free, so the next version goes to where a reader may have been already.
+#[test]
+fn a_look_at_every_slot_gives_no_version_that_was_replaced_before_it_began() {
+    let two_are_there = |arena: &Arena| {
+        put(arena, X, 1);
+        arena.word(control::EPOCH).store(checked::encode(arena.epoch().unwrap() + 1), Ordering::SeqCst);
+        let other = same_tag(arena);
+        put(arena, other, 2);
+        put(arena, X, 3);
+        put(arena, other, 4);
+    };
+    every_slot("read: every slot, one of them kept", 4, two_are_there, &[5], 3);
+}
+
+/// A store of `slots` slots, in which one thread writes `versions`, and another looks at every slot: it
+/// finds `oldest` or a later version.
+fn every_slot(name: &'static str, slots: u32, before: fn(&Arena), versions: &'static [u64], oldest: u64) {
+    explore_and_tell(name, IN_TURN, move |notes| {
+        let arena = Arena::new(slots);
+        before(&arena);
         let writer = thread::spawn({
             let arena = arena.clone();
-            move || {
-                put(&arena, X, 2);
-                put(&arena, X, 3);
-            }
+            move || versions.iter().for_each(|&version| put(&arena, X, version))
         });
         let reader = thread::spawn({
             let notes = notes.clone();
@@ -251,6 +269,7 @@ fn a_look_at_every_slot_never_misses_a_record_that_is_there() {
                 let mut out = Vec::new();
                 match look_at_every_slot(&arena, arena.geo.hash(X), X, Some(&mut out)).unwrap() {
                     Look::Hit(header, _) => {
+                        assert!(header.version() >= oldest, "version {}", header.version());
                         assert_eq!(out, data(X, header.version()));
                         notes.note(format!("{:?}", at(header.version())));
                     }

@@ -40,12 +40,12 @@ pub(crate) struct Arena {
     pub(crate) owner: Option<Owner>,
 }
 
-/// Asked to populate pages; there are none.
+/// Asked for pages and lines; there are none.
 #[derive(Clone)]
 pub(crate) struct Mapping;
 
 impl Mapping {
-    pub(crate) fn populate(&self, _offset: u64, _bytes: u64) {}
+    pub(crate) fn prefetch(&self, _offset: u64) {}
 }
 
 fn words(values: impl IntoIterator<Item = u64>) -> Vec<AtomicU64> {
@@ -147,10 +147,10 @@ impl Arena {
         self.words.slots.get(slot as usize).map(|s| &s[..])
     }
 
-    pub(crate) fn line(&self, shape: &index::Shape, line: u64) -> Option<&[AtomicU64]> {
+    pub(crate) fn line(&self, shape: &index::Shape, line: u64) -> Option<&[AtomicU64; index::LINE_WORDS]> {
         let first = self.geo.first_index_offset(0);
         let table = (shape.line_at(line).checked_sub(first)?) / index::LINE_BYTES;
-        self.words.tables.get(table as usize).map(|t| &t[..])
+        self.words.tables.get(table as usize)?.first_chunk()
     }
 
     pub(crate) fn link(&self, slot: u32) -> Option<&[AtomicU64]> {
@@ -181,6 +181,10 @@ impl Arena {
 
     pub(crate) fn slots_of(&self, _extent: u32) -> std::ops::Range<u32> {
         0..self.words.slots.len() as u32
+    }
+
+    pub(crate) fn slots_to_read(&self, extent: u32) -> std::ops::Range<u32> {
+        self.slots_of(extent)
     }
 
     pub(crate) fn table_is_sound(&self, _region: u32, shape: &index::Shape) -> bool {
