@@ -80,7 +80,7 @@ pub use store::shared::Shared;
 pub use store::snapshot::Snapshot;
 pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
 pub use store::typed::{Slices, Typed};
-pub use store::watch::{Changes, Event, Watch, WatchAll};
+pub use store::watch::{Change, Changes, Event, Watch, WatchAll};
 
 /// The design, in three chapters.
 pub mod design {
