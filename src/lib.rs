@@ -31,6 +31,7 @@
 //! # The guarantees
 //!
 //! * A record is all or nothing: at every instant `get` gives a whole version that somebody wrote.
+//! * A [`Batch`] is all or nothing, and a [`Snapshot`] is the whole store as of one moment.
 //! * A write that returned survives the death of any process.
 //! * What [`Store::sync`] returned for survives a loss of power.
 //! * A dead owner of a lock is recognised by the kernel's own file locks: no time-out, no clock and
