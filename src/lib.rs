@@ -31,6 +31,7 @@
 //! # The guarantees
 //!
 //! * A record is all or nothing: at every instant `get` gives a whole version that somebody wrote.
+//! * A [`Batch`] is all or nothing, and a [`Snapshot`] is the whole store as of one moment.
 //! * A write that returned survives the death of any process.
 //! * What [`Store::sync`] returned for survives a loss of power.
 //! * A dead owner of a lock is recognised by the kernel's own file locks: no time-out, no clock and
@@ -77,9 +78,10 @@ pub use store::reserve::Reservation;
 pub use store::ring::Ring;
 pub use store::salvage::salvage;
 pub use store::shared::Shared;
+pub use store::snapshot::Snapshot;
 pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
 pub use store::typed::{Slices, Typed};
-pub use store::watch::{Changes, Event, Watch, WatchAll};
+pub use store::watch::{Change, Changes, Event, Watch, WatchAll};
 
 /// The design, in three chapters.
 pub mod design {

@@ -180,6 +180,48 @@ const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "snapshot",
+        options: two_regions,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| {
+            let snapshot = s.snapshot().unwrap();
+            assert_eq!(snapshot.get(1).unwrap().unwrap(), value(1, 1, 2, 60));
+            assert_eq!(snapshot.get(9).unwrap(), None);
+            assert_eq!(snapshot.iter().count(), 3);
+        },
+    },
+    Scenario {
+        name: "overwrite_under_a_snapshot",
+        options: tiny,
+        prepare: three,
+        operate: |s| {
+            let snapshot = s.snapshot().unwrap();
+            put(s, 1, 7);
+            assert_eq!(snapshot.get(1).unwrap().unwrap(), value(1, 1, 1, 60));
+        },
+    },
+    Scenario {
+        name: "delete_under_a_snapshot",
+        options: tiny,
+        prepare: a_chain,
+        operate: |s| {
+            let snapshot = s.snapshot().unwrap();
+            assert!(s.delete(1).unwrap());
+            assert_eq!(snapshot.get(1).unwrap().unwrap(), value(1, 1, 41, 60));
+        },
+    },
+    Scenario {
+        name: "batch_under_a_snapshot",
+        options: two_regions,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| {
+            let snapshot = s.snapshot().unwrap();
+            batch(s);
+            (0..3).for_each(|id| assert_eq!(snapshot.get(id).unwrap().unwrap(), value(id, 1, 2, 60)));
+            assert_eq!(snapshot.get(9).unwrap(), None);
+        },
+    },
+    Scenario {
         name: "reserve_and_commit",
         options: tiny,
         prepare: three,

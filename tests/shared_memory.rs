@@ -187,7 +187,7 @@ fn all_changes_are_told() {
     let changes = store.watch_all().unwrap().changes();
     std::thread::scope(|scope| {
         scope.spawn(|| (0..300u64).for_each(|id| _ = store.put(id, &id.to_le_bytes()).unwrap()));
-        let mut ids: Vec<u64> = changes.take(300).map(|change| change.unwrap().0).collect();
+        let mut ids: Vec<u64> = changes.take(300).map(|change| change.unwrap().id).collect();
         ids.sort_unstable();
         assert_eq!(ids, (0..300).collect::<Vec<_>>());
     });

@@ -321,7 +321,7 @@ impl Machine {
             24 => self.crowd(input, number),
             25 => self.tracker.borrow_mut().looks_every = input.below(8),
             26 => self.backup(number),
-            27 => self.pin(input, number),
+            27 => self.pin(input, number, what >> 7 == 1),
             28 => self.reserve(input, number),
             31 => self.batch(input, number),
             _ => self.lose_power(input),
@@ -517,10 +517,11 @@ impl Machine {
     }
 
     /// What is borrowed stays as it is, whatever the other handle does.
-    fn pin(&mut self, input: &mut Input<'_>, number: usize) {
+    fn pin(&mut self, input: &mut Input<'_>, number: usize, with_snapshot: bool) {
         self.tracker.borrow_mut().dies_in = None;
         self.handle(number);
         let store = self.handles[number].take().expect("a handle");
+        let snapshot = with_snapshot.then(|| (store.snapshot().expect("a snapshot"), self.model.clone()));
         let pin = store.pin().expect("a pin");
         let mut borrowed = Vec::new();
         for _ in 0..1 + input.below(6) {
@@ -540,6 +541,15 @@ impl Machine {
             assert!(*bytes == copy.as_deref(), "id {id}: changed while it was borrowed");
         }
         drop(pin);
+        if let Some((snapshot, was)) = snapshot {
+            for id in 0..IDS as u64 {
+                let bytes = snapshot.get(id).expect("a record");
+                assert_eq!(bytes, was.get(&id).map(|v| &v[..]), "snapshot: id {id}");
+            }
+            let records =
+                snapshot.iter().map(|r| r.expect("a record")).map(|(id, _, data)| (id, data.to_vec()));
+            assert_eq!(records.collect::<BTreeMap<u64, Vec<u8>>>(), was);
+        }
         self.handles[number] = Some(store);
     }
 

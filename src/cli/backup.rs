@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::access::Access;
 use super::failure::Failure;
-use super::output::say;
+use super::output::{counted, say};
 use super::progress;
 
 /// Copy the records, as they are at one moment, into a new store, while others go on writing
@@ -25,7 +25,7 @@ impl Backup {
         let spinner = progress::working("copying");
         let copied = store.backup(&self.copy);
         spinner.finish_and_clear();
-        say(format_args!("{}: {} records copied", self.copy.display(), copied?));
+        say(format_args!("{}: {} copied", self.copy.display(), counted(copied?, "record")));
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::access::Access;
 use super::failure::Failure;
 use super::ids::size;
-use super::output::Output;
+use super::output::{Output, counted};
 
 /// List the stores in memory, by name, and who is attached to them
 ///
@@ -44,7 +44,8 @@ impl Ls {
                         ),
                     };
                     let space = size(stats.allocated_size);
-                    out.line(format_args!("{name}  {} records  {space}  {by}", stats.records))?;
+                    let records = counted(stats.records, "record");
+                    out.line(format_args!("{name}  {records}  {space}  {by}"))?;
                 }
                 Err(failure) => {
                     let why = failure.message().unwrap_or_default();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::output::{Output, say};
+use super::output::{Output, counted, say};
 use super::{ids, progress, verify};
 
 /// Recover every record with a good checksum from a destroyed store into a new one
@@ -45,9 +45,11 @@ impl Salvage {
             }
         }
         out.finish()?;
-        say(format_args!("{}: {} records saved; {}", self.out.display(), report.records, report.source));
+        let saved = counted(report.records, "record");
+        say(format_args!("{}: {saved} saved; {}", self.out.display(), report.source));
         match report.lost.len() {
             0 => Ok(()),
+            1 => Err(Failure::Damaged(format!("{}: 1 record is lost", self.store.display()))),
             lost => Err(Failure::Damaged(format!("{}: {lost} records are lost", self.store.display()))),
         }
     }

@@ -26,6 +26,9 @@ pub(crate) const RETIRED: Queue = Queue { ends: word::RETIRED, count: word::RETI
 /// Slots that nothing needs but readers, each with the clock when it was parked.
 pub(crate) const PARKED: Queue = Queue { ends: word::PARKED, count: word::PARKED_COUNT };
 
+/// In the stamp of a retired tombstone: what it hides was scrubbed in that epoch, or before it.
+const SCRUBBED: u64 = 1 << 47;
+
 /// Slots that are freed at once.
 const AT_ONCE: usize = 32;
 
@@ -36,16 +39,27 @@ impl<'a> Region<'a> {
     }
 
     /// Gives up the slot of a version that was replaced in `epoch`: it is kept until `epoch` is on disk if it
-    /// may be the one that has to come back until then. A damaged version can't help anybody.
+    /// may be the one that has to come back until then. A damaged version can't help anybody, but who reads a
+    /// pinned epoch must not miss it: an older one would stand in for it.
     #[inline]
     pub(super) fn retire(&self, old: u32, header: &Header, epoch: u64) -> Result<(), Trouble> {
         let is_wanted = header.is_wanted_after(epoch)
             && !(fault::on(Fault::LoneReplaced) && header.epoch() == epoch)
             && !fault::on(Fault::ReuseEarly);
-        if !is_wanted || !self.is_whole(old) {
+        let is_pinned = seat::may_be_pinned(self.arena);
+        if !is_wanted && !is_pinned {
             return self.release(old);
         }
-        self.push(&RETIRED, old, epoch)
+        let is_whole = self.is_whole(old);
+        if is_wanted && is_whole {
+            return self.push(&RETIRED, old, epoch);
+        }
+        // The hint may be an old one; to ask lowers it.
+        if !is_whole && is_pinned && seat::oldest_pin(self.arena)?.is_some() {
+            self.ensure_linked()?;
+            return self.push(&RETIRED, old, epoch);
+        }
+        self.release(old)
     }
 
     /// Frees a slot that nothing needs, unless somebody may still read what lies in it: then it is
@@ -211,7 +225,9 @@ impl<'a> Region<'a> {
     /// Frees retired slots whose successors are on disk, a few at a time; whether any was freed.
     ///
     /// A tombstone goes last: when the slots of the versions that it hides were freed in an epoch
-    /// that is on disk. Until then it goes back to the end of the queue.
+    /// that is on disk. They lie before it in the queue, so when it is the first one they are freed, or
+    /// parked. It goes back to the end of the queue, with a mark if none is parked; when it comes round with the
+    /// mark, and the epoch in which it went back is on disk, nothing that it hides can come back.
     fn reclaim(&self) -> Result<bool, Trouble> {
         if self.get(word::RETIRED) == 0 {
             return Ok(false);
@@ -225,7 +241,8 @@ impl<'a> Region<'a> {
         let limit = seat::oldest_pin(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
         let mut freed = 0;
         while freed < AT_ONCE {
-            let Some((slot, replaced)) = self.first(&RETIRED)? else { break };
+            let Some((slot, stamp)) = self.first(&RETIRED)? else { break };
+            let (replaced, is_marked) = (stamp & !SCRUBBED, stamp & SCRUBBED != 0);
             if replaced > limit {
                 break;
             }
@@ -237,9 +254,10 @@ impl<'a> Region<'a> {
                 return Err(Trouble::Flaw("the queue of retired slots"));
             }
             self.pop(&RETIRED)?;
-            let hides = self.given_up_may_come_back()? && !fault::on(Fault::TombstoneEarly);
+            let hides = !is_marked && self.given_up_may_come_back()? && !fault::on(Fault::TombstoneEarly);
             if is_tombstone && hides {
-                self.push(&RETIRED, slot, epoch)?;
+                let mark = if self.count(word::PARKED_COUNT)? == 0 { SCRUBBED } else { 0 };
+                self.push(&RETIRED, slot, epoch | mark)?;
                 continue; // Its epoch is beyond the durable one now, so this comes to an end.
             }
             if !is_tombstone {

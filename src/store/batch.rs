@@ -129,8 +129,8 @@ impl<'a> Batch<'a> {
     /// * After a loss of power all of them are there, or none. Once a [`sync`](Store::sync) has returned
     ///   that began after the commit, all are; a batch that no sync has made durable may be given up, also
     ///   if some of it is on disk.
-    /// * [`Pin::get_many`](crate::Pin::get_many) sees all of them or none. Single reads see each record
-    ///   change at once, one after another.
+    /// * A [`Snapshot`](crate::Snapshot) and [`Pin::get_many`](crate::Pin::get_many) see all of them or none. Other
+    ///   single reads see each record change at once, one after another.
     ///
     /// Holds the locks of all regions that it touches, and the one lock of batches: batches of one store
     /// are made one after another; other writes of other regions go on meanwhile. O(changes).

@@ -126,7 +126,8 @@ impl Cursor {
                     if !self.written_since && head[word::NEXT_SEQ].load(Ordering::Acquire) == self.cut {
                         self.leave();
                     } else {
-                        let mut ids = gather(handle, self.region)?;
+                        let mut ids: Vec<u64> =
+                            gather(handle, self.region)?.into_iter().map(|(id, _)| id).collect();
                         self.given.sort_unstable();
                         ids.retain(|id| self.given.binary_search(id).is_err());
                         self.stage = Stage::Ids(ids);
@@ -232,13 +233,14 @@ fn is_current(store: &Store, region: u32, was_free: bool, header: &Header) -> Re
     }
 }
 
-/// Step 3: the ids of all records of a region now.
-fn gather(handle: &Handle, number: u32) -> Result<Vec<u64>> {
+/// Step 3: all records of a region now, each id with its `seq`, in the order of ids. Where a slot is damaged, both
+/// are what it says.
+pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     const TRIES: u32 = 16;
     let arena = &handle.arena;
     for _ in 0..TRIES {
-        if let Some(ids) = try_gather(arena, number) {
-            return Ok(ids);
+        if let Some(found) = try_gather(arena, number) {
+            return Ok(found);
         }
     }
     if handle.is_writable() {
@@ -253,27 +255,27 @@ fn gather(handle: &Handle, number: u32) -> Result<Vec<u64>> {
 
 /// One pass over the index; `None` if it moved meanwhile, or can't be read. Lines are gone through
 /// one by one; a record's entry stays in its line for as long as the record is there.
-fn try_gather(arena: &Arena, number: u32) -> Option<Vec<u64>> {
+fn try_gather(arena: &Arena, number: u32) -> Option<Vec<(u64, u64)>> {
     const TRIES: u32 = 1000;
     let shape = arena.shape(number);
     if shape.rebuilding || !arena.table_is_sound(number, &shape) {
         return None;
     }
-    let mut ids = Vec::new();
+    let mut found = Vec::new();
     for line_number in 0..1u64 << shape.lines_log2 {
         let words = arena.line(&shape, line_number)?;
         let seed = shape.seed(number, line_number);
-        let start = ids.len();
+        let start = found.len();
         let mut done = false;
         for _ in 0..TRIES {
-            ids.truncate(start);
+            found.truncate(start);
             let line = load_line(words);
             done = line.holds(seed)
                 && line.0[..ENTRIES].iter().filter(|&&e| e != 0).all(|&entry| {
                     let Some(slot) = shape.slot(entry) else { return true };
                     let Some(slot) = arena.slot(slot) else { return false };
                     let header = header(slot);
-                    ids.push(header.id);
+                    found.push((header.id, header.seq));
                     header.seq != 0 && unchanged(slot, header)
                 })
                 && load_line(words).0 == line.0;
@@ -289,13 +291,13 @@ fn try_gather(arena: &Arena, number: u32) -> Option<Vec<u64>> {
     if arena.shape(number) != shape {
         return None;
     }
-    ids.sort_unstable();
-    ids.dedup();
-    Some(ids)
+    found.sort_unstable();
+    found.dedup_by_key(|(id, _)| *id);
+    Some(found)
 }
 
-/// The ids of the records in a region's slots, for a handle that can't repair its index.
-fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<u64>> {
+/// The same from the region's slots, for a handle that can't repair its index.
+fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     let arena = &handle.arena;
     let mut newest: HashMap<u64, Header> = HashMap::new();
     for extent in arena.data_extents(number)? {
@@ -314,5 +316,5 @@ fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<u64>> {
         }
     }
     newest.retain(|_, header| header.kind() != Kind::Tombstone);
-    Ok(newest.into_keys().collect())
+    Ok(newest.into_iter().map(|(id, header)| (id, header.seq)).collect())
 }

@@ -16,6 +16,7 @@ pub(crate) mod reserve;
 pub(crate) mod ring;
 pub(crate) mod salvage;
 pub(crate) mod shared;
+pub(crate) mod snapshot;
 pub(crate) mod stats;
 pub(crate) mod typed;
 pub(crate) mod upkeep;

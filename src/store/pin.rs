@@ -10,6 +10,7 @@ use crate::region::batch::between_batches;
 use crate::region::borrow::Borrow;
 use crate::region::read::{Look, look};
 use crate::store::Store;
+use crate::store::typed::{as_slice, as_value};
 use crate::sys::mapping::frozen;
 
 /// Looks at a record that moves before the region's lock is taken.
@@ -28,7 +29,7 @@ impl Store {
     /// pin blocks nobody: the slots of records that are replaced meanwhile are kept, so the store may
     /// grow by as many. Let it go soon. A pin of a process that dies is gone with it.
     ///
-    /// Each `get` is of the moment of its call; a pin is no snapshot.
+    /// Each `get` is of the moment of its call; [`snapshot`](Self::snapshot) gives all of one moment.
     ///
     /// Costs a few nanoseconds, and no system call.
     ///
@@ -99,7 +100,8 @@ impl Pin<'_> {
     }
 
     /// Several records, as [`get`](Self::get), of one moment as far as [batches](Store::batch) go: each batch
-    /// is seen as a whole or not at all. Other writes may fall in between.
+    /// is seen as a whole or not at all. Other writes may fall in between; not so in a
+    /// [snapshot](Store::snapshot), which costs more to begin and then is of one moment for all reads.
     ///
     /// Reads again when a batch was made meanwhile; where that does not come to an end, it holds the lock of
     /// batches. O(ids).
@@ -127,7 +129,7 @@ impl Pin<'_> {
     /// # Errors
     /// [`Error::TypeMismatch`] if its length or place is not a `T`'s; as [`Store::get`].
     pub fn get_as<T: Pod>(&self, id: u64) -> Result<Option<&T>> {
-        self.get(id)?.map(|data| bytemuck::try_from_bytes(data).map_err(|e| self.mismatch(id, e))).transpose()
+        self.get(id)?.map(|data| as_value(self.store, id, data)).transpose()
     }
 
     /// The record as a slice of `T`, where it lies.
@@ -135,12 +137,7 @@ impl Pin<'_> {
     /// # Errors
     /// [`Error::TypeMismatch`] if its length or place is not that of a slice of `T`; as [`Store::get`].
     pub fn get_slice<T: Pod>(&self, id: u64) -> Result<Option<&[T]>> {
-        self.get(id)?.map(|data| bytemuck::try_cast_slice(data).map_err(|e| self.mismatch(id, e))).transpose()
-    }
-
-    fn mismatch(&self, id: u64, error: bytemuck::PodCastError) -> Error {
-        let path = self.store.path().to_path_buf();
-        Error::TypeMismatch { path, what: format!("record {id:#x}: {error}") }
+        self.get(id)?.map(|data| as_slice(self.store, id, data)).transpose()
     }
 }
 

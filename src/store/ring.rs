@@ -93,6 +93,10 @@ impl<T: Pod> Ring<'_, T> {
     }
 
     /// The values from this number on, up to what is appended when the iterator comes there.
+    ///
+    /// A number that is passed over was overwritten before the iterator came to it, or belongs to a producer that is
+    /// not done with it, or died. Who counts gaps takes them from the numbers that came, after reading, and not from
+    /// [`pushed`](Self::pushed) beforehand: producers may overtake the iterator while it reads.
     pub fn iter_from(&self, first: u64) -> impl Iterator<Item = Result<(u64, T)>> {
         let mut next = first;
         let mut end = 0;

@@ -86,6 +86,22 @@ impl Store {
         let what = format!("record {id:#x} is {len} bytes long, and {} takes {wanted}", type_name::<T>());
         Error::TypeMismatch { path: self.handle.arena.path.clone(), what }
     }
+
+    #[cold]
+    fn no_cast(&self, id: u64, error: bytemuck::PodCastError) -> Error {
+        let path = self.handle.arena.path.clone();
+        Error::TypeMismatch { path, what: format!("record {id:#x}: {error}") }
+    }
+}
+
+/// The bytes of a record as a value, where they lie.
+pub(super) fn as_value<'d, T: Pod>(store: &Store, id: u64, data: &'d [u8]) -> Result<&'d T> {
+    bytemuck::try_from_bytes(data).map_err(|error| store.no_cast(id, error))
+}
+
+/// The bytes of a record as a slice, where they lie.
+pub(super) fn as_slice<'d, T: Pod>(store: &Store, id: u64, data: &'d [u8]) -> Result<&'d [T]> {
+    bytemuck::try_cast_slice(data).map_err(|error| store.no_cast(id, error))
 }
 
 impl<T: Pod> Typed<'_, T> {

@@ -1,17 +1,16 @@
 //! Waiting for changes, across processes, without polling. The protocol is in `region::watch`.
 
-use std::collections::VecDeque;
-use std::ops::Range;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::control;
 use crate::format::region::word;
 use crate::protocol::lock;
-use crate::protocol::slot::{Seen, read_any};
 use crate::record::Version;
 use crate::region::watch::{REGION, STORE};
 use crate::store::Store;
+use crate::store::iter::gather;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
 
@@ -44,11 +43,23 @@ pub struct WatchAll<'a> {
     last: Vec<Progress>,
 }
 
+/// What has happened to a record: see [`WatchAll::changes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The record's id.
+    pub id: u64,
+    /// [`Event::Written`] or [`Event::Deleted`].
+    pub event: Event,
+}
+
 /// A blocking iterator of changes: see [`WatchAll::changes`].
 #[derive(Debug)]
 pub struct Changes<'a> {
     watch: WatchAll<'a>,
-    ready: VecDeque<(u64, Version)>,
+    /// Per region: the `seq` of each record, as it was last told or was there at first.
+    known: Vec<HashMap<u64, u64>>,
+    ready: VecDeque<Change>,
+    error: Option<Error>,
     failed: bool,
 }
 
@@ -174,8 +185,8 @@ impl<'a> WatchAll<'a> {
         Ok(!self.wait_for(timeout)?.is_empty())
     }
 
-    /// The regions that changed, each with the `seq`s that are new.
-    fn wait_for(&mut self, timeout: Option<Duration>) -> Result<Vec<(u32, Range<u64>)>> {
+    /// The regions that changed.
+    fn wait_for(&mut self, timeout: Option<Duration>) -> Result<Vec<u32>> {
         let store = self.store;
         let handle = &store.handle;
         let regions = 0..handle.arena.geo.regions;
@@ -195,62 +206,93 @@ impl<'a> WatchAll<'a> {
         let mut beyond = Vec::new();
         for ((region, last), now) in (0..).zip(&mut self.last).zip(changed.unwrap_or_default()) {
             if now.is_beyond(last) {
-                let cut = now.cut.max(last.cut);
-                beyond.push((region, last.cut..cut));
-                *last = Progress { cut, live: now.live };
+                beyond.push(region);
+                *last = Progress { cut: now.cut.max(last.cut), live: now.live };
             }
         }
         Ok(beyond)
     }
 
-    /// The changes one by one, as they come, in the order of their versions within a region. A record
-    /// that changes several times before it is looked at comes once, with its newest version; a
-    /// deletion is not among them ([`Store::watch`] tells it). The iterator waits and has no end but an
-    /// error. Each wake-up costs a pass over the slots of the regions that changed.
+    /// The changes one by one, as they come: of each region that changed, first the records that are gone, then
+    /// those that were written, in the order of their versions. A record that changes several times before it
+    /// is looked at comes once, as it is then: with its newest version, or as deleted; one that was written and
+    /// deleted again need not come. Deletions are told from this call on, writes since the last
+    /// [`wait`](Self::wait). The iterator waits, and has no end but an error.
+    ///
+    /// It keeps the id and the version of every record, some 40 bytes each, for nothing else would tell what is
+    /// gone; this call reads them, in O(records). Each wake-up costs a pass over the index of the regions that
+    /// changed, and a look at the header of each of their records. [`Store::watch`], for one record, costs
+    /// nothing of this.
     #[must_use]
     pub fn changes(self) -> Changes<'a> {
-        Changes { watch: self, ready: VecDeque::new(), failed: false }
-    }
-
-    /// The records of a region whose versions are among `seqs`. One that was overwritten since is told
-    /// the next time.
-    fn written(&self, region: u32, seqs: &Range<u64>) -> Result<Vec<(u64, Version)>> {
-        let arena = &self.store.handle.arena;
-        let mut found = Vec::new();
-        let mut data = Vec::new();
-        for extent in arena.data_extents(region)? {
-            for slot in arena.slots_of(extent) {
-                let Some(words) = arena.slot(slot) else { continue };
-                if !seqs.contains(&words[0].load(Ordering::Relaxed)) {
-                    continue;
-                }
-                if let Seen::Whole(header) = read_any(words, arena.geo.record_size as usize, true, &mut data)
-                {
-                    let version = Version(header.version());
-                    if seqs.contains(&header.seq) && self.store.version(header.id)? == Some(version) {
-                        found.push((header.id, version));
-                    }
-                }
-            }
-        }
-        found.sort_unstable_by_key(|&(_, version)| version);
-        Ok(found)
+        let (known, ready) = (Vec::new(), VecDeque::new());
+        let mut changes = Changes { watch: self, known, ready, error: None, failed: false };
+        changes.error = changes.begin().err();
+        changes
     }
 }
 
 impl Changes<'_> {
+    /// Notes what is there; what was written since the last wait is told at once.
+    fn begin(&mut self) -> Result<()> {
+        let store = self.watch.store;
+        store.handle.check()?;
+        for (region, last) in (0..).zip(&self.watch.last) {
+            let mut there: HashMap<u64, u64> = gather(&store.handle, region)?.into_iter().collect();
+            // What a damaged slot says is no record. What was written since is told, whatever it is by then.
+            there.retain(|id, _| matches!(store.read(*id, None), Ok(Some(_))));
+            there.values_mut().filter(|seq| **seq >= last.cut).for_each(|seq| *seq = 0);
+            self.known.push(there);
+        }
+        (0..store.handle.arena.geo.regions).try_for_each(|region| self.compare(region))
+    }
+
     fn gather(&mut self) -> Result<()> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
         while self.ready.is_empty() {
-            for (region, seqs) in self.watch.wait_for(None)? {
-                self.ready.extend(self.watch.written(region, &seqs)?);
+            for region in self.watch.wait_for(None)? {
+                self.compare(region)?;
             }
         }
+        Ok(())
+    }
+
+    /// Compares the records of a region with what is known of them. What happens to one meanwhile is told now,
+    /// or the next time.
+    fn compare(&mut self, region: u32) -> Result<()> {
+        let Some(known) = self.known.get_mut(region as usize) else { return Ok(()) };
+        let store = self.watch.store;
+        let now = gather(&store.handle, region)?;
+        let is_there = |id: &u64| now.binary_search_by_key(id, |(id, _)| *id).is_ok();
+        let gone = known.keys().filter(|id| !is_there(id)).copied();
+        let written = now.iter().filter(|(id, seq)| known.get(id) != Some(seq)).map(|(id, _)| *id);
+        let changed: Vec<u64> = gone.chain(written).collect();
+        let mut told = Vec::new();
+        let mut data = Vec::new();
+        for id in changed {
+            // The record itself has the last word; one that is damaged is told when it is written anew.
+            let event = match store.read(id, Some(&mut data)) {
+                Ok(Some((header, _))) if known.insert(id, header.seq) == Some(header.seq) => continue,
+                Ok(Some((header, _))) => Event::Written(Version(header.version())),
+                Ok(None) if known.remove(&id).is_some() => Event::Deleted,
+                Ok(None) | Err(Error::Corrupt { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            told.push(Change { id, event });
+        }
+        told.sort_by_key(|change| match change.event {
+            Event::Written(version) => Some(version),
+            _ => None,
+        });
+        self.ready.extend(told);
         Ok(())
     }
 }
 
 impl Iterator for Changes<'_> {
-    type Item = Result<(u64, Version)>;
+    type Item = Result<Change>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {

@@ -5,10 +5,12 @@
 //! * [`streams`]: `dump` into `load`, pipes that close, outputs that are full.
 //! * [`load`]: many writers, acknowledgements, `kill -9`, Ctrl-C.
 //! * [`damage`]: what damaged stores and foreign files give.
+//! * [`copies`]: backups, salvage, and stores in memory.
 
 #![cfg(feature = "cli")]
 
 mod command;
+mod copies;
 mod damage;
 mod load;
 mod records;

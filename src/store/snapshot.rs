@@ -1,0 +1,393 @@
+//! Snapshots: the whole store as it is at one moment, while others write.
+//!
+//! 1. The moment is the end of an epoch. It is pinned for a seat of the snapshot's own, then ended: the epoch is
+//!    raised, and the writers that are still in the old one are waited for.
+//! 2. A version that was current then has a stamp of that epoch or an earlier one, stays untouched in its slot while the
+//!    pin stands, and is the one with the highest `seq` among those of its id. What is written later has a later stamp;
+//!    a deletion too, for under a pin it is a tombstone with a slot of its own.
+//! 3. So the version that the index leads to is the snapshot's, if it is of that epoch or an earlier one. Else, and where
+//!    the index leads to none, a pass over the region's slots tells; what it found is kept. A record that is not in
+//!    the index was deleted before the moment, or never there, if no number was drawn in its region since before step 1.
+//! 4. Where a slot is damaged and nothing tells whose it is, it may be the one that is sought: no older version stands in
+//!    for it. What the index leads to is no stand-in, for nothing can be newer.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use bytemuck::Pod;
+
+use crate::error::{Error, Result};
+use crate::format::region::word;
+use crate::format::slot::{HEADER_WORDS, Header};
+use crate::protocol::slot::header;
+use crate::record::Version;
+use crate::region::read::{Look, look};
+use crate::region::survey::{SlotState, survey};
+use crate::store::Store;
+use crate::store::open;
+use crate::store::options::Options;
+use crate::store::typed::{as_slice, as_value};
+use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::copy::copy_out;
+use crate::sys::mapping::frozen;
+
+/// Looks at a slot that is being written. What is pinned does not change.
+const LOOKS_AT_SLOT: u32 = 1000;
+/// Looks at a record that moves before the region's lock is taken.
+const LOOKS: u32 = 64;
+/// Bytes of a record whose checksum is taken at a time.
+const CHUNK: usize = 2048;
+
+const UNKNOWN: &str = "a damaged slot of the region may have been this record";
+
+/// The whole store as it was at one moment: see [`Store::snapshot`].
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    store: &'a Store,
+    /// Has the seat whose pin this is; dropping it takes the pin back.
+    _pinned: Store,
+    epoch: u64,
+    pub(super) verify: bool,
+    /// Per region: the next `seq`, before the moment.
+    before: Box<[u64]>,
+    /// Per region, once it was needed: which version of each record is the snapshot's.
+    versions: Box<[OnceLock<Box<Versions>>]>,
+}
+
+/// The versions of a region that were current at the moment.
+#[derive(Debug, Default)]
+struct Versions {
+    newest: HashMap<u64, Newest>,
+    /// Damaged slots of which nothing tells whose they are, each with what its header says.
+    unknown: Vec<(u32, Header, &'static str)>,
+}
+
+/// The newest version of an id in the pinned epoch.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    seq: u64,
+    slot: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Record,
+    Tombstone,
+    Damaged(&'static str),
+}
+
+impl Store {
+    /// The whole store as it is at one moment inside of this call, for any number of reads, while others go on writing.
+    ///
+    /// Of every [batch](Self::batch) all is seen or nothing. What had returned before the call is seen, and what begins
+    /// after it is not; of writes that are made meanwhile, none is seen without those that had returned before it began.
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # use recstore::Store;
+    /// # let path = std::env::temp_dir().join(format!("recstore-snapshot-{}.rec", std::process::id()));
+    /// let store = Store::open_or_create(&path)?;
+    /// store.put(1, b"100")?;
+    /// store.put(2, b"0")?;
+    /// let snapshot = store.snapshot()?;
+    /// let mut transfer = store.batch();
+    /// transfer.put(1, b"60")?;
+    /// transfer.put(2, b"40")?;
+    /// let _ = transfer.commit()?;
+    /// assert_eq!(snapshot.get(1)?, Some(&b"100"[..]));
+    /// assert_eq!(snapshot.get(2)?, Some(&b"0"[..]));
+    /// assert_eq!(snapshot.iter().count(), 2);
+    /// assert_eq!(store.snapshot()?.get(2)?, Some(&b"40"[..]));
+    /// # drop(snapshot);
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Takes O(regions), some tens of microseconds: the file is opened once more, for a seat of the snapshot's own. It
+    /// waits for a flush that is under way, and for the writes that are, each in its region; never for one that begins
+    /// later. Where a record alone is to stay readable, [`pin`](Self::pin) takes nanoseconds.
+    ///
+    /// While it stands, a version that was current at its moment keeps its slot when it is replaced or deleted, and
+    /// each deletion takes a slot, so the store may grow by as many as it has records, and as are deleted. They can be
+    /// used again when it is dropped, and [`sync`](Self::sync) has returned since. A snapshot of a process that dies
+    /// is gone with it.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]: whoever reads the past has to say so in the file; [`Error::TooManyHandles`];
+    /// [`Error::Busy`] if a lock time-out is set; [`Error::Reentrant`]; [`Error::Io`]; [`Error::Forked`].
+    pub fn snapshot(&self) -> Result<Snapshot<'_>> {
+        self.handle.check_writable()?;
+        self.check_outside(0)?;
+        let arena = &self.handle.arena;
+        let options = Options::new().allow_network_file_system(true).lock_timeout(arena.lock_timeout);
+        let pinned = open::open_again(&options, arena)?;
+        let owner = pinned.handle.arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
+        let regions = 0..arena.geo.regions;
+        let before = regions.clone().map(|region| next_seq(self, region)).collect();
+        let epoch = pinned.handle.pin_moment(owner)?; // Step 1.
+        Ok(Snapshot {
+            store: self,
+            _pinned: pinned,
+            epoch,
+            verify: self.handle.verify_reads,
+            before,
+            versions: regions.map(|_| OnceLock::new()).collect(),
+        })
+    }
+}
+
+fn next_seq(store: &Store, region: u32) -> u64 {
+    store.handle.arena.head(region)[word::NEXT_SEQ].load(Ordering::Acquire)
+}
+
+impl Snapshot<'_> {
+    /// The bytes of the record with this id as they were at the snapshot's moment, or `None`. They lie where they lie in
+    /// the file, at a multiple of 32 bytes. The checksum is checked, unless the handle was opened not to.
+    ///
+    /// O(1), as [`Store::get`], for what has not changed since the moment. The first record that has, or that is not
+    /// there and something in its region has been written since, costs a pass over all slots of its region, checksums
+    /// included; what it found is kept, some 50 bytes for each record of the region, and all others cost O(1).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the record is damaged, or if it was replaced since and a damaged slot of its region may have
+    /// been the one that is asked for; as [`Store::get`].
+    pub fn get(&self, id: u64) -> Result<Option<&[u8]>> {
+        Ok(self.get_versioned(id)?.map(|(_, data)| data))
+    }
+
+    /// As [`get`](Self::get), with the record's version.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_versioned(&self, id: u64) -> Result<Option<(Version, &[u8])>> {
+        let handle = &self.store.handle;
+        handle.check()?;
+        let hash = handle.arena.geo.hash(id);
+        let region = handle.arena.geo.region_of(hash);
+        for n in 0..2 * LOOKS {
+            if n == LOOKS {
+                // Whatever is the matter, taking the lock puts it right.
+                self.store.read(id, None)?;
+            }
+            match look(&handle.arena, hash, id, false, None) {
+                Look::Hit(header, slot) if header.epoch() <= self.epoch => {
+                    return self.lend(id, slot, header).map(Some);
+                }
+                // Whoever sees an entry gone (Acquire) sees that its deletion drew a number.
+                Look::Miss if next_seq(self.store, region) == self.before[region as usize] => {
+                    return Ok(None);
+                }
+                Look::Hit(..) | Look::Miss | Look::Damaged { .. } => return self.get_old(region, id),
+                Look::Moved | Look::Broken(_) => std::hint::spin_loop(),
+            }
+        }
+        Err(handle.arena.damaged(format!("region {region}: record {id:#x} does not come to rest")))
+    }
+
+    /// The record as a value of `T`, where it lies.
+    ///
+    /// # Errors
+    /// [`Error::TypeMismatch`] if its length or place is not a `T`'s; as [`get`](Self::get).
+    pub fn get_as<T: Pod>(&self, id: u64) -> Result<Option<&T>> {
+        self.get(id)?.map(|data| as_value(self.store, id, data)).transpose()
+    }
+
+    /// The record as a slice of `T`, where it lies.
+    ///
+    /// # Errors
+    /// [`Error::TypeMismatch`] if its length or place is not that of a slice of `T`; as [`get`](Self::get).
+    pub fn get_slice<T: Pod>(&self, id: u64) -> Result<Option<&[T]>> {
+        self.get(id)?.map(|data| as_slice(self.store, id, data)).transpose()
+    }
+
+    /// Every record of the moment, once, with its version, in no order, where it lies. Damaged records come as
+    /// [`Error::Corrupt`], and the iteration goes on.
+    ///
+    /// A pass over all slots, checksums included, region by region.
+    pub fn iter(&self) -> impl Iterator<Item = Result<(u64, Version, &[u8])>> {
+        (0..self.store.handle.arena.geo.regions).flat_map(|region| {
+            let (found, error) = match self.of_region(region) {
+                Ok(found) => (found, None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            error.into_iter().chain(found.into_iter().filter_map(|found| match found {
+                Found::Whole(id, newest) => Some(self.lend_newest(id, &newest)),
+                Found::Doubtful(id) => {
+                    self.get_versioned(id).map(|r| r.map(|(v, data)| (id, v, data))).transpose()
+                }
+                Found::Damaged(id, slot, what) => Some(Err(self.store.corrupt(id, Some(slot), what))),
+            }))
+        })
+    }
+
+    /// The records of a region, in the order of their slots.
+    fn of_region(&self, region: u32) -> Result<Vec<Found>> {
+        self.store.handle.check()?;
+        let mut passed = None;
+        let versions = match self.versions[region as usize].get() {
+            Some(versions) => versions,
+            None => &*passed.insert(self.pass(region)?),
+        };
+        let damaged = versions.unknown.iter();
+        let mut found: Vec<Found> =
+            damaged.map(|&(slot, h, what)| Found::Damaged(h.id, slot, what)).collect();
+        let mut newest: Vec<(u64, Newest)> =
+            versions.newest.iter().map(|(&id, &newest)| (id, newest)).collect();
+        newest.sort_unstable_by_key(|(_, newest)| newest.slot);
+        found.extend(newest.into_iter().filter_map(|(id, newest)| match newest.state {
+            State::Damaged(what) => Some(Found::Damaged(id, newest.slot, what)),
+            State::Tombstone => None,
+            State::Record if !versions.unknown.is_empty() => Some(Found::Doubtful(id)),
+            State::Record => Some(Found::Whole(id, newest)),
+        }));
+        Ok(found)
+    }
+
+    /// A record that is not what it was at the moment, or not there any more.
+    #[cold]
+    fn get_old(&self, region: u32, id: u64) -> Result<Option<(Version, &[u8])>> {
+        let versions = &self.versions[region as usize];
+        let versions = match versions.get() {
+            Some(versions) => versions,
+            None => {
+                let passed = Box::new(self.pass(region)?);
+                versions.get_or_init(|| passed)
+            }
+        };
+        let newest = versions.newest.get(&id);
+        if let Some(Newest { slot, state: State::Damaged(what), .. }) = newest {
+            return Err(self.store.corrupt(id, Some(*slot), what));
+        }
+        if let Some((slot, ..)) = versions.unknown.first() {
+            return Err(self.store.corrupt(id, Some(*slot), UNKNOWN)); // Step 4.
+        }
+        match newest {
+            Some(newest) if matches!(newest.state, State::Record) => {
+                self.lend_newest(id, newest).map(|(_, version, data)| Some((version, data)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn lend_newest(&self, id: u64, newest: &Newest) -> Result<(u64, Version, &[u8])> {
+        let header = self.store.handle.arena.slot(newest.slot).map(header);
+        match header.filter(|header| (header.id, header.seq) == (id, newest.seq)) {
+            Some(header) => self.lend(id, newest.slot, header).map(|(version, data)| (id, version, data)),
+            None => Err(self.store.corrupt(id, Some(newest.slot), "it changed while it was pinned")),
+        }
+    }
+
+    /// Lends a version that was current at the moment. What its header says has not been checked yet.
+    fn lend(&self, id: u64, slot: u32, header: Header) -> Result<(Version, &[u8])> {
+        let arena = &self.store.handle.arena;
+        let corrupt = |what| self.store.corrupt(id, Some(slot), what);
+        let (words, len) = (arena.slot(slot).and_then(|words| words.get(HEADER_WORDS..)), header.len());
+        let words = words.filter(|_| len <= arena.geo.record_size as usize);
+        let words = words.ok_or_else(|| corrupt("its length cannot be"))?;
+        // If it is the epoch in the header that is damaged, somebody may be writing here: so the checksum is
+        // taken by word loads, before there is a reference.
+        if self.verify && sum(&header, words) != header.crc {
+            return Err(corrupt("checksum mismatch"));
+        }
+        // SAFETY: the version was current at the moment (steps 2 and 3), so its slot is not written by any process
+        // that keeps the protocol before the pin is taken back, and the slice does not outlive that (`&self`).
+        let data = unsafe { frozen(words, len) };
+        Ok((Version(header.version()), data.ok_or_else(|| corrupt("its length cannot be"))?))
+    }
+
+    /// Steps 2 to 4: one pass over a region's slots.
+    fn pass(&self, region: u32) -> Result<Versions> {
+        let arena = &self.store.handle.arena;
+        let mut versions = Versions::default();
+        let mut buffer = Vec::new();
+        for extent in arena.data_extents(region)? {
+            for slot in arena.slots_to_read(extent) {
+                let Some(words) = arena.slot(slot) else { continue };
+                let mut state = SlotState::Moved;
+                for _ in 0..LOOKS_AT_SLOT {
+                    state = survey(words, region, &arena.geo, &mut buffer);
+                    if state != SlotState::Moved {
+                        break;
+                    }
+                    std::hint::spin_loop();
+                }
+                let (header, state) = match state {
+                    SlotState::Version(header) => (header, State::Record),
+                    SlotState::Tombstone(header) => (header, State::Tombstone),
+                    // The index tells whose it is, if it is a record's now; its `seq` and its epoch nobody tells.
+                    SlotState::Damaged(header, what) if self.leads_to(region, header.id, slot) => {
+                        (Header { seq: u64::MAX, ..header }, State::Damaged(what))
+                    }
+                    SlotState::Damaged(header, what) => {
+                        versions.unknown.push((slot, header, what));
+                        continue;
+                    }
+                    _ => continue,
+                };
+                if header.epoch() > self.epoch && !matches!(state, State::Damaged(_)) {
+                    continue;
+                }
+                let this = Newest { seq: header.seq, slot, state };
+                let kept = versions.newest.entry(header.id).or_insert(this);
+                if kept.seq < this.seq {
+                    *kept = this;
+                }
+            }
+        }
+        Ok(versions)
+    }
+
+    /// Whether the index leads from an id to this slot.
+    fn leads_to(&self, region: u32, id: u64, slot: u32) -> bool {
+        let arena = &self.store.handle.arena;
+        let hash = arena.geo.hash(id);
+        arena.geo.region_of(hash) == region
+            && matches!(look(arena, hash, id, false, None), Look::Hit(_, current) if current == slot)
+    }
+}
+
+/// What a pass gives of a record.
+enum Found {
+    Whole(u64, Newest),
+    /// There is a damaged slot that may have been this record.
+    Doubtful(u64),
+    Damaged(u64, u32, &'static str),
+}
+
+/// The checksum of a header and its data, which lies in words that somebody may be writing.
+fn sum(header: &Header, words: &[AtomicU64]) -> u32 {
+    let mut chunk = [0; CHUNK];
+    let mut left = header.len();
+    if left <= CHUNK {
+        copy_out(words, &mut chunk[..left]);
+        return header.sum(&chunk[..left]);
+    }
+    let mut sum = header.hasher();
+    for words in words.chunks(CHUNK / 8) {
+        let bytes = &mut chunk[..left.min(CHUNK)];
+        copy_out(words, bytes);
+        sum.update(bytes);
+        left -= bytes.len();
+    }
+    sum.finalize()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sys::copy::copy_in;
+
+    #[test]
+    fn the_sum_over_words_is_that_over_their_bytes() {
+        let data: Vec<u8> = (0..3 * CHUNK + 20).map(|n| (n * n >> 3) as u8).collect();
+        let words: Vec<AtomicU64> = (0..data.len().div_ceil(8)).map(|_| AtomicU64::new(0)).collect();
+        copy_in(&words, &data);
+        for len in [0, 1, 7, 8, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 20] {
+            let header = Header::record(9, 7, 3, len);
+            assert_eq!(sum(&header, &words), header.sum(&data[..len]), "{len} bytes");
+        }
+    }
+}

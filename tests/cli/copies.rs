@@ -1,0 +1,184 @@
+//! `backup`, `salvage` and `ls`: copies of a store that is in use or destroyed, and stores in memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use recstore::Store;
+
+use crate::command::{Dir, args, dump, read, run, store_of};
+
+const VICTIM: &[u8] = b"the record whose bytes are going to be damaged";
+
+/// Flips a bit of the one place in a file that holds the victim.
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).expect("the store");
+    let at = bytes.windows(VICTIM.len()).position(|w| w == VICTIM).expect("the victim is in the file");
+    bytes[at + 10] ^= 4;
+    fs::write(path, bytes).expect("the store");
+}
+
+#[test]
+fn a_backup_has_the_records_while_the_store_is_in_use() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one"), (2, b"two"), (u64::MAX, b"last")]);
+    let copy = dir.path("copy.rec");
+    let in_use = Store::open(&store).expect("the store");
+    in_use.put(3, b"by another process").expect("a write");
+    assert!(in_use.delete(2).expect("a deletion"));
+    run(args!["backup", store, copy]).refused(0, "3 records copied");
+    in_use.put(3, b"later").expect("a write");
+    run(args!["verify", copy]).done();
+    assert_eq!(read(&copy, 3), b"by another process");
+    assert_eq!(dump(&copy).len(), 3);
+    run(args!["read", copy, "2"]).refused(1, "no record 2");
+    assert_eq!(read(&store, 3), b"later");
+    drop(in_use);
+    run(args!["verify", store]).done();
+}
+
+#[test]
+fn a_backup_never_replaces_a_file_and_leaves_nothing_when_it_fails() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one"), (2, VICTIM)]);
+    let there = dir.file("there", "something else");
+    run(args!["backup", store, there]).refused(4, "exists already");
+    assert_eq!(fs::read(&there).expect("the file"), b"something else");
+    run(args!["backup", store, store]).refused(4, "exists already");
+    let copy = dir.path("copy.rec");
+    run(args!["backup", dir.path("absent.rec"), copy]).refused(4, "no such store");
+    run(args!["backup", there, copy]).refused(3, "not a recstore file");
+    run(args!["backup", store, dir.path("no/such/directory")]).refused(4, "");
+    flip(&store);
+    run(args!["backup", store, copy]).refused(3, "0x2");
+    assert!(!copy.exists(), "a copy without a record is left");
+    run(args!["backup", store]).refused(2, "COPY");
+    assert_eq!(read(&store, 1), b"one");
+}
+
+#[test]
+fn salvage_saves_what_is_whole_and_names_what_is_not() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one"), (2, VICTIM), (3, b"three")]);
+    flip(&store);
+    let before = fs::read(&store).expect("the store");
+    let out = dir.path("out.rec");
+    let salvaged = run(args!["salvage", store, out]).ended(3, "1 record is lost");
+    assert!(salvaged.err.contains("2 records saved"), "{salvaged:?}");
+    assert_eq!(salvaged.text().lines().count(), 1, "{salvaged:?}");
+    assert!(salvaged.text().starts_with("lost: ") && salvaged.text().contains("0x2"), "{salvaged:?}");
+    assert_eq!(dump(&out), [r#"{"id":1,"data":"one"}"#, r#"{"id":3,"data":"three"}"#]);
+    run(args!["verify", out]).done();
+    assert!(fs::read(&store).expect("the store") == before, "what is salvaged from is changed");
+
+    run(args!["salvage", store, out]).refused(4, "exists already");
+    assert_eq!(dump(&out).len(), 2);
+    let report = &run(args!["salvage", store, dir.path("json.rec"), "--json"]).ended(3, "lost").json()[0];
+    assert_eq!(report["records"], 2);
+    assert_eq!(report["lost"].as_array().expect("a list").len(), 1, "{report}");
+    assert_eq!(report["lost"][0]["id"], 2);
+}
+
+#[test]
+fn salvage_takes_a_file_that_does_not_open() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one")]);
+    let lines: String = (10..3000).map(|id| format!("{{\"id\":{id},\"data\":\"record {id}\"}}\n")).collect();
+    run(args!["load", store, dir.file("lines", lines)]).done_saying("2990 records loaded");
+    let whole = fs::read(&store).expect("the store");
+
+    // Shorter than it was, by its last extents.
+    let cut = dir.file("cut.rec", &whole[..whole.len() * 2 / 3]);
+    run(args!["read", cut, "1"]).refused(3, "cut off");
+    let out = dir.path("of-cut.rec");
+    run(args!["salvage", cut, out]).refused(0, "records saved");
+    let saved = dump(&out);
+    assert!(saved.len() > 500 && saved.len() < 2991, "{} records", saved.len());
+    let all = dump(&store);
+    assert!(saved.iter().all(|line| all.contains(line)), "salvage makes nothing up");
+
+    // Nothing is left but the slots.
+    let mut bytes = whole.clone();
+    let first = whole.windows(8).position(|w| w == b"rec-extn").expect("an extent");
+    bytes[..first].fill(0xff);
+    let beheaded = dir.file("beheaded.rec", bytes);
+    run(args!["verify", beheaded]).refused(3, "not a recstore file");
+    let out = dir.path("of-beheaded.rec");
+    run(args!["salvage", beheaded, out]).refused(0, "2991 records saved");
+    assert_eq!(dump(&out), all);
+
+    let none = dir.path("none.rec");
+    run(args!["salvage", dir.file("text", "no store at all".repeat(1000)), none]).refused(3, "text");
+    run(args!["salvage", dir.path("absent"), none]).refused(4, "no such store");
+    run(args!["salvage", store, none, "--record-size", "many"]).refused(2, "many");
+    assert!(!none.exists());
+}
+
+/// A name of a store in memory that nobody else has, whose file goes when this is dropped.
+struct Name(String);
+
+impl Name {
+    fn new(of: &str) -> Self {
+        Self(format!("test-cli-{of}-{}", std::process::id()))
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/dev/shm/recstore.{}", self.0))
+    }
+
+    /// What `ls` says of it, if anything.
+    fn listed(&self) -> Option<String> {
+        let listed = run(["ls"]).done();
+        let mut lines = listed.text().lines().filter(|line| line.starts_with(&format!("{}  ", self.0)));
+        let line = lines.next().map(str::to_owned);
+        assert_eq!(lines.next(), None, "listed twice");
+        line
+    }
+
+    fn as_json(&self) -> Option<serde_json::Value> {
+        run(["ls", "--json"]).done().json().into_iter().find(|object| object["name"] == *self.0)
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.path());
+    }
+}
+
+#[test]
+fn ls_shows_who_is_attached_and_what_the_dead_have_left() {
+    let name = Name::new("ls");
+    assert_eq!(name.listed(), None);
+    let store = Store::shared(&name.0).expect("a store in memory");
+    store.put(1, b"one").expect("a write");
+    store.put(2, b"two").expect("a write");
+    let us = std::process::id();
+    let line = name.listed().expect("a line");
+    assert!(line.contains("  2 records  ") && line.ends_with(&format!("attached: {us}")), "{line}");
+    let object = name.as_json().expect("an object");
+    assert_eq!(object["records"], 2);
+    assert_eq!(object["attached"], serde_json::json!([us]));
+    assert_eq!(object["path"], name.path().to_str().expect("text"));
+    assert!(object["allocated_size"].as_u64() > Some(0), "{object}");
+    drop(store);
+    assert_eq!(name.listed(), None, "it is gone with its last user");
+
+    // As the dead leave one: it is there, and nobody is attached.
+    let left = Store::create(name.path()).expect("a file");
+    left.put(1, b"left").expect("a write");
+    drop(left);
+    let line = name.listed().expect("a line");
+    assert!(line.contains("  1 record  ") && line.ends_with("nobody attached"), "{line}");
+    assert_eq!(name.as_json().expect("an object")["attached"], serde_json::json!([]));
+}
+
+#[test]
+fn ls_says_why_a_store_does_not_open() {
+    let name = Name::new("foreign");
+    fs::write(name.path(), "no store").expect("a file");
+    let line = name.listed().expect("a line");
+    assert!(line.contains("not a recstore file"), "{line}");
+    let error = name.as_json().expect("an object")["error"].to_string();
+    assert!(error.contains("not a recstore file"), "{error}");
+    run(args!["ls", "surplus"]).refused(2, "surplus");
+}
