@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn the_sum_over_words_is_that_over_their_bytes() {
-        let data: Vec<u8> = (0..3 * CHUNK + 20).map(|n| (n * n >> 3) as u8).collect();
+        let data: Vec<u8> = (0..3 * CHUNK + 20).map(|n| ((n * n) >> 3) as u8).collect();
         let words: Vec<AtomicU64> = (0..data.len().div_ceil(8)).map(|_| AtomicU64::new(0)).collect();
         copy_in(&words, &data);
         for len in [0, 1, 7, 8, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 20] {
