@@ -361,6 +361,9 @@ fn a_rebuild_leaves_what_a_snapshot_shows() {
             }
             (0..30).for_each(|id| _ = store.put(id, &[round; 30]).unwrap());
             (12..14).for_each(|id| _ = store.delete(id).unwrap());
+            if synced {
+                store.sync().unwrap(); // So nothing but the pin keeps what was replaced.
+            }
         }
         shows(&snapshot, &before, 40);
         shows(&asked_before, &before, 40);
@@ -470,6 +473,12 @@ fn damage_is_an_error_and_nothing_older_stands_in_for_it() {
     let snapshot = store.snapshot().unwrap();
     flip(&path, b"the first, which stays");
     is_corrupt(snapshot.get(1), 1);
+    // Of this one an older version is there, whole, from the last sync.
+    let (whole, damaged): (Vec<_>, Vec<_>) = snapshot.iter().partition(|r| r.is_ok());
+    let mut whole: Vec<u64> = whole.into_iter().map(|r| r.unwrap().0).collect();
+    whole.sort_unstable();
+    assert_eq!(whole, [2, 3, 4]);
+    damaged.into_iter().for_each(|r| is_corrupt(r, 1));
     store.put(2, b"anew").unwrap();
     store.put(3, b"anew").unwrap();
     store.put(5, b"a newcomer").unwrap();
