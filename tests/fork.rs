@@ -123,6 +123,32 @@ fn inside_update(me: &mut Me) {
     assert!(store.verify().unwrap().is_clean());
 }
 
+/// A child that lets go of its copy of a pin, and of a snapshot, takes neither from its parent.
+fn pinned(me: &mut Me) {
+    let store =
+        Options::new().record_size(64).regions(1).slots_per_extent(16).create(me.var("STORE")).unwrap();
+    (0..2).for_each(|id| _ = store.put(id, b"the parent's").unwrap());
+    let snapshot = store.snapshot().unwrap();
+    let pin = store.pin().unwrap();
+    let (of_pin, of_snapshot) = (pin.get(0).unwrap(), snapshot.get(1).unwrap());
+    let child = in_fork(|| {
+        assert!(matches!(store.pin(), Err(Error::Forked { .. })));
+        assert!(matches!(pin.get(0), Err(Error::Forked { .. })));
+        // SAFETY: the child's copies, which it does not use any more; it ends without dropping them again.
+        unsafe {
+            drop(std::ptr::read(&raw const pin));
+            drop(std::ptr::read(&raw const snapshot));
+        }
+        0
+    });
+    assert_eq!(wait_for(child), End::Exited(0));
+    assert_eq!(store.stats().unwrap().attached.iter().map(|a| a.pins).sum::<u64>(), 2);
+    for n in 0..400u64 {
+        store.put(n % 2, &n.to_le_bytes()).unwrap();
+    }
+    assert_eq!((of_pin, of_snapshot), (Some(&b"the parent's"[..]), Some(&b"the parent's"[..])));
+}
+
 /// Opens, forks a child that lives until the test is over, and says so from inside `update`.
 fn dies_with_a_child(me: &mut Me) {
     let store = Store::open(me.var("STORE")).unwrap();
@@ -154,6 +180,7 @@ fn child_entry() {
     match me.role.as_str() {
         "inherited" => inherited(&mut me),
         "still_good_in_the_parent" => still_good_in_the_parent(&mut me),
+        "pinned" => pinned(&mut me),
         "inside_update" => inside_update(&mut me),
         "dies_with_a_child" => dies_with_a_child(&mut me),
         other => panic!("no role {other}"),
@@ -173,6 +200,11 @@ fn every_call_on_an_inherited_handle_is_refused_and_the_child_can_open_anew() {
 #[test]
 fn forks_leave_the_parents_handle_as_it_was() {
     play("still_good_in_the_parent");
+}
+
+#[test]
+fn a_child_takes_no_pin_from_its_parent() {
+    play("pinned");
 }
 
 #[test]

@@ -20,7 +20,16 @@ const LOOKS: u32 = 64;
 #[derive(Debug)]
 pub struct Pin<'a> {
     store: &'a Store,
-    _borrow: Borrow<'a>,
+    borrow: Option<Borrow<'a>>,
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        // A child that was forked meanwhile has a copy: the borrow is its parent's.
+        if !self.store.handle.arena.file.is_ours() {
+            std::mem::forget(self.borrow.take());
+        }
+    }
 }
 
 impl Store {
@@ -40,7 +49,7 @@ impl Store {
         self.handle.check_writable()?;
         let arena = &self.handle.arena;
         let owner = arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
-        Ok(Pin { store: self, _borrow: Borrow::begin(arena, owner)? })
+        Ok(Pin { store: self, borrow: Some(Borrow::begin(arena, owner)?) })
     }
 }
 
