@@ -385,6 +385,11 @@ impl<'a> Region<'a> {
     }
 }
 
+/// The epoch in which a retired slot was given up, by the stamp in its link.
+pub(crate) fn retired_in(stamp: u64) -> Option<u64> {
+    checked::decode(stamp).map(|stamp| stamp & !SCRUBBED)
+}
+
 /// The reference to the slot after this one in its queue.
 fn next_of(link: &[AtomicU64]) -> Result<u32, Trouble> {
     u32::try_from(link[0].load(Ordering::Relaxed)).map_err(|_| Trouble::Flaw("a queue of slots"))

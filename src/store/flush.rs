@@ -9,7 +9,9 @@ use crate::format::region::word;
 use crate::format::seat::SYNC_BYTE;
 use crate::format::{checked, control};
 use crate::protocol::lock::{self, Owner};
+use crate::region::owned::unpair;
 use crate::region::seat;
+use crate::region::slots::retired_in;
 use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
 use crate::sys::file::Witness;
@@ -113,12 +115,9 @@ impl Handle {
         let arena = &self.arena;
         self.refuse_after_failure()?;
         let extents = checked::decode(arena.word(control::DURABLE_EXTENTS).load(Ordering::SeqCst));
-        let kept = checked::decode(arena.head(region)[word::RETIRED_COUNT].load(Ordering::Relaxed));
         // The extent has to be on disk, and known to be.
         let is_in_durable_extent = extents.is_some_and(|n| u64::from(arena.geo.extent_of(slot)) < n);
-        let kept_max =
-            (KEPT_BYTES_MAX / arena.geo.slot_size).clamp(*KEPT_MIN_MAX.start(), *KEPT_MIN_MAX.end());
-        if !is_in_durable_extent || kept.is_none_or(|n| n >= kept_max) {
+        if !is_in_durable_extent || self.keeps_much(region) {
             return self.sync();
         }
         let Some(witness) = self.take_witness() else { return self.sync() };
@@ -127,6 +126,24 @@ impl Handle {
         self.flush.witnesses.lock().unwrap_or_else(PoisonError::into_inner).push(witness);
         step("put: flushed by itself");
         self.refuse_after_failure()
+    }
+
+    /// Whether a region keeps many replaced versions, none of which can go before the next flush of
+    /// everything. What is read here may be changing: how much is kept depends on it, and nothing else.
+    fn keeps_much(&self, region: u32) -> bool {
+        let arena = &self.arena;
+        let head = arena.head(region);
+        let kept_max =
+            (KEPT_BYTES_MAX / arena.geo.slot_size).clamp(*KEPT_MIN_MAX.start(), *KEPT_MIN_MAX.end());
+        let kept = checked::decode(head[word::RETIRED_COUNT].load(Ordering::Relaxed));
+        if kept.is_some_and(|n| n < kept_max) {
+            return false;
+        }
+        let (first, _) = unpair(head[word::RETIRED].load(Ordering::Relaxed));
+        let link = first.checked_sub(1).and_then(|slot| arena.link(slot));
+        let since = link.map(|link| retired_in(link[1].load(Ordering::Relaxed)));
+        let durable = checked::decode(arena.word(control::DURABLE).load(Ordering::SeqCst));
+        since.flatten() > durable
     }
 
     fn take_witness(&self) -> Option<Witness> {
