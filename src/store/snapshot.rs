@@ -113,7 +113,8 @@ impl Store {
     /// While it stands, a version that was current at its moment keeps its slot when it is replaced or deleted, and
     /// each deletion takes a slot, so the store may grow by as many as it has records, and as are deleted. They can be
     /// used again when it is dropped, and [`sync`](Self::sync) has returned since. A snapshot of a process that dies
-    /// is gone with it.
+    /// is gone with it. What a [`repair`](Self::repair) gives up meanwhile is given up for the snapshot too: it may show
+    /// an older version of it then, as `get` may.
     ///
     /// # Errors
     /// [`Error::ReadOnly`]: whoever reads the past has to say so in the file; [`Error::TooManyHandles`];
