@@ -6,6 +6,7 @@
 
 use crate::format::index::{ENTRIES, LINE_WORDS, Line, Shape};
 use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::cells::equal;
 
 /// Copies a line out.
 #[inline]
@@ -27,41 +28,10 @@ pub(crate) fn candidates(line: &Line, shape: &Shape, hash: u64) -> u32 {
     let tag = shape.tag(hash);
     let mask = shape.slot_mask();
     // An entry without a slot is empty, or no entry: so its tag is compared, and its slot with 0.
-    let same = equal(line, !mask, tag);
-    let without = equal(line, mask, 0);
+    let cells = line.words();
+    let same = equal(cells, !mask, tag);
+    let without = equal(cells, mask, 0);
     same & !without & ((1 << ENTRIES) - 1)
-}
-
-/// The cells of a line whose bits under `mask` are `value`, as a bit set.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-fn equal(line: &Line, mask: u32, value: u32) -> u32 {
-    use std::arch::x86_64::{
-        _mm_and_si128, _mm_cmpeq_epi32, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32, _mm_set_epi64x,
-        _mm_set1_epi32,
-    };
-    let words = line.words();
-    let quarter = |n: usize| {
-        // SAFETY: SSE2 is part of x86-64.
-        unsafe {
-            let cells = _mm_set_epi64x(words[2 * n + 1] as i64, words[2 * n] as i64);
-            let masked = _mm_and_si128(cells, _mm_set1_epi32(mask as i32));
-            _mm_cmpeq_epi32(masked, _mm_set1_epi32(value as i32))
-        }
-    };
-    // SAFETY: as above.
-    unsafe {
-        let low = _mm_packs_epi32(quarter(0), quarter(1));
-        let high = _mm_packs_epi32(quarter(2), quarter(3));
-        _mm_movemask_epi8(_mm_packs_epi16(low, high)) as u32
-    }
-}
-
-/// The cells of a line whose bits under `mask` are `value`, as a bit set.
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-fn equal(line: &Line, mask: u32, value: u32) -> u32 {
-    (0..).zip(&line.0).fold(0, |found, (i, &cell)| found | (u32::from(cell & mask == value) << i))
 }
 
 /// Stores entry `i` and the line's checksum. Only the region's owner may; `line` is the line as it

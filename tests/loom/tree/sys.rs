@@ -1,7 +1,9 @@
-//! The machine below: `copy` is the crate's own, the rest stands in for what a model checker has not.
+//! The machine below: `cells` and `copy` are the crate's own, the rest stands in for what a model checker has not.
 
 #[path = "../stand_in/atomic.rs"]
 pub(crate) mod atomic;
+#[path = "../../../src/sys/cells.rs"]
+pub(crate) mod cells;
 #[path = "../../../src/sys/copy.rs"]
 pub(crate) mod copy;
 #[path = "../stand_in/kernel.rs"]
