@@ -67,7 +67,7 @@ impl Store {
     /// Watches a record, which may be absent, from now on.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`](crate::Error::ReadOnly): a sleeper has to leave a mark in the file; as
+    /// [`Error::ReadOnly`]: a sleeper has to leave a mark in the file; as
     /// [`get`](Self::get).
     pub fn watch(&self, id: u64) -> Result<Watch<'_>> {
         self.handle.check_writable()?;
@@ -180,7 +180,7 @@ impl<'a> WatchAll<'a> {
     /// Waits until anything was written or deleted since it was last looked; whether it was.
     ///
     /// # Errors
-    /// [`Error::Forked`](crate::Error::Forked), and what healing a region gives.
+    /// [`Error::Forked`], and what healing a region gives.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool> {
         Ok(!self.wait_for(timeout)?.is_empty())
     }
