@@ -23,7 +23,12 @@ const SECTOR: usize = 512;
 /// Steps at which all is on disk that was in the file at the step before.
 const FLUSHED_STEPS: [&str; 2] = [FLUSHED, "recover: regions flushed"];
 /// Steps after which a flush is the next thing.
-const FLUSHING_STEPS: [&str; 2] = ["open: marked in use", "close: marked clean"];
+const FLUSHING_STEPS: [&str; 3] = ["open: marked in use", "close: locks marked clean", "close: marked clean"];
+/// The step at which a version is on disk that was flushed by itself.
+const ONE_FLUSHED: &str = "put: flushed by itself";
+/// In the stamp of such a version.
+const LONE: u64 = 1 << 49;
+const PAGE: usize = 4096;
 const IDS: usize = 40;
 const OPERATIONS_MAX: usize = 300;
 const LAYOUTS: [(Layout, usize); 4] = [
@@ -103,6 +108,8 @@ struct Tracker {
     dead: Option<Vec<u8>>,
     /// A flush begins after the last look.
     is_flushing: bool,
+    /// Whose version is flushed by itself, if one is.
+    durable_id: Option<u64>,
     /// Steps until the next look.
     looks_every: usize,
     steps: usize,
@@ -121,6 +128,7 @@ impl Tracker {
             dies_in: None,
             dead: None,
             is_flushing: false,
+            durable_id: None,
             looks_every: 0,
             steps: 0,
         }
@@ -135,6 +143,8 @@ impl Tracker {
         self.settle();
         if FLUSHED_STEPS.contains(&name) {
             self.flushed();
+        } else if name == ONE_FLUSHED {
+            self.one_flushed();
         } else if FLUSHING_STEPS.contains(&name) {
             self.look();
             self.is_flushing = true;
@@ -191,6 +201,28 @@ impl Tracker {
         self.base.clone_from(&self.now);
         self.states.clear();
         self.lens = vec![self.base.len()];
+    }
+
+    /// The pages are on disk in which the version lies that is flushed by itself.
+    fn one_flushed(&mut self) {
+        self.look();
+        let word =
+            |at: usize| self.now.get(at..at + 8).map_or(0, |w| u64::from_le_bytes(w.try_into().expect("8")));
+        let is_it = |&at: &usize| {
+            word(at) >> 63 == 1 && Some(word(at + 8)) == self.durable_id && word(at + 16) & LONE != 0
+        };
+        let newest = (0..self.now.len()).step_by(32).filter(is_it).max_by_key(|&at| word(at));
+        let slot = newest.expect("the version that was flushed");
+        let end = slot + 32 + (word(slot + 24) & ((1 << 30) - 1)) as usize;
+        self.base.resize(self.now.len(), 0);
+        self.lens = vec![self.base.len()];
+        for sector in slot / PAGE * (PAGE / SECTOR)..end.div_ceil(PAGE) * (PAGE / SECTOR) {
+            let bytes = sector * SECTOR..((sector + 1) * SECTOR).min(self.now.len());
+            if let (Some(to), Some(from)) = (self.base.get_mut(bytes.clone()), self.now.get(bytes)) {
+                to.copy_from_slice(from);
+                self.states.remove(&sector);
+            }
+        }
     }
 
     /// What the disk holds after a loss of power, as the input says.
@@ -423,13 +455,14 @@ impl Machine {
         let (id, value) = (Self::id(input), self.value(input));
         let last = self.versions.get(&id).copied().unwrap_or(0);
         let mut version = None;
+        self.tracker.borrow_mut().durable_id = Some(id);
         self.call(number, &[(id, Some(value.clone()))], |store| {
             version = Some(store.put_with(id, &value, durability)?.get());
             Ok(())
         });
         assert!(version.is_none_or(|v| v > last), "version {version:?} of id {id} after {last}");
         if durability == Durability::Disk && version.is_some() && self.handles[number].is_some() {
-            self.past.clear();
+            self.past.remove(&id);
         }
     }
 
