@@ -29,6 +29,8 @@ const ONE_FLUSHED: &str = "put: flushed by itself";
 /// In the stamp of such a version.
 const LONE: u64 = 1 << 49;
 const PAGE: usize = 4096;
+/// Where the file says whether it is clean.
+const CLEAN: usize = CONTROL + 80;
 const IDS: usize = 40;
 const OPERATIONS_MAX: usize = 300;
 const LAYOUTS: [(Layout, usize); 4] = [
@@ -193,6 +195,16 @@ impl Tracker {
             }
         }
         self.buffer = buffer;
+    }
+
+    /// As `look`. Of a store that was clean, a backup has flushed that it is in use, and has changed nothing else.
+    fn look_after_backup(&mut self) {
+        let is_clean = |bytes: &[u8]| bytes.get(CLEAN..CLEAN + 8) == Some(&1_u64.to_le_bytes()[..]);
+        let was_clean = is_clean(&self.now);
+        self.look();
+        if was_clean && !is_clean(&self.now) {
+            self.flushed();
+        }
     }
 
     /// All that is in the file is on disk.
@@ -691,7 +703,7 @@ impl Machine {
         let copied = self.handle(number).backup(&path).map(|_| self.options.open_read_only(&path));
         let theirs = Rc::clone(&self.tracker);
         set_hook(Some(Box::new(move |name| theirs.borrow_mut().step(name))));
-        self.tracker.borrow_mut().look();
+        self.tracker.borrow_mut().look_after_backup();
         match copied {
             Ok(copy) => {
                 let copy = copy.expect("a copy that opens");
