@@ -189,7 +189,7 @@ impl Cursor {
                 match read_any(words, arena.geo.record_size as usize, store.handle.verify_reads, out) {
                     Seen::Whole(header)
                         if header.seq < self.cut
-                            && is_current(store, self.region, self.was_free, &header)? =>
+                            && is_current(store, self.region, self.was_free, at, &header)? =>
                     {
                         return Ok(Some((header.id, Version(header.version()))));
                     }
@@ -220,14 +220,15 @@ impl Cursor {
 ///
 /// There can be two of an id where replaced versions are kept for durability, and where somebody was inside of
 /// a write at the cut, who may have made a version visible and not have scrubbed the one before it.
-fn is_current(store: &Store, region: u32, was_free: bool, header: &Header) -> Result<bool> {
+fn is_current(store: &Store, region: u32, was_free: bool, slot: u32, header: &Header) -> Result<bool> {
     let linked = store.handle.arena.head(region)[word::LINKS].load(Ordering::Relaxed);
     if was_free && checked::decode(linked) == Some(0) {
         return Ok(true);
     }
     match store.read(header.id, None) {
-        // Not the slot: it may have been used again, for the version that is current.
-        Ok(now) => Ok(now.is_some_and(|(current, _)| current.seq == header.seq)),
+        // The slot alone is not enough: it may have been used again, for the version that is current. Nor is the
+        // number, which in the slot of the current version may be damaged.
+        Ok(now) => Ok(now.is_some_and(|(current, at)| at == slot && current.seq == header.seq)),
         Err(Error::Corrupt { .. }) => Ok(false),
         Err(error) => Err(error),
     }
