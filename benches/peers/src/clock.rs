@@ -119,7 +119,6 @@ pub fn latencies<T>(
         ops
     });
     outcome.ops_in_all += warm;
-    outcome.latencies =
-        seen.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect();
+    outcome.latencies = seen.iter_recorded().map(|v| (v.value_iterated_to(), v.count_at_value())).collect();
     outcome
 }

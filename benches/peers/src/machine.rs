@@ -4,7 +4,8 @@ use serde_json::{Value as Json, json};
 
 /// Touches memory, which in a fresh virtual machine costs much more the first time.
 pub fn touch_memory(bytes: usize) {
-    let available = field("/proc/meminfo", "MemAvailable:").and_then(|kib| kib.parse::<usize>().ok()).unwrap_or(0);
+    let available =
+        field("/proc/meminfo", "MemAvailable:").and_then(|kib| kib.parse::<usize>().ok()).unwrap_or(0);
     let mut memory = vec![0u8; bytes.min(available * 1024 / 3)];
     for page in memory.chunks_mut(4096) {
         page[0] = 1;
@@ -39,8 +40,17 @@ pub fn describe() -> Json {
 pub fn versions() -> Vec<(String, String)> {
     let lock = include_str!("../Cargo.lock");
     let mut found = Vec::new();
-    let names =
-        ["recstore", "heed", "lmdb-master-sys", "redb", "rusqlite", "libsqlite3-sys", "fjall", "dashmap", "crc32fast"];
+    let names = [
+        "recstore",
+        "heed",
+        "lmdb-master-sys",
+        "redb",
+        "rusqlite",
+        "libsqlite3-sys",
+        "fjall",
+        "dashmap",
+        "crc32fast",
+    ];
     let mut name = "";
     for line in lock.lines() {
         if let Some(rest) = line.strip_prefix("name = ") {

@@ -103,8 +103,7 @@ fn parse(arguments: &[String]) -> Result<Settings, String> {
         }
     }
     if settings.quick {
-        settings.span =
-            Span { measure: Duration::from_millis(40), warm_up_max: Duration::from_millis(60) };
+        settings.span = Span { measure: Duration::from_millis(40), warm_up_max: Duration::from_millis(60) };
     }
     if settings.rounds == 0 {
         settings.rounds = if settings.quick { 2 } else { 3 };

@@ -1,5 +1,6 @@
 //! One round: every workload in turn, by every peer in turn.
 
+use std::cell::Cell;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ struct Round<'a> {
     size: usize,
     n: u64,
     seed: u64,
+    jobs: Cell<u64>,
     peers: Vec<Peer>,
     keepers: Vec<Keeper>,
     report: &'a mut Report,
@@ -35,7 +37,9 @@ pub fn round(settings: &Settings, size: usize, round: u64, report: &mut Report) 
     peers.rotate_left(shift);
     eprintln!("{size} bytes, round {} of {}", round + 1, settings.rounds);
     let n = settings.records(size);
-    Round { settings, size, n, seed: round + 1, peers, keepers: Vec::new(), report }.run();
+    // No two rounds have a job of the same number.
+    let jobs = Cell::new(round << 12);
+    Round { settings, size, n, seed: round + 1, jobs, peers, keepers: Vec::new(), report }.run();
     let _ = std::fs::remove_dir_all(&settings.dir);
 }
 
@@ -93,6 +97,7 @@ impl Round<'_> {
     }
 
     fn job(&self, peer: Peer, work: &str) -> Job {
+        self.jobs.set(self.jobs.get() + 1);
         Job {
             peer,
             dir: self.dir(peer),
@@ -103,6 +108,7 @@ impl Round<'_> {
             workers: 1,
             threads: 1,
             seed: self.seed,
+            number: self.jobs.get(),
         }
     }
 
@@ -288,8 +294,10 @@ impl Round<'_> {
     }
 
     fn counters(&mut self) {
-        let works =
-            [("W12 counters, 2 processes, one hot", "count-hot"), ("W12 counters, 2 processes, 10,000", "count-spread")];
+        let works = [
+            ("W12 counters, 2 processes, one hot", "count-hot"),
+            ("W12 counters, 2 processes, 10,000", "count-spread"),
+        ];
         if !self.settings.wants(works[0].0) {
             return;
         }
@@ -361,12 +369,15 @@ impl Round<'_> {
 
     fn open(&mut self) {
         let (clean, killed) = ("W9 open after a clean close", "W10 open after kill -9");
-        let peers: Vec<Peer> = self.peers.iter().copied().filter(|peer| !peer.is_bound() && !peer.needs_keeper()).collect();
+        let peers: Vec<Peer> =
+            self.peers.iter().copied().filter(|peer| !peer.is_bound() && !peer.needs_keeper()).collect();
         if self.settings.wants(clean) {
             for &peer in &peers {
                 run(&[self.job(peer, "close")]);
                 match run(&[self.job(peer, "open")]) {
-                    Some(outcomes) => self.add(clean, "ms", Better::Less, peer, 1e3 * self.seconds(&outcomes[0])),
+                    Some(outcomes) => {
+                        self.add(clean, "ms", Better::Less, peer, 1e3 * self.seconds(&outcomes[0]))
+                    }
                     None => self.report.fail(clean, self.size, peer),
                 }
             }

@@ -76,7 +76,15 @@ impl Report {
         }
     }
 
-    pub fn add(&mut self, name: &str, unit: &'static str, better: Better, size: usize, peer: Peer, value: f64) {
+    pub fn add(
+        &mut self,
+        name: &str,
+        unit: &'static str,
+        better: Better,
+        size: usize,
+        peer: Peer,
+        value: f64,
+    ) {
         let at = self.rows.iter().position(|row| row.name == name && row.size == size).unwrap_or_else(|| {
             self.rows.push(Row { name: name.to_owned(), unit, better, size, samples: Vec::new() });
             self.rows.len() - 1
@@ -108,8 +116,13 @@ impl Report {
     pub fn table(&self, size: usize) -> String {
         let mut out = String::new();
         let n = self.records.iter().find(|r| r.0 == size).map_or(0, |r| r.1);
-        writeln!(out, "\n### {} bytes, {} records: median (least - most)\n", short(size as f64), short(n as f64))
-            .unwrap();
+        writeln!(
+            out,
+            "\n### {} bytes, {} records: median (least - most)\n",
+            short(size as f64),
+            short(n as f64)
+        )
+        .unwrap();
         let names: Vec<&str> = self.peers.iter().map(|p| p.name()).collect();
         writeln!(out, "| workload | unit | {} | best peer | recstore to best |", names.join(" | ")).unwrap();
         writeln!(out, "| --- | --- |{} --- | --- |", " ---: |".repeat(names.len())).unwrap();
@@ -120,7 +133,8 @@ impl Report {
                     Some((_, samples, extra)) => {
                         let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
                         let most = samples.iter().copied().fold(0.0, f64::max);
-                        write!(out, " {} ({} - {})", short(median(samples)), short(least), short(most)).unwrap();
+                        write!(out, " {} ({} - {})", short(median(samples)), short(least), short(most))
+                            .unwrap();
                         for (what, values) in extra.iter().filter(|e| !e.0.starts_with('.')) {
                             write!(out, "; {what} {}", short(median(values))).unwrap();
                         }

@@ -60,7 +60,15 @@ pub fn open(dir: &Path, ask: Ask) -> Tdb {
     let chains = (ask.n / 2).clamp(1000, 500_000) as c_int;
     // SAFETY: the name is a C string that outlives the call; no log, and the hash that the flags ask for.
     let tdb = unsafe {
-        tdb_open_ex(path.as_ptr(), chains, flags, libc::O_RDWR | libc::O_CREAT, 0o600, ptr::null(), ptr::null())
+        tdb_open_ex(
+            path.as_ptr(),
+            chains,
+            flags,
+            libc::O_RDWR | libc::O_CREAT,
+            0o600,
+            ptr::null(),
+            ptr::null(),
+        )
     };
     assert!(!tdb.is_null(), "tdb_open_ex: {}", std::io::Error::last_os_error());
     Tdb { tdb: Mutex::new(tdb), durable: ask.durable }

@@ -90,8 +90,13 @@ struct Acknowledged(MmapRaw);
 impl Acknowledged {
     fn new(job: &Job) -> Self {
         let path = job.dir.join("acknowledged");
-        let file =
-            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .unwrap();
         file.set_len((job.ask.n + 1) * 8).unwrap();
         Self(MmapOptions::new().map_raw(&file).unwrap())
     }
@@ -168,9 +173,15 @@ pub fn grow(job: &Job) -> Outcome {
     let mut session = db.session();
     let mut value = Value::new(job.ask.size);
     let mut next = ids.iter();
-    let outcome = latencies(job.span, job.ask.n, &ready_and_wait, || *next.next().unwrap(), |id| {
-        session.put(id, value.stamp(id, 1));
-    });
+    let outcome = latencies(
+        job.span,
+        job.ask.n,
+        &ready_and_wait,
+        || *next.next().unwrap(),
+        |id| {
+            session.put(id, value.stamp(id, 1));
+        },
+    );
     drop(session);
     db.leave();
     outcome

@@ -31,7 +31,10 @@ pub struct Job {
     pub workers: u64,
     /// Threads of this child.
     pub threads: u64,
+    /// The ids to come: the same for every peer in a round.
     pub seed: u64,
+    /// Which job of all it is.
+    pub number: u64,
 }
 
 impl Job {
@@ -41,7 +44,7 @@ impl Job {
             "n": self.ask.n, "durable": self.ask.durable,
             "create": self.ask.create, "measure": self.span.measure.as_secs_f64(),
             "warm": self.span.warm_up_max.as_secs_f64(), "worker": self.worker, "workers": self.workers,
-            "threads": self.threads, "seed": self.seed,
+            "threads": self.threads, "seed": self.seed, "number": self.number,
         })
     }
 
@@ -63,6 +66,7 @@ impl Job {
             workers: number("workers"),
             threads: number("threads"),
             seed: number("seed"),
+            number: number("number"),
         }
     }
 
@@ -76,9 +80,10 @@ impl Job {
         crate::data::Rng::new(self.seed * 1000 + self.worker + 1)
     }
 
-    /// Numbers of writes that no other worker and no other round has: they begin after this one.
+    /// Numbers of writes that no other worker and no other job has: they begin after this one. (Jobs of a round
+    /// write the same ids in the same order: with the same numbers, the values would be there already.)
     fn numbers(&self) -> u64 {
-        (self.seed * 64 + self.worker + 1) << 40
+        (self.number * 64 + self.worker + 1) << 36
     }
 
     /// The store; one that is not kept is filled first.

@@ -68,19 +68,24 @@ pub fn wake(job: &Job) -> Outcome {
     let (mut value, mut number) = (Value::new(job.ask.size), job.numbers());
     ready_and_wait();
     // The first child stops at the end, by the number 0; the other is woken a last time by that.
-    ping_pong(job, |last| {
-        number = if last { 0 } else { number + 1 };
-        store.put(other, value.stamp(other, number)).unwrap();
-    }, || {
-        watch.wait(Some(Duration::from_secs(5))).unwrap();
-        store.get(own).unwrap().is_some_and(|record| number_of(&record, own) == 0)
-    })
+    ping_pong(
+        job,
+        |last| {
+            number = if last { 0 } else { number + 1 };
+            store.put(other, value.stamp(other, number)).unwrap();
+        },
+        || {
+            watch.wait(Some(Duration::from_secs(5))).unwrap();
+            store.get(own).unwrap().is_some_and(|record| number_of(&record, own) == 0)
+        },
+    )
 }
 
 /// The bound: the same with two bare futexes in shared memory.
 pub fn futex(job: &Job) -> Outcome {
     let path = job.dir.join("futex");
-    let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+    let file =
+        std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap();
     file.set_len(4096).unwrap();
     let map = memmap2::MmapOptions::new().map_raw(&file).unwrap();
     // SAFETY: the mapping is a page long and lives to the end; it is accessed by atomics alone.
@@ -89,22 +94,26 @@ pub fn futex(job: &Job) -> Outcome {
     let (own, other) = (&words[16 * job.worker as usize], &words[16 * (1 - job.worker as usize)]);
     let mut seen = own.load(Ordering::SeqCst);
     ready_and_wait();
-    ping_pong(job, |last| {
-        if last {
-            other.fetch_or(1 << 31, Ordering::SeqCst);
-        } else {
-            other.fetch_add(1, Ordering::SeqCst);
-        }
-        // SAFETY: the address is that of a live, aligned word.
-        unsafe { libc::syscall(libc::SYS_futex, other.as_ptr(), libc::FUTEX_WAKE, 1) };
-    }, || {
-        while own.load(Ordering::SeqCst) == seen {
-            // SAFETY: as above.
-            unsafe { libc::syscall(libc::SYS_futex, own.as_ptr(), libc::FUTEX_WAIT, seen, 0) };
-        }
-        seen = own.load(Ordering::SeqCst);
-        seen >> 31 != 0
-    })
+    ping_pong(
+        job,
+        |last| {
+            if last {
+                other.fetch_or(1 << 31, Ordering::SeqCst);
+            } else {
+                other.fetch_add(1, Ordering::SeqCst);
+            }
+            // SAFETY: the address is that of a live, aligned word.
+            unsafe { libc::syscall(libc::SYS_futex, other.as_ptr(), libc::FUTEX_WAKE, 1) };
+        },
+        || {
+            while own.load(Ordering::SeqCst) == seen {
+                // SAFETY: as above.
+                unsafe { libc::syscall(libc::SYS_futex, own.as_ptr(), libc::FUTEX_WAIT, seen, 0) };
+            }
+            seen = own.load(Ordering::SeqCst);
+            seen >> 31 != 0
+        },
+    )
 }
 
 /// `wake(last)` wakes the other, `wait` waits for the other and says whether it was the last time.
