@@ -177,6 +177,33 @@ fn headers(path: &Path) -> Vec<usize> {
     (0..bytes.len()).step_by(4096).filter(|&at| bytes[at..].starts_with(b"rec-extn")).collect()
 }
 
+/// Where a region's slots were never used is told by one word, which nothing checks. Pages of large slots are made
+/// by writing zeros to them: a damaged word must not have them made where records lie, on disk or in memory.
+#[test]
+fn a_wrong_word_about_slots_never_used_costs_no_record() {
+    const FRESH: u64 = 76 * 1024 + 3 * 8; // Of the first region's head.
+    let dir = common::scratch();
+    for (flush, next) in [true, false].into_iter().flat_map(|flush| [0, 5, 20, 38].map(|next| (flush, next)))
+    {
+        let path = dir.path().join(format!("store-{flush}-{next}"));
+        let options = Options::new().record_size(16 << 10).regions(1).slots_per_extent(64);
+        let store = options.create(&path).unwrap();
+        let put = |id| _ = store.put(id, &value(id, 0, id, 16 << 10)).unwrap();
+        (0..40).for_each(put);
+        if flush {
+            store.sync().unwrap();
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut word = [0; 8];
+        file.read_exact_at(&mut word, FRESH).unwrap();
+        assert_eq!(word, u64::to_le_bytes(40 | 64 << 32), "the word is elsewhere");
+        file.write_all_at(&u64::to_le_bytes(next | 64 << 32), FRESH).unwrap();
+        put(40);
+        check_all(&store, 0..41);
+        assert!(store.verify().unwrap().is_clean());
+    }
+}
+
 /// An extent whose header is damaged is nobody's to overwrite: there are good slots in it.
 #[test]
 fn growth_leaves_extents_alone_whose_headers_are_damaged() {

@@ -182,7 +182,7 @@ impl<'a> Region<'a> {
                 let extent = self.arena.geo.extent_of(next);
                 let slots = self.arena.slots_of(extent);
                 let words = self.arena.slot(next).ok_or(Trouble::Flaw("the fresh slots"))?;
-                populate_fresh(self.arena, next, self.is_linked()?);
+                populate_fresh(self.arena, self.number, next, self.is_linked()?);
                 if end > slots.end
                     || (next == slots.start || next % 64 == 0)
                         && self.arena.extent_kind(extent) != Some(Kind::Data { region: self.number })

@@ -96,6 +96,13 @@ impl Mapping {
     /// Asks for the pages of a range to be there, writable, before they are touched. Only speed
     /// depends on it, so a failure is of no consequence.
     pub(crate) fn populate(&self, offset: u64, bytes: u64) {
+        // Pages that are read together cost less than those that a fault brings in, one by one.
+        self.will_read(offset, bytes);
+        self.populate_cached(offset, bytes);
+    }
+
+    /// The same for pages that are in memory already, and only not mapped.
+    pub(crate) fn populate_cached(&self, offset: u64, bytes: u64) {
         if bytes == 0 || offset.saturating_add(bytes) > self.len() {
             return;
         }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::format::index::Shape;
 use crate::region::arena::Arena;
 
-pub(crate) fn populate_fresh(_arena: &Arena, _slot: u32, _is_linked: bool) {}
+pub(crate) fn populate_fresh(_arena: &Arena, _region: u32, _slot: u32, _is_linked: bool) {}
 
 pub(crate) struct Growth<'a>(&'a Arena);
 
