@@ -12,6 +12,7 @@
 //!
 //! A header never crosses a 512-byte sector, and a slot of 64 bytes of data lies in two cache lines.
 
+use std::mem::offset_of;
 use std::sync::LazyLock;
 
 use bytemuck::{Pod, Zeroable};
@@ -42,6 +43,9 @@ pub(crate) struct Header {
 }
 
 const _: () = assert!(size_of::<Header>() == 32);
+
+/// Where in a header its checksum is.
+pub(crate) const CRC: std::ops::Range<usize> = offset_of!(Header, crc)..size_of::<Header>();
 
 /// What a slot is, by its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +195,15 @@ impl Header {
                 hasher.finalize()
             }
         }
+    }
+
+    /// The checksum of a header, with 0 in the checksum's place, and the data that follows it, as they lie.
+    #[inline]
+    pub(crate) fn sum_as_stored(bytes: &[u8]) -> u32 {
+        let mut hasher = FRESH.clone();
+        let from = if fault::on(Fault::SumWithoutHeader) { HEADER_BYTES as usize } else { 0 };
+        hasher.update(bytes.get(from..).unwrap_or_default());
+        hasher.finalize()
     }
 
     /// The checksum of this header and data that `of_data` has taken in.

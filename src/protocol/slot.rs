@@ -6,7 +6,7 @@
 use bytemuck::Zeroable;
 
 use crate::fault::{self, Fault};
-use crate::format::slot::{FREE_WORD, HEADER_WORDS, Header, Kind, free_stamp};
+use crate::format::slot::{CRC, FREE_WORD, HEADER_WORDS, Header, Kind, free_stamp};
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::{copy_in, copy_out};
 use crate::sys::step::step;
@@ -132,6 +132,93 @@ fn copy_version(
     Seen::Whole(header)
 }
 
+/// Slots that are copied together, at most.
+const COPIES_MAX: usize = 32;
+/// And their bytes: they stay in the nearest cache.
+const COPIED_BYTES_MAX: usize = 4096;
+
+/// Copies of short slots that lie in a row, made together without a lock: one by one, each would wait for its copy
+/// before it is summed.
+pub(crate) struct Copies {
+    bytes: Vec<u8>,
+    slot_bytes: usize,
+    count: usize,
+    each: [Copied; COPIES_MAX],
+}
+
+/// What was taken out of a copy.
+#[derive(Clone, Copy)]
+struct Copied {
+    /// The slot's `seq` when it was copied.
+    seq: u64,
+    /// The checksum, in whose place the copy has 0.
+    crc: u32,
+}
+
+impl Copies {
+    /// None yet. `slot_bytes`: bytes of a slot.
+    pub(crate) fn new(slot_bytes: usize) -> Self {
+        Self { bytes: Vec::new(), slot_bytes, count: 0, each: [Copied { seq: 0, crc: 0 }; COPIES_MAX] }
+    }
+
+    /// How many slots of so many bytes are copied together; 1, if they are better read one by one.
+    pub(crate) fn at_once(slot_bytes: usize) -> usize {
+        (COPIED_BYTES_MAX / slot_bytes.max(1)).clamp(1, COPIES_MAX)
+    }
+
+    /// Slots of which there are copies.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Copies the slots whose words these are, instead of those before.
+    pub(crate) fn take(&mut self, slots: &[AtomicU64]) {
+        let words = self.slot_bytes / 8;
+        self.count = (slots.len() / words).min(COPIES_MAX);
+        for (copied, slot) in self.each.iter_mut().zip(slots.chunks_exact(words)) {
+            copied.seq = slot[0].load(Ordering::Acquire); // Pairs with the Release store of `seq` in `publish`.
+        }
+        self.bytes.resize(self.count * self.slot_bytes, 0);
+        copy_out(slots, &mut self.bytes);
+        for (copied, copy) in self.each.iter_mut().zip(self.bytes.chunks_exact_mut(self.slot_bytes)) {
+            if let Some(crc) = copy.get_mut(CRC).and_then(<[u8]>::first_chunk_mut) {
+                copied.crc = u32::from_le_bytes(std::mem::take(crc));
+            }
+        }
+    }
+
+    /// What `read_any` gives of the n-th of these slots, and its data; `slot`: its words.
+    #[inline]
+    pub(crate) fn read(&self, n: usize, slot: &[AtomicU64], capacity: usize, verify: bool) -> (Seen, &[u8]) {
+        let copy = self.bytes.get(n * self.slot_bytes..).unwrap_or_default();
+        let (Some((header, data)), Some(copied)) = (copy.split_first_chunk(), self.each.get(n)) else {
+            return (Seen::InMotion, &[]);
+        };
+        let header: &[u8; 8 * HEADER_WORDS] = header;
+        let header = Header { crc: copied.crc, ..bytemuck::pod_read_unaligned(header) };
+        if copied.seq == 0 || header.seq != copied.seq || !unchanged(slot, header) {
+            return (Seen::InMotion, &[]);
+        }
+        // Whoever goes through the copies may have deleted the record since, which can leave `seq` as it is.
+        let last = HEADER_WORDS - 1;
+        if slot[last].load(Ordering::Relaxed) != header.words()[last] {
+            return (Seen::InMotion, &[]);
+        }
+        let len = header.len();
+        let seen = match header.kind() {
+            Kind::Tombstone => tombstone(slot, header),
+            Kind::Record if len <= capacity.min(data.len()) => {
+                if !verify || Header::sum_as_stored(&copy[..8 * HEADER_WORDS + len]) == copied.crc {
+                    return (Seen::Whole(header), &data[..len]);
+                }
+                Seen::Damaged(header, "checksum mismatch")
+            }
+            _ => Seen::Damaged(header, "its kind or length cannot be"),
+        };
+        (seen, &[])
+    }
+}
+
 /// Whether what was read of a slot after its header is the version's that the header is of.
 #[inline]
 pub(crate) fn unchanged(slot: &[AtomicU64], header: Header) -> bool {
@@ -233,6 +320,41 @@ mod tests {
             let was = s[bit / 64].load(Ordering::Relaxed);
             s[bit / 64].store(was ^ (1 << (bit % 64)), Ordering::Relaxed);
             assert!(!matches!(read(&s, 7, 64, true, Some(&mut out)), Seen::Whole(_)), "bit {bit}");
+            s[bit / 64].store(was, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_copy_is_given_while_its_slot_is_as_it_was() {
+        let slots: Vec<AtomicU64> = (0..24).map(|_| AtomicU64::new(0)).collect();
+        let mut copies = Copies::new(96);
+        let changes: [fn(&[AtomicU64]); 3] = [bury, retract, |s| scrub(s, 2, 9)];
+        for (n, change) in changes.into_iter().enumerate() {
+            let (first, second) = slots.split_at(12);
+            publish(first, Header::record(3 + n as u64, 7, 1, 64), &[0x5a; 64]);
+            publish(second, Header::record(13 + n as u64, 8, 1, 5), b"hello");
+            copies.take(&slots);
+            assert_eq!(copies.count(), 2);
+            assert!(
+                matches!(copies.read(0, first, 64, true), (Seen::Whole(h), [0x5a, ..]) if h == header(first))
+            );
+            change(second);
+            assert_eq!(copies.read(1, second, 64, true), (Seen::InMotion, &[][..]));
+            assert!(matches!(copies.read(0, first, 63, true).0, Seen::Damaged(..)));
+            assert_eq!(copies.read(2, first, 64, true).0, Seen::InMotion);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_copied_version_is_seen() {
+        let s = slot();
+        publish(&s, Header::record(3, 7, 1, 64), &[0x5a; 64]);
+        let mut copies = Copies::new(96);
+        for bit in 0..12 * 64 {
+            let was = s[bit / 64].load(Ordering::Relaxed);
+            s[bit / 64].store(was ^ (1 << (bit % 64)), Ordering::Relaxed);
+            copies.take(&s);
+            assert!(!matches!(copies.read(0, &s, 64, true).0, Seen::Whole(_)), "bit {bit}");
             s[bit / 64].store(was, Ordering::Relaxed);
         }
     }

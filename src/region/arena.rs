@@ -97,6 +97,11 @@ impl Arena {
         self.words(self.geo.slot_offset(slot), (self.geo.slot_size / 8) as usize)
     }
 
+    /// The words of `count` slots in a row, from `first` on, all of one extent.
+    pub(crate) fn slots(&self, first: u32, count: u32) -> Option<&[AtomicU64]> {
+        self.words(self.geo.slot_offset(first), (u64::from(count) * self.geo.slot_size / 8) as usize)
+    }
+
     /// The words of an index line.
     #[inline]
     pub(crate) fn line(&self, shape: &index::Shape, line: u64) -> Option<&[AtomicU64; index::LINE_WORDS]> {

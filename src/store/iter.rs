@@ -9,9 +9,11 @@
 //! 3. If anything was written since 1, gather the ids in the index, and read those that were not
 //!    given yet, one by one.
 //!
-//! So a record that is there throughout is given once, whatever is written meanwhile.
+//! So a record that is there throughout is given once, whatever is written meanwhile. Short slots are copied many at
+//! a time in step 2; whether one is still as it was copied is looked at when it is given.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::format::checked;
@@ -20,7 +22,7 @@ use crate::format::region::word;
 use crate::format::slot::{Header, Kind};
 use crate::protocol::index::load_line;
 use crate::protocol::lock;
-use crate::protocol::slot::{Seen, header, read_any, unchanged};
+use crate::protocol::slot::{Copies, Seen, header, read_any, unchanged};
 use crate::record::{Record, Version};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
@@ -37,7 +39,7 @@ pub struct Iter<'a> {
 
 impl<'a> Iter<'a> {
     pub(crate) fn new(store: &'a Store) -> Self {
-        Self { store, cursor: Cursor::new() }
+        Self { store, cursor: Cursor::new(store) }
     }
 }
 
@@ -45,9 +47,12 @@ impl Iterator for Iter<'_> {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut data = Vec::new();
-        let found = self.cursor.next(self.store, &mut data)?;
-        Some(found.map(|(id, version)| Record { id, version, data }))
+        let mut found = None;
+        let passed = self.cursor.each(self.store, |id, version, data| {
+            found = Some(Record { id, version, data: data.into_vec() });
+            ControlFlow::Break(())
+        });
+        passed.map(|()| found).transpose()
     }
 }
 
@@ -83,10 +88,37 @@ pub(crate) struct Cursor {
     written_since: bool,
     given: Vec<u64>,
     failed: bool,
+    /// Copies of short slots, from this one on.
+    copies: Copies,
+    first_copy: u32,
+    /// The data of a record that was read by itself.
+    data: Vec<u8>,
+}
+
+/// Where the data of a record is.
+pub(crate) enum Data<'a> {
+    Lent(&'a [u8]),
+    Given(&'a mut Vec<u8>),
+}
+
+impl Data<'_> {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Data::Lent(data) => data,
+            Data::Given(data) => data,
+        }
+    }
+
+    fn into_vec(self) -> Vec<u8> {
+        match self {
+            Data::Lent(data) => data.to_vec(),
+            Data::Given(data) => std::mem::take(data),
+        }
+    }
 }
 
 impl Cursor {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(store: &Store) -> Self {
         Self {
             region: 0,
             stage: Stage::Start,
@@ -96,31 +128,41 @@ impl Cursor {
             written_since: false,
             given: Vec::new(),
             failed: false,
+            copies: Copies::new(store.handle.arena.geo.slot_size as usize),
+            first_copy: 0,
+            data: Vec::new(),
         }
     }
 
-    /// The next record, its data in `out`.
-    pub(crate) fn next(&mut self, store: &Store, out: &mut Vec<u8>) -> Option<Result<(u64, Version)>> {
+    /// Gives the records from here on, until `each` breaks or something fails.
+    pub(crate) fn each(
+        &mut self,
+        store: &Store,
+        each: impl FnMut(u64, Version, Data<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
         if self.failed {
-            return None;
+            return Ok(());
         }
-        let result = self.try_next(store, out);
-        if let Err(error) = &result {
+        let passed = self.try_each(store, each);
+        if let Err(error) = &passed {
             self.failed = !matches!(error, Error::Corrupt { .. });
         }
-        result.transpose()
+        passed
     }
 
-    fn try_next(&mut self, store: &Store, out: &mut Vec<u8>) -> Result<Option<(u64, Version)>> {
+    fn try_each(
+        &mut self,
+        store: &Store,
+        mut each: impl FnMut(u64, Version, Data<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
         let handle = &store.handle;
         handle.check()?;
         while self.region < handle.arena.geo.regions {
             match &mut self.stage {
                 Stage::Start => self.start(handle)?,
                 Stage::Slots { .. } => {
-                    if let Some(found) = self.next_slot(store, out)? {
-                        self.given.push(found.0);
-                        return Ok(Some(found));
+                    if self.each_in_slots(store, &mut each)?.is_break() {
+                        return Ok(());
                     }
                     let head = handle.arena.head(self.region);
                     if !self.written_since && head[word::NEXT_SEQ].load(Ordering::Acquire) == self.cut {
@@ -136,14 +178,16 @@ impl Cursor {
                 Stage::Ids(ids) => match ids.pop() {
                     None => self.leave(),
                     Some(id) => {
-                        if let Some((header, _)) = store.read(id, Some(out))? {
-                            return Ok(Some((id, Version(header.version()))));
+                        if let Some((header, _)) = store.read(id, Some(&mut self.data))?
+                            && each(id, Version(header.version()), Data::Given(&mut self.data)).is_break()
+                        {
+                            return Ok(());
                         }
                     }
                 },
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     fn leave(&mut self) {
@@ -169,36 +213,60 @@ impl Cursor {
         Ok(())
     }
 
-    /// Step 2: the next current version before the cut.
-    fn next_slot(&mut self, store: &Store, out: &mut Vec<u8>) -> Result<Option<(u64, Version)>> {
+    /// Step 2: current versions before the cut.
+    fn each_in_slots(
+        &mut self,
+        store: &Store,
+        each: &mut impl FnMut(u64, Version, Data<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
         let arena = &store.handle.arena;
-        let Stage::Slots { extent, slot } = &mut self.stage else { return Ok(None) };
+        let Stage::Slots { extent, slot } = &mut self.stage else { return Ok(ControlFlow::Continue(())) };
+        let (capacity, verify, cut) = (arena.geo.record_size as usize, store.handle.verify_reads, self.cut);
+        let slot_bytes = arena.geo.slot_size as usize;
+        let at_once = Copies::at_once(slot_bytes) as u32;
         while let Some(&number) = self.extents.get(*extent) {
             let end = arena.slots_of(number).end;
             while *slot < end {
-                let at = *slot;
-                *slot += 1;
-                let Some(words) = arena.slot(at) else { break };
-                let seq = words[0].load(Ordering::Relaxed);
-                if seq >= self.cut {
-                    self.written_since = true;
+                let are_copied = slot.wrapping_sub(self.first_copy) < self.copies.count() as u32;
+                let first = if are_copied { self.first_copy } else { *slot };
+                let Some(run) = arena.slots(first, at_once.min(end - first)) else { break };
+                if at_once > 1 && !are_copied {
+                    self.copies.take(run);
+                    self.first_copy = first;
                 }
-                if seq == 0 || seq >= self.cut {
-                    continue;
-                }
-                match read_any(words, arena.geo.record_size as usize, store.handle.verify_reads, out) {
-                    Seen::Whole(header)
-                        if header.seq < self.cut
-                            && is_current(store, self.region, self.was_free, at, &header)? =>
-                    {
-                        return Ok(Some((header.id, Version(header.version()))));
+                for (n, words) in run.chunks_exact(slot_bytes / 8).enumerate().skip((*slot - first) as usize)
+                {
+                    let at = *slot;
+                    *slot += 1;
+                    let seq = words[0].load(Ordering::Relaxed);
+                    if seq == 0 || seq >= cut {
+                        self.written_since |= seq >= cut;
+                        continue;
                     }
-                    Seen::Damaged(header, what) if header.seq < self.cut => {
-                        // Given as an error once; if it is indexed under its id, not again in step 3.
-                        self.given.push(header.id);
-                        return Err(store.corrupt(header.id, Some(at), what));
+                    let (seen, data) = if at_once > 1 {
+                        let (seen, data) = self.copies.read(n, words, capacity, verify);
+                        (seen, Data::Lent(data))
+                    } else {
+                        let seen = read_any(words, capacity, verify, &mut self.data);
+                        (seen, Data::Given(&mut self.data))
+                    };
+                    match seen {
+                        Seen::Whole(header)
+                            if header.seq < cut
+                                && is_current(store, self.region, self.was_free, at, &header)? =>
+                        {
+                            self.given.push(header.id);
+                            if each(header.id, Version(header.version()), data).is_break() {
+                                return Ok(ControlFlow::Break(()));
+                            }
+                        }
+                        Seen::Damaged(header, what) if header.seq < cut => {
+                            // Given as an error once; if it is indexed under its id, not again in step 3.
+                            self.given.push(header.id);
+                            return Err(store.corrupt(header.id, Some(at), what));
+                        }
+                        _ => {}
                     }
-                    _ => {}
                 }
             }
             *extent += 1;
@@ -206,7 +274,7 @@ impl Cursor {
                 *slot = arena.slots_to_read(next).start;
             }
         }
-        Ok(None)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Records of a region whose count is damaged, for a handle that can't repair it.
@@ -220,9 +288,10 @@ impl Cursor {
 ///
 /// There can be two of an id where replaced versions are kept for durability, and where somebody was inside of
 /// a write at the cut, who may have made a version visible and not have scrubbed the one before it.
+#[inline]
 fn is_current(store: &Store, region: u32, was_free: bool, slot: u32, header: &Header) -> Result<bool> {
     let linked = store.handle.arena.head(region)[word::LINKS].load(Ordering::Relaxed);
-    if was_free && checked::decode(linked) == Some(0) {
+    if was_free && linked == checked::encode(0) {
         return Ok(true);
     }
     match store.read(header.id, None) {

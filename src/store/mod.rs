@@ -256,16 +256,8 @@ impl Store {
     /// # Errors
     /// The first error ends the scan: as [`get`](Self::get).
     pub fn scan(&self, mut each: impl FnMut(u64, Version, &[u8]) -> ControlFlow<()>) -> Result<()> {
-        let mut cursor = Cursor::new();
-        let mut data = Vec::new();
         self.handle.check()?;
-        while let Some(found) = cursor.next(self, &mut data) {
-            let (id, version) = found?;
-            if each(id, version, &data).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        Cursor::new(self).each(self, |id, version, data| each(id, version, data.as_slice()))
     }
 
     /// Has the processor fetch the lines that the first of several operations need. `hash`: that of the n-th

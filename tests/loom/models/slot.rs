@@ -7,7 +7,9 @@ use loom::thread;
 
 use crate::explore::{ALL, IN_TURN, Seen as Notes, explore, explore_and_tell};
 use crate::format::slot::{FIRST_SEQ, HEADER_WORDS, Header, Kind};
-use crate::protocol::slot::{Seen, bury, publish, publish_filled, read, read_any, reserve, retract, scrub};
+use crate::protocol::slot::{
+    Copies, Seen, bury, publish, publish_filled, read, read_any, reserve, retract, scrub,
+};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::copy::copy_in;
 
@@ -118,6 +120,41 @@ fn a_header_that_is_read_is_one_that_was_written() {
         writer.join().unwrap();
     });
     seen.expect(&["version 0", "version 1", "version 2", "motion"]);
+}
+
+/// Two slots that are copied together, and looked at one after the other.
+#[test]
+fn of_copies_that_were_made_together_each_is_a_version_that_was_written() {
+    const LEN: usize = 8;
+    const WORDS: usize = HEADER_WORDS + LEN / 8;
+    let seen = explore_and_tell("slot: copies", IN_TURN, |notes| {
+        let slots: Arc<Vec<AtomicU64>> = Arc::new((0..2 * WORDS).map(|_| AtomicU64::new(0)).collect());
+        slots.chunks(WORDS).for_each(|slot| write(slot, 0, LEN));
+        let writer = thread::spawn({
+            let slots = Arc::clone(&slots);
+            move || {
+                scrub(&slots[..WORDS], 0, 0);
+                write(&slots[..WORDS], 2, LEN);
+                bury(&slots[WORDS..]);
+            }
+        });
+        let reader = thread::spawn({
+            let notes = notes.clone();
+            move || {
+                let mut copies = Copies::new(8 * WORDS);
+                for _ in 0..2 {
+                    copies.take(&slots);
+                    for (n, slot) in slots.chunks(WORDS).enumerate() {
+                        let (seen, data) = copies.read(n, slot, LEN, true);
+                        check(seen, Some(data), LEN, &mut 0, &notes);
+                    }
+                }
+            }
+        });
+        reader.join().unwrap();
+        writer.join().unwrap();
+    });
+    seen.expect(&["version 0", "version 2", "motion"]);
 }
 
 /// A deletion in place: the version, or nothing; and what was gone does not come back.
