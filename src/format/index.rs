@@ -180,7 +180,7 @@ impl Line {
     /// Whether the checksum holds.
     #[inline]
     pub(crate) fn holds(&self, seed: u32) -> bool {
-        let sum = (0..ENTRIES).fold(seed, |sum, i| sum.wrapping_add(self.0[i].wrapping_mul(K[i])));
+        let sum = (0..ENTRIES).fold(seed, |sum, i| sum.wrapping_add(Self::share(i, self.0[i])));
         sum == self.0[ENTRIES]
     }
 
@@ -190,10 +190,16 @@ impl Line {
         self.0[..ENTRIES].contains(&0)
     }
 
+    /// What entry `i` adds to the checksum.
+    #[inline]
+    pub(crate) fn share(i: usize, entry: u32) -> u32 {
+        entry.wrapping_mul(K[i])
+    }
+
     /// The checksum after entry `i` has become `entry`.
     #[inline]
     pub(crate) fn sum_with(&self, i: usize, entry: u32) -> u32 {
-        self.0[ENTRIES].wrapping_add(entry.wrapping_sub(self.0[i]).wrapping_mul(K[i]))
+        self.0[ENTRIES].wrapping_add(Self::share(i, entry.wrapping_sub(self.0[i])))
     }
 
     /// Makes entry `i` `entry`.

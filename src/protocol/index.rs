@@ -49,6 +49,19 @@ pub(crate) fn store_entry(words: &[AtomicU64; LINE_WORDS], line: &mut Line, i: u
     crate::sys::step::step("index: entry and checksum stored");
 }
 
+/// Makes entry `i`, which is empty, `entry`, and sums it, in a line that no reader uses.
+#[inline]
+pub(crate) fn fill_entry(words: &[AtomicU64; LINE_WORDS], i: usize, entry: u32) {
+    let add = |to: &AtomicU64, half: usize, cell: u32| {
+        let cells = to.load(Ordering::Relaxed);
+        let sum = ((cells >> (32 * half)) as u32).wrapping_add(cell);
+        let others = cells & !(u64::from(u32::MAX) << (32 * half));
+        to.store(others | u64::from(sum) << (32 * half), Ordering::Relaxed);
+    };
+    add(&words[i / 2], i % 2, entry);
+    add(&words[LINE_WORDS - 1], 1, Line::share(i, entry));
+}
+
 /// Writes a whole line. Only while no reader looks (the shape says `rebuilding`, or is another one).
 pub(crate) fn store_line(words: &[AtomicU64; LINE_WORDS], line: &Line) {
     for (to, from) in words.iter().zip(line.words()) {
@@ -72,6 +85,19 @@ mod tests {
             let line = load_line(&words);
             assert!(line.holds(77));
             assert_eq!(line.0[..=i], (1000..=entry).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_filled_is_the_one_that_its_entries_make() {
+        let words: [_; LINE_WORDS] = std::array::from_fn(|_| AtomicU64::new(0));
+        let mut line = Line::empty(u32::MAX);
+        store_line(&words, &line);
+        for i in 0..ENTRIES {
+            let entry = u32::MAX - 7 * i as u32;
+            line.set(i, entry);
+            fill_entry(&words, i, entry);
+            assert_eq!(load_line(&words).0, line.0);
         }
     }
 }

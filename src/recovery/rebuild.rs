@@ -353,9 +353,9 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[Version]) -> Resul
         let growth = growth.insert(Growth::lock(region.arena, region.number)?);
         region.new_shape(growth, lines_log2)?
     };
-    region.clear_table(&new)?;
+    let mut table = region.clear_table(new)?;
     for winner in winners {
-        if !region.insert_unseen(&new, region.arena.geo.hash(winner.id), winner.slot)? {
+        if !table.insert(region.arena.geo.hash(winner.id), winner.slot)? {
             return Err(Trouble::Flaw("an index without room"));
         }
     }

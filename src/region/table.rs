@@ -3,9 +3,10 @@
 use crate::format::checked;
 use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINES_LOG2_MAX, Line, Shape};
 use crate::format::region::word;
-use crate::protocol::index::{load_line, store_line};
+use crate::protocol::index::{fill_entry, load_line, store_line};
 use crate::protocol::slot::header;
 use crate::region::Trouble;
+use crate::region::arena::Arena;
 use crate::region::grow::Growth;
 use crate::region::owned::Region;
 use crate::sys::atomic::{Ordering, fence};
@@ -20,6 +21,8 @@ pub(crate) fn load_max(shape: &Shape) -> u64 {
 /// When a table is moved, the slots of a line are asked for so many lines ahead.
 const LINES_AHEAD: u64 = 2;
 
+const OUTSIDE: Trouble = Trouble::Flaw("the index lies outside the file");
+
 /// The slots that the entries of a line name.
 fn slots_of(shape: &Shape, line: &Line) -> impl Iterator<Item = u32> {
     line.0.into_iter().take(ENTRIES).filter_map(|entry| shape.slot(entry))
@@ -33,12 +36,10 @@ impl Region<'_> {
         let lines_log2 = lines_log2.min(LINES_LOG2_MAX);
         let mut growth = Growth::lock(self.arena, self.number)?;
         let new = self.new_shape(&mut growth, lines_log2)?;
-        self.clear_table(&new)?;
+        let mut table = self.clear_table(new)?;
         for number in 0..1u64 << old.lines_log2 {
             self.ask_for_headers(&old, number + LINES_AHEAD);
-            let words =
-                self.arena.line(&old, number).ok_or(Trouble::Flaw("the index lies outside the file"))?;
-            let line = load_line(words);
+            let line = load_line(self.arena.line(&old, number).ok_or(OUTSIDE)?);
             if !line.holds(old.seed(self.number, number)) {
                 return Err(Trouble::Flaw("a line of the index"));
             }
@@ -47,7 +48,7 @@ impl Region<'_> {
                     self.arena.slot(slot).ok_or(Trouble::Flaw("the index names a slot outside the file"))?;
                 let id = header(words).id;
                 let hash = self.arena.geo.hash(id);
-                if !self.insert_unseen(&new, hash, slot)? {
+                if !table.insert(hash, slot)? {
                     return Err(Trouble::Flaw("an index without room"));
                 }
             }
@@ -83,32 +84,40 @@ impl Region<'_> {
         Ok(new)
     }
 
-    /// Makes every line of a table empty. No reader may be sent to it meanwhile.
-    pub(crate) fn clear_table(&self, shape: &Shape) -> Result<(), Trouble> {
+    /// Makes every line of a table empty, to be filled. No reader may be sent to it meanwhile.
+    pub(crate) fn clear_table(&self, shape: Shape) -> Result<Filling<'_>, Trouble> {
         fence(Ordering::Release); // Whoever sees a cleared line sees the shape that forbids reading it.
         for number in 0..1u64 << shape.lines_log2 {
-            let words =
-                self.arena.line(shape, number).ok_or(Trouble::Flaw("the index lies outside the file"))?;
+            let words = self.arena.line(&shape, number).ok_or(OUTSIDE)?;
             store_line(words, &Line::empty(shape.seed(self.number, number)));
         }
-        Ok(())
+        Ok(Filling { arena: self.arena, shape, used: vec![0; 1 << shape.lines_log2] })
     }
+}
 
-    /// Adds an entry to a table that no reader uses; whether there was room.
-    pub(crate) fn insert_unseen(&self, shape: &Shape, hash: u64, slot: u32) -> Result<bool, Trouble> {
-        if !shape.holds(slot) {
+/// A table that is being filled, which no reader uses.
+pub(crate) struct Filling<'a> {
+    arena: &'a Arena,
+    shape: Shape,
+    /// Of each line, the entries that are used.
+    used: Vec<u8>,
+}
+
+impl Filling<'_> {
+    /// Adds an entry; whether there was room.
+    #[inline]
+    pub(crate) fn insert(&mut self, hash: u64, slot: u32) -> Result<bool, Trouble> {
+        if !self.shape.holds(slot) {
             return Ok(false);
         }
-        let home = shape.home(hash);
-        for n in 0..1u64 << shape.lines_log2 {
-            let words =
-                self.arena.line(shape, home + n).ok_or(Trouble::Flaw("the index lies outside the file"))?;
-            let mut line = load_line(words);
-            if let Some(entry) = line.0[..ENTRIES].iter().position(|&e| e == 0) {
-                line.set(entry, shape.entry(hash, slot));
-                let now = line.words();
-                words[entry / 2].store(now[entry / 2], Ordering::Relaxed);
-                words[7].store(now[7], Ordering::Relaxed);
+        let home = self.shape.home(hash);
+        for number in home..home + self.used.len() as u64 {
+            let mask = self.used.len() - 1; // There is a power of two of them.
+            let used = &mut self.used[number as usize & mask];
+            if usize::from(*used) < ENTRIES {
+                let words = self.arena.line(&self.shape, number).ok_or(OUTSIDE)?;
+                fill_entry(words, usize::from(*used), self.shape.entry(hash, slot));
+                *used += 1;
                 return Ok(true);
             }
         }
