@@ -19,9 +19,12 @@ fn main() -> ExitCode {
     if let Some(target) = std::env::current_exe().ok().as_deref().and_then(|exe| exe.ancestors().nth(3)) {
         cargo.arg("--target-dir").arg(target.join("peers"));
     }
-    if let Some(tdb) = arguments.iter().position(|a| a == "--tdb") {
-        arguments.remove(tdb);
-        cargo.args(["--features", "tdb"]);
+    // Peers that are there when they are asked for: `--tdb`, `--fjall`.
+    for peer in ["tdb", "fjall"] {
+        if let Some(at) = arguments.iter().position(|a| a.strip_prefix("--") == Some(peer)) {
+            arguments.remove(at);
+            cargo.args(["--features", peer]);
+        }
     }
     match cargo.arg("--").args(arguments).status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,

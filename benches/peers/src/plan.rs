@@ -43,10 +43,15 @@ pub fn round(settings: &Settings, size: usize, round: u64, report: &mut Report) 
     let _ = std::fs::remove_dir_all(&settings.dir);
 }
 
-/// Bytes of disk that the files of a directory take.
+/// Bytes of disk that the files of a directory and of those inside it take.
 fn disk_bytes(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.blocks() * 512).sum()
+    let bytes = |e: std::fs::DirEntry| match e.metadata() {
+        Ok(m) if m.is_dir() => disk_bytes(&e.path()),
+        Ok(m) => m.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.flatten().map(bytes).sum()
 }
 
 /// The latency that a share of all operations is within, in nanoseconds.

@@ -3,6 +3,8 @@
 //! [`Peer::promise`] says.
 
 mod dashmap;
+#[cfg(feature = "fjall")]
+mod fjall;
 mod floor;
 mod lmdb;
 mod recstore;
@@ -61,6 +63,8 @@ pub enum Peer {
     SqliteNormal,
     #[cfg(feature = "tdb")]
     Tdb,
+    #[cfg(feature = "fjall")]
+    Fjall,
     Dashmap,
     Floor,
 }
@@ -86,6 +90,8 @@ impl Peer {
         Self::SqliteNormal,
         #[cfg(feature = "tdb")]
         Self::Tdb,
+        #[cfg(feature = "fjall")]
+        Self::Fjall,
         Self::Dashmap,
         Self::Floor,
     ];
@@ -100,6 +106,8 @@ impl Peer {
             Self::SqliteNormal => "sqlite-normal",
             #[cfg(feature = "tdb")]
             Self::Tdb => "tdb",
+            #[cfg(feature = "fjall")]
+            Self::Fjall => "fjall",
             Self::Dashmap => "dashmap",
             Self::Floor => "floor",
         }
@@ -140,6 +148,11 @@ impl Peer {
                 "mutex mode, no transactions: a write that kill -9 cuts off may spoil the file; wiped by its first \
                  opener; no checksum; durable mode: transactions with fsync"
             }
+            #[cfg(feature = "fjall")]
+            Self::Fjall => {
+                "writes survive kill -9 when they return; one process only (threads stand in for others); one writer \
+                 at a time; checksums per block; durable mode: PersistMode::SyncData"
+            }
             Self::Dashmap => "a map in the memory of one process: neither shared nor kept; a bound",
             Self::Floor => {
                 "slots in a bare mapping, addressed by number, CRC and sequence lock each: no index, no growth, no \
@@ -155,7 +168,7 @@ impl Peer {
 
     /// Whether several processes can write it at once; else threads stand in for them.
     pub fn is_shared(self) -> bool {
-        !matches!(self, Self::Redb | Self::Dashmap)
+        !matches!(self.name(), "redb" | "fjall" | "dashmap")
     }
 
     /// Whether it lives only as long as some process has it open.
@@ -189,6 +202,8 @@ impl Peer {
             Self::SqliteNormal => Box::new(sqlite::open(dir, ask, "NORMAL")),
             #[cfg(feature = "tdb")]
             Self::Tdb => Box::new(tdb::open(dir, ask)),
+            #[cfg(feature = "fjall")]
+            Self::Fjall => Box::new(fjall::open(dir, ask)),
             Self::Dashmap => dashmap::open(ask),
             Self::Floor => Box::new(floor::open(dir, ask)),
         }
