@@ -193,12 +193,15 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
         (v.id, newest_first)
     });
     // A replaced version may not stand in for a damaged one without a word.
-    let replaced: HashSet<u32> =
-        [RETIRED, PARKED].iter().flat_map(|queue| region.queued(queue).unwrap_or_default()).collect();
+    let mut replaced: HashSet<u32> = HashSet::new();
+    if slots.damaged != 0 || !rebuilt.dropped.is_empty() {
+        replaced.extend([RETIRED, PARKED].iter().flat_map(|queue| region.queued(queue).unwrap_or_default()));
+    }
     let may_stand_in = |version: &Version| slots.damaged == 0 || !replaced.contains(&version.slot);
     let mut retired = Vec::new();
+    let mut kept: Vec<(Version, u64)> = Vec::new(); // With the epoch that must be on disk first.
     for group in slots.versions.chunk_by(|a, b| a.id == b.id) {
-        let mut kept: Vec<(Version, u64)> = Vec::new(); // With the epoch that must be on disk first.
+        kept.clear();
         for (i, &version) in group.iter().enumerate() {
             let newer = kept.last().map(|k| k.0);
             // A tombstone has the stamp of the version that it was; when it was made is not known.
