@@ -67,7 +67,7 @@ const EXPECTED: &[(&str, [u32; 3])] = &[
     ("links of a tombstone: next", [0, 19, 0]),
     ("live: behind the data", [0, 0, 21]),
     ("live: data", [0, 154, 0]),
-    ("live: header", [0, 336, 0]),
+    ("live: header", [0, 9728, 0]),
     ("never used slot: header", [0, 732, 0]),
     ("never used slot: rest", [0, 0, 95]),
     ("region table: rest of the page", [0, 0, 128]),
@@ -75,7 +75,7 @@ const EXPECTED: &[(&str, [u32; 3])] = &[
     ("reserved slot: rest", [0, 0, 2]),
     ("retired: behind the data", [0, 0, 12]),
     ("retired: data", [0, 70, 0]),
-    ("retired: header", [0, 187, 0]),
+    ("retired: header", [0, 5376, 0]),
     ("seat: borrows", [0, 0, 18]),
     ("seat: generation", [0, 0, 5]),
     ("seat: pin", [0, 0, 4]),
@@ -84,7 +84,7 @@ const EXPECTED: &[(&str, [u32; 3])] = &[
     ("seats that were never taken", [0, 0, 2346]),
     ("second superblock", [0, 36, 0]),
     ("second superblock: rest of the page", [0, 0, 142]),
-    ("tombstone: header", [0, 79, 0]),
+    ("tombstone: header", [0, 2304, 0]),
     ("tombstone: rest", [0, 0, 9]),
 ];
 
