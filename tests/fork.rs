@@ -123,6 +123,31 @@ fn inside_update(me: &mut Me) {
     assert!(store.verify().unwrap().is_clean());
 }
 
+/// A child that is forked between two records of a pass is refused the next one.
+fn inside_scan(me: &mut Me) {
+    let store = Options::new().regions(1).create(me.var("STORE")).unwrap();
+    (0..3).for_each(|id| _ = store.put(id, b"the parent's").unwrap());
+    let (mut is_child, mut given) = (false, 0);
+    let scanned = store.scan(|_, _, _| {
+        given += 1;
+        if given == 2 {
+            // SAFETY: one thread is at work in this process, and it is this one.
+            match unsafe { nix::unistd::fork() }.unwrap() {
+                nix::unistd::ForkResult::Parent { child } => assert_eq!(wait_for(child), End::Exited(7)),
+                nix::unistd::ForkResult::Child => is_child = true,
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    if is_child {
+        let refused = matches!(scanned, Err(Error::Forked { .. })) && given == 2;
+        // SAFETY: ends the forked child at once.
+        unsafe { libc::_exit(if refused { 7 } else { 1 }) }
+    }
+    scanned.unwrap();
+    assert_eq!(given, 3);
+}
+
 /// A child that lets go of its copy of a pin, and of a snapshot, takes neither from its parent.
 fn pinned(me: &mut Me) {
     let store =
@@ -182,6 +207,7 @@ fn child_entry() {
         "still_good_in_the_parent" => still_good_in_the_parent(&mut me),
         "pinned" => pinned(&mut me),
         "inside_update" => inside_update(&mut me),
+        "inside_scan" => inside_scan(&mut me),
         "dies_with_a_child" => dies_with_a_child(&mut me),
         other => panic!("no role {other}"),
     }
@@ -210,6 +236,11 @@ fn a_child_takes_no_pin_from_its_parent() {
 #[test]
 fn a_child_forked_inside_update_does_not_write_with_its_parents_lock() {
     play("inside_update");
+}
+
+#[test]
+fn a_child_forked_inside_scan_gets_no_further() {
+    play("inside_scan");
 }
 
 fn a_dead_owner_is_succeeded_while_its_child_lives(fork: &str) {

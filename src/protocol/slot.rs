@@ -161,9 +161,9 @@ impl Copies {
         Self { bytes: Vec::new(), slot_bytes, count: 0, each: [Copied { seq: 0, crc: 0 }; COPIES_MAX] }
     }
 
-    /// How many slots of so many bytes are copied together; 1, if they are better read one by one.
-    pub(crate) fn at_once(slot_bytes: usize) -> usize {
-        (COPIED_BYTES_MAX / slot_bytes.max(1)).clamp(1, COPIES_MAX)
+    /// How many slots are copied together; 1, if they are better read one by one.
+    pub(crate) fn at_once(&self) -> usize {
+        (COPIED_BYTES_MAX / self.slot_bytes.max(1)).clamp(1, COPIES_MAX)
     }
 
     /// Slots of which there are copies.

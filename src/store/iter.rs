@@ -178,10 +178,11 @@ impl Cursor {
                 Stage::Ids(ids) => match ids.pop() {
                     None => self.leave(),
                     Some(id) => {
-                        if let Some((header, _)) = store.read(id, Some(&mut self.data))?
-                            && each(id, Version(header.version()), Data::Given(&mut self.data)).is_break()
-                        {
-                            return Ok(());
+                        if let Some((header, _)) = store.read(id, Some(&mut self.data))? {
+                            if each(id, Version(header.version()), Data::Given(&mut self.data)).is_break() {
+                                return Ok(());
+                            }
+                            handle.check()?; // As in step 2.
                         }
                     }
                 },
@@ -223,7 +224,7 @@ impl Cursor {
         let Stage::Slots { extent, slot } = &mut self.stage else { return Ok(ControlFlow::Continue(())) };
         let (capacity, verify, cut) = (arena.geo.record_size as usize, store.handle.verify_reads, self.cut);
         let slot_bytes = arena.geo.slot_size as usize;
-        let at_once = Copies::at_once(slot_bytes) as u32;
+        let at_once = self.copies.at_once() as u32;
         while let Some(&number) = self.extents.get(*extent) {
             let end = arena.slots_of(number).end;
             while *slot < end {
@@ -259,6 +260,7 @@ impl Cursor {
                             if each(header.id, Version(header.version()), data).is_break() {
                                 return Ok(ControlFlow::Break(()));
                             }
+                            store.handle.check()?; // `each` may have forked, and this may be the child.
                         }
                         Seen::Damaged(header, what) if header.seq < cut => {
                             // Given as an error once; if it is indexed under its id, not again in step 3.
