@@ -75,7 +75,7 @@ pub use store::iter::Iter;
 pub use store::options::Options;
 pub use store::pin::Pin;
 pub use store::reserve::Reservation;
-pub use store::ring::Ring;
+pub use store::ring::{Ring, Tail};
 pub use store::salvage::salvage;
 pub use store::shared::Shared;
 pub use store::snapshot::Snapshot;

@@ -57,8 +57,6 @@ pub(crate) struct Analysis<'a> {
     /// The row that comes next.
     pub(crate) next_row: u64,
     pub(crate) missed: u64,
-    /// Numbers that the ring gave to a collector which died before it wrote the sample.
-    pub(crate) without_sample: u64,
     window: Window,
     /// For the view: the latest values, and sum and count of each day.
     pub(crate) latest: VecDeque<f64>,
@@ -74,7 +72,6 @@ impl<'a> Analysis<'a> {
             next: 0,
             next_row: 0,
             missed: 0,
-            without_sample: 0,
             window: Window::new(window),
             latest: VecDeque::new(),
             days,
@@ -91,22 +88,11 @@ impl<'a> Analysis<'a> {
 
     /// Takes in what is new in the ring.
     pub(crate) fn read(&mut self, ring: &Ring<'_, Sample>) -> Result<(), Failure> {
-        // A number is counted before its sample is there, so the iterator may have passed over one that
-        // was on its way. As a series has one collector at a time, such a sample is there at the
-        // latest when a later one is: where there is a gap, it looks again.
-        let mut looked_again = false;
-        'look: loop {
-            for found in ring.iter_from(self.next) {
-                let (number, sample) = found?;
-                if number != self.next && !looked_again {
-                    looked_again = true;
-                    continue 'look;
-                }
-                looked_again = false;
-                self.take_in(number, &sample)?;
-            }
-            return Ok(());
+        for found in ring.iter_from(self.next) {
+            let (number, sample) = found?;
+            self.take_in(number, &sample)?;
         }
+        Ok(())
     }
 
     fn take_in(&mut self, number: u64, sample: &Sample) -> Result<(), Failure> {
@@ -115,9 +101,8 @@ impl<'a> Analysis<'a> {
             format!("{name}: sample {number} is whole")
         })?;
         check(sample.row >= self.next_row, || format!("{name}: row {} comes once", sample.row))?;
-        let missed = sample.row - self.next_row;
-        self.without_sample += (number - self.next).saturating_sub(missed);
-        self.missed += missed;
+        check(number == sample.row, || format!("{name}: no number is without a sample"))?;
+        self.missed += sample.row - self.next_row;
         (self.next, self.next_row) = (number + 1, sample.row + 1);
 
         self.window.push(sample.row, sample.value);

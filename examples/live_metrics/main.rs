@@ -178,16 +178,15 @@ fn analyse(
     })?;
     let report = store.verify()?;
     check(report.is_clean(), || format!("verify finds no damage ({:?})", report.damage))?;
-    let (mut rows, mut missed, mut without_sample) = (0, 0, 0);
+    let (mut rows, mut missed) = (0, 0);
     for analysis in &analyses {
         rows += analysis.len();
         missed += analysis.missed;
-        without_sample += analysis.without_sample;
     }
     let longest = all.iter().map(|series| series.values.len() as u64).max().unwrap_or_default();
     check(missed == 0 || ring_len < longest, || format!("a ring that keeps all loses none ({missed})"))?;
     println!(
-        "analysed   {} of {rows} samples, {missed} missed, {without_sample} begun by a killed collector and not finished; {:.0} ms, {wake_ups} wake-ups",
+        "analysed   {} of {rows} samples, {missed} missed; {:.0} ms, {wake_ups} wake-ups",
         rows - missed,
         took.as_secs_f64() * 1e3
     );

@@ -1,11 +1,19 @@
 //! Rings: the last values of a series.
+//!
+//! 1. A producer claims a number by writing its value into the number's place, under the lock of that record: only if the
+//!    place holds a lower number. So a number is claimed together with its value, and the claimed numbers have no gap.
+//! 2. It then raises the count to the number after its own. So who reads the count finds all values that are counted.
+//! 3. A place that holds the number sought or a higher one tells that the count is behind: its producer is between 1 and 2, or
+//!    died there, or power was lost. Whoever looks for the end of the series goes on behind that number.
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
 use crate::store::Store;
+use crate::store::watch::wait_in_region;
 
 /// A bounded series of values that any number of processes append to: see [`Store::ring`].
 #[derive(Debug)]
@@ -14,6 +22,26 @@ pub struct Ring<'a, T> {
     base: u64,
     len: u64,
     of: PhantomData<fn(T) -> T>,
+}
+
+impl<T> Clone for Ring<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Ring<'_, T> {}
+
+/// The values of a ring as they come: see [`Ring::tail`].
+#[derive(Debug)]
+pub struct Tail<'a, T> {
+    ring: Ring<'a, T>,
+    /// The number that is read next.
+    next: u64,
+    /// The values before this number have been counted.
+    end: u64,
+    data: Vec<u8>,
+    is_forked: bool,
 }
 
 /// The number of a value and, behind it, the value.
@@ -48,22 +76,37 @@ impl Store {
     }
 }
 
-impl<T: Pod> Ring<'_, T> {
-    /// Appends a value; its number in the series, from 0. A producer that dies in the middle leaves a
-    /// number without a value, which readers pass over.
+impl<'a, T: Pod> Ring<'a, T> {
+    /// Appends a value; its number in the series, from 0. When it returns, the value is there for all readers. A producer
+    /// that dies in the middle leaves its value or nothing; no number is left without a value.
+    ///
+    /// Two writes, each as [`Store::put`]; one try more for each producer that appends at the same time.
     ///
     /// # Errors
-    /// As [`Store::put`].
+    /// As [`Store::put`]; [`Error::TypeMismatch`] if the record `base` is no counter. After an error the value may have
+    /// been appended.
     pub fn push(&self, value: &T) -> Result<u64> {
-        let number = self.store.counter(self.base).add(1)? - 1;
+        let count = self.store.counter(self.base);
+        let mut number = count.get()?;
         let mut data = Vec::with_capacity(size_of::<Place>() + size_of::<T>());
         data.extend_from_slice(bytemuck::bytes_of(&Place { number }));
         data.extend_from_slice(bytemuck::bytes_of(value));
-        // Between the two steps another producer may have come round the whole ring.
-        self.store.update(self.id(number), |old| {
-            let overtaken = old.and_then(read::<T>).is_some_and(|(there, _)| there > number);
-            (!overtaken).then_some(&data)
-        })?;
+        loop {
+            data[..size_of::<Place>()].copy_from_slice(bytemuck::bytes_of(&Place { number }));
+            let mut claimed = None;
+            self.store.update(self.id(number), |old| {
+                claimed = old.and_then(number_of::<T>).filter(|&there| there >= number);
+                claimed.is_none().then_some(&data)
+            })?;
+            match claimed {
+                None => break,
+                Some(there) => number = self.after(there)?,
+            }
+        }
+        let next = self.after(number)?;
+        if count.get()? < next {
+            count.fetch_max(next)?;
+        }
         Ok(number)
     }
 
@@ -72,11 +115,20 @@ impl<T: Pod> Ring<'_, T> {
     /// # Errors
     /// As [`Store::get`].
     pub fn pushed(&self) -> Result<u64> {
-        self.store.counter(self.base).get()
+        let mut count = self.store.counter(self.base).get()?;
+        let mut data = Vec::new();
+        // Each turn comes to a higher number.
+        while self.store.get_into(self.id(count), &mut data)?.is_some() {
+            match number_of::<T>(&data).filter(|&there| there >= count) {
+                Some(there) => count = self.after(there)?,
+                None => break,
+            }
+        }
+        Ok(count)
     }
 
     /// The latest `count` values or fewer, the oldest first, each with its number. Values that are
-    /// overwritten meanwhile are left out, as are those that are still being appended.
+    /// overwritten meanwhile are left out.
     ///
     /// # Errors
     /// As [`Store::get`].
@@ -88,49 +140,139 @@ impl<T: Pod> Ring<'_, T> {
     ///
     /// # Errors
     /// As [`Store::get`].
-    pub fn iter(&self) -> Result<impl Iterator<Item = Result<(u64, T)>>> {
+    pub fn iter(&self) -> Result<impl Iterator<Item = Result<(u64, T)>> + use<'a, T>> {
         Ok(self.iter_from(self.pushed()?.saturating_sub(self.len)))
     }
 
-    /// The values from this number on, up to what is appended when the iterator comes there.
+    /// The values from this number on, up to what is appended when the iterator comes there. [`tail`](Self::tail) waits
+    /// there for more.
     ///
-    /// A number that is passed over was overwritten before the iterator came to it, or belongs to a producer that is
-    /// not done with it, or died. Who counts gaps takes them from the numbers that came, after reading, and not from
-    /// [`pushed`](Self::pushed) beforehand: producers may overtake the iterator while it reads.
-    pub fn iter_from(&self, first: u64) -> impl Iterator<Item = Result<(u64, T)>> {
-        let mut next = first;
-        let mut end = 0;
-        let mut data = Vec::new();
+    /// A number that is passed over was overwritten before the iterator came to it, or its value was lost with power. Who
+    /// counts gaps takes them from the numbers that came, after reading, and not from [`pushed`](Self::pushed) beforehand:
+    /// producers may overtake the iterator while it reads.
+    pub fn iter_from(&self, first: u64) -> impl Iterator<Item = Result<(u64, T)>> + use<'a, T> {
+        let mut values = Tail { ring: *self, next: first, end: 0, data: Vec::new(), is_forked: false };
+        let mut is_over = false;
         std::iter::from_fn(move || {
-            loop {
-                if next >= end {
-                    match self.pushed() {
-                        Ok(pushed) if next < pushed => end = pushed,
-                        Ok(_) => return None,
-                        Err(error) => {
-                            next = u64::MAX;
-                            return Some(Err(error));
-                        }
-                    }
-                    next = next.max(end.saturating_sub(self.len));
-                }
-                let number = next;
-                next += 1;
-                match self.store.get_into(self.id(number), &mut data) {
-                    Ok(Some(_)) => match read::<T>(&data) {
-                        Some((there, value)) if there == number => return Some(Ok((number, value))),
-                        _ => {}
-                    },
-                    Ok(None) => {}
-                    Err(error) => return Some(Err(error)),
-                }
+            if is_over {
+                return None;
             }
+            let found = values.read_next().transpose();
+            is_over = !matches!(found, Some(Ok(_) | Err(Error::Corrupt { .. })));
+            found
         })
+    }
+
+    /// The values from this number on, as they come: a blocking iterator. [`pushed`](Self::pushed) is the number of the
+    /// next value, and 0 begins with the oldest that is there.
+    ///
+    /// Every value comes once, in the order of the numbers. A number that is passed over was overwritten before it was read,
+    /// for no producer waits for a reader, or its value was lost with power.
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # use std::time::Duration;
+    /// # use recstore::Store;
+    /// # let path = std::env::temp_dir().join(format!("recstore-tail-{}.rec", std::process::id()));
+    /// let store = Store::open_or_create(&path)?;
+    /// let ring = store.ring::<f64>(1000, 50)?;
+    /// let mut tail = ring.tail(ring.pushed()?)?;
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| (0..20).for_each(|n| _ = ring.push(&f64::from(n)).unwrap()));
+    ///     for found in tail.by_ref().take(20) {
+    ///         let (number, value) = found?;
+    ///         assert_eq!(number as f64, value);
+    ///     }
+    ///     recstore::Result::Ok(())
+    /// })?;
+    /// assert_eq!(tail.next_timeout(Duration::from_millis(1))?, None);
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A value costs a read; to wait costs a system call, and the next [`push`](Self::push) another. The value of a producer
+    /// that died before it could wake anybody comes within half a second.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]: a sleeper has to leave a mark in the file; [`Error::Forked`].
+    pub fn tail(&self, first: u64) -> Result<Tail<'a, T>> {
+        self.store.handle.check_writable()?;
+        Ok(Tail { ring: *self, next: first, end: 0, data: Vec::new(), is_forked: false })
     }
 
     fn id(&self, number: u64) -> u64 {
         self.base + 1 + number % self.len
     }
+
+    fn after(&self, number: u64) -> Result<u64> {
+        number.checked_add(1).ok_or_else(|| {
+            let path = self.store.path().to_path_buf();
+            Error::TypeMismatch {
+                path,
+                what: format!("record {:#x} has no place of a ring", self.id(number)),
+            }
+        })
+    }
+}
+
+impl<T: Pod> Tail<'_, T> {
+    /// The next value, or `None` if none comes within the time.
+    ///
+    /// # Errors
+    /// As [`Store::get`]. A value that is damaged is passed over with the error.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<(u64, T)>> {
+        self.wait(Some(timeout))
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<Option<(u64, T)>> {
+        let Ring { store, base, .. } = self.ring;
+        if let Some(found) = self.read_next()? {
+            return Ok(Some(found));
+        }
+        wait_in_region(store, store.region_of(base), timeout, || self.read_next())
+    }
+
+    /// The next value, if there is one.
+    fn read_next(&mut self) -> Result<Option<(u64, T)>> {
+        loop {
+            if self.next >= self.end {
+                self.end = self.ring.pushed()?;
+                if self.next >= self.end {
+                    return Ok(None);
+                }
+                self.next = self.next.max(self.end.saturating_sub(self.ring.len));
+            }
+            let number = self.next;
+            self.next += 1;
+            if self.ring.store.get_into(self.ring.id(number), &mut self.data)?.is_some()
+                && let Some((there, value)) = read::<T>(&self.data)
+                && there == number
+            {
+                return Ok(Some((number, value)));
+            }
+        }
+    }
+}
+
+impl<T: Pod> Iterator for Tail<'_, T> {
+    type Item = Result<(u64, T)>;
+
+    /// Waits for the next value, as long as it takes. An error does not end the iterator, but for [`Error::Forked`].
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_forked {
+            return None;
+        }
+        let found = self.wait(None).transpose();
+        self.is_forked = matches!(found, Some(Err(Error::Forked { .. })));
+        found
+    }
+}
+
+/// The number in a place of a ring.
+fn number_of<T: Pod>(data: &[u8]) -> Option<u64> {
+    read::<T>(data).map(|(number, _)| number)
 }
 
 fn read<T: Pod>(data: &[u8]) -> Option<(u64, T)> {

@@ -14,8 +14,8 @@ use crate::store::iter::gather;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
 
-/// A sleeper looks this often whether a writer died before it could wake anybody.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A sleeper looks this often whether a writer died, or was stopped, before it could wake anybody; also while others wake it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What has happened to a watched record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,8 @@ impl Store {
 }
 
 /// Sleeps on `changes` until `look` gives something, or the time is over. `arm` leaves the mark by
-/// which writers see that somebody sleeps; `heal` tells what dead writers could not.
+/// which writers see that somebody sleeps; `heal` tells what dead writers could not, and is called by the clock, since a busy
+/// store wakes a sleeper all the time.
 fn sleep_until<T>(
     timeout: Option<Duration>,
     changes: &AtomicU64,
@@ -94,6 +95,7 @@ fn sleep_until<T>(
     heal: impl Fn() -> Result<()>,
 ) -> Result<Option<T>> {
     let started = Instant::now();
+    let mut healed = started;
     loop {
         let count = changes.load(Ordering::SeqCst);
         arm();
@@ -109,10 +111,23 @@ fn sleep_until<T>(
             },
         };
         futex::wait(changes, count as u32, left);
-        if changes.load(Ordering::SeqCst) == count {
+        if healed.elapsed() >= LOOK_EVERY {
             heal()?;
+            healed = Instant::now();
         }
     }
+}
+
+/// Sleeps until `look` gives something, or the time is over. Whatever becomes visible in the region wakes it.
+pub(super) fn wait_in_region<T>(
+    store: &Store,
+    region: u32,
+    timeout: Option<Duration>,
+    look: impl FnMut() -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    let head = store.handle.arena.head(region);
+    let arm = || _ = head[word::WATCHED].fetch_or(REGION, Ordering::SeqCst);
+    sleep_until(timeout, &head[word::CHANGES], arm, look, || store.handle.heal(region))
 }
 
 impl Watch<'_> {
@@ -122,16 +137,10 @@ impl Watch<'_> {
     /// # Errors
     /// As [`Store::get`].
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Event> {
-        let (handle, number) = (&self.store.handle, self.store.region_of(self.id));
-        let head = handle.arena.head(number);
-        let last = self.last;
-        let changed = sleep_until(
-            timeout,
-            &head[word::CHANGES],
-            || _ = head[word::WATCHED].fetch_or(REGION, Ordering::SeqCst),
-            || Ok(Some(self.store.version(self.id)?).filter(|now| *now != last)),
-            || handle.heal(number),
-        )?;
+        let (store, id, last) = (self.store, self.id, self.last);
+        let changed = wait_in_region(store, store.region_of(id), timeout, || {
+            Ok(Some(store.version(id)?).filter(|now| *now != last))
+        })?;
         Ok(match changed {
             None => Event::TimedOut,
             Some(now) => {
