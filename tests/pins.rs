@@ -75,6 +75,69 @@ fn without_a_pin_nothing_is_kept_and_after_one_everything_is_given_back() {
     is_clean(&store);
 }
 
+/// Overwrites one record `rounds` times; `each` is called before each.
+fn overwrite(store: &Store, rounds: u64, mut each: impl FnMut(u64)) {
+    for round in 0..rounds {
+        each(round);
+        store.put(1, &round.to_le_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn pins_that_follow_one_another_without_a_gap_keep_no_more_than_they_can_see() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().regions(1).create(dir.path().join("s.rec")).unwrap();
+    store.put(1, b"first").unwrap();
+    // The new pin is taken before the old one goes.
+    let mut pin = store.pin().unwrap();
+    overwrite(&store, 20_000, |round| {
+        if round % 10 == 0 {
+            pin = store.pin().unwrap();
+            assert!(pin.get(1).unwrap().is_some());
+        }
+    });
+    let slots = store.stats().unwrap().slots;
+    assert!(slots <= 256, "a pin lives for 10 overwrites, and {slots} slots are used");
+    // As threads do whose pins overlap: at no time there is none.
+    let mut pins = std::collections::VecDeque::from([pin]);
+    overwrite(&store, 20_000, |_| {
+        pins.push_back(store.pin().unwrap());
+        if pins.len() > 64 {
+            pins.pop_front();
+        }
+    });
+    let slots = store.stats().unwrap().slots;
+    assert!(slots <= 512, "a pin lives for 64 overwrites, and {slots} slots are used");
+    is_clean(&store);
+}
+
+#[test]
+fn when_pins_of_long_go_others_that_follow_one_another_let_go_of_what_those_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = small().regions(1).create(dir.path().join("s.rec")).unwrap();
+    store.put(1, b"first").unwrap();
+    let mut pin = store.pin().unwrap();
+    let mut long = Vec::new();
+    let mut refresh = |long: Option<&mut Vec<_>>| {
+        overwrite(&store, 1000, |round| {
+            if round % 10 == 0 {
+                pin = store.pin().unwrap();
+            }
+        });
+        long.into_iter().for_each(|long| long.push(store.pin().unwrap()));
+        store.stats().unwrap()
+    };
+    (0..5).for_each(|_| _ = refresh(Some(&mut long)));
+    let most = refresh(None);
+    assert!(most.retired_slots > 4500, "{} are kept for the pins of long", most.retired_slots);
+    long.clear();
+    (0..10).for_each(|_| _ = refresh(None));
+    let after = refresh(None);
+    assert_eq!(after.slots, most.slots, "the store grows no more");
+    assert!(after.retired_slots <= 128, "{} are kept for pins of 10 overwrites", after.retired_slots);
+    is_clean(&store);
+}
+
 #[test]
 fn values_and_slices_are_borrowed_in_place() {
     let dir = tempfile::tempdir().unwrap();

@@ -14,7 +14,7 @@ pub(crate) const SEATS_OFFSET: u64 = 2 * PAGE_BYTES;
 /// Bytes of a seat.
 pub(crate) const SEAT_BYTES: u64 = size_of::<Seat>() as u64;
 
-/// Words of a seat that count borrows, so that threads need not share one.
+/// Words of a seat that count borrows, each a generation of them.
 pub(crate) const BORROWS: u32 = 4;
 
 /// A seat's words.
@@ -29,7 +29,7 @@ pub(crate) struct Seat {
     pid: u64,
     /// Checked (or zero: none): the epoch whose records the holder still reads.
     pin: u64,
-    /// Borrows: the clock when the oldest one began (low 48 bits), and how many there are (high 16).
+    /// Generations of borrows: the clock when the first one began (low 48 bits), and how many there are (high 16).
     borrows: [u64; BORROWS as usize],
 }
 

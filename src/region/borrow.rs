@@ -13,6 +13,17 @@
 //!    beginnings, so that it never is what it was.
 //!
 //! With no borrow alive a write pays one load. A dead process's borrows count for nothing.
+//!
+//! # What piles up
+//!
+//! A seat has four words, each a *generation* of borrows: their number, and the clock when the first of them began. A borrow
+//! joins the youngest generation only if the clock has not moved since that began, or if no word is free; else it begins a
+//! generation of its own. So a generation that others have left behind gets no new members, and ends with the longest of
+//! its borrows, however many follow one another without a gap, in one thread or in many.
+//!
+//! 4. The oldest generation is at most as old as its own longest borrow and the longest one of those before it together:
+//!    while it takes members beside a clock that moves, the other three words have older borrows in them. What is
+//!    parked is what was replaced in that time.
 
 use crate::error::{Error, Result};
 use crate::format::control;
@@ -38,16 +49,8 @@ impl<'a> Borrow<'a> {
     /// Step 1.
     #[inline]
     pub(crate) fn begin(arena: &'a Arena, owner: Owner) -> Result<Self> {
-        // Threads begin at different words, so that seldom two keep each other's clock old.
-        let first = THREAD.with(|here| (std::ptr::from_ref(here).addr() >> 6) as u32);
-        for n in 0..BORROWS {
-            let word = arena.word(borrows(owner.seat, first.wrapping_add(n) % BORROWS));
-            let begun = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| match now >> 48 {
-                0 => Some(ONE | arena.word(control::CLOCK).load(Ordering::SeqCst) & CLOCK_MASK),
-                MANY => None,
-                _ => Some(now + ONE),
-            });
-            if begun.is_ok() {
+        while let Some((word, was, is)) = choose(arena, owner.seat) {
+            if word.compare_exchange(was, is, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 raise_hint(arena.word(control::BORROWED));
                 fence(Ordering::SeqCst); // The index is read after this.
                 return Ok(Self { word });
@@ -61,6 +64,28 @@ impl<'a> Borrow<'a> {
 impl Drop for Borrow<'_> {
     fn drop(&mut self) {
         self.word.fetch_sub(ONE, Ordering::SeqCst);
+    }
+}
+
+/// The word of a seat that a borrow which begins now is counted in: as it is, and as it becomes. `None`: all are full.
+fn choose(arena: &Arena, seat: u32) -> Option<(&AtomicU64, u64, u64)> {
+    let now = clock(arena);
+    let mut unused = None;
+    let mut youngest: Option<(&AtomicU64, u64)> = None;
+    for number in 0..BORROWS {
+        let word = arena.word(borrows(seat, number));
+        let is = word.load(Ordering::SeqCst);
+        match is >> 48 {
+            0 => unused = Some((word, is, ONE | now)),
+            MANY => {}
+            _ if youngest.is_some_and(|(_, other)| is & CLOCK_MASK <= other & CLOCK_MASK) => {}
+            _ => youngest = Some((word, is)),
+        }
+    }
+    // Whoever begins a generation between these looks makes no difference: an older clock keeps more.
+    match youngest {
+        Some((word, is)) if is & CLOCK_MASK == now || unused.is_none() => Some((word, is, is + ONE)),
+        _ => unused,
     }
 }
 
@@ -79,10 +104,6 @@ pub(crate) fn lower_hint(word: &AtomicU64, seen: u64) {
 #[inline]
 pub(crate) fn is_hinted(word: &AtomicU64) -> bool {
     word.load(Ordering::SeqCst) & HINT != 0
-}
-
-thread_local! {
-    static THREAD: u8 = const { 0 };
 }
 
 /// Step 2: whether there may be a borrow. One load.

@@ -11,7 +11,7 @@ use crate::models::lock::{give_back, lock};
 use crate::models::read::{data, put, try_put};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
-use crate::region::borrow::Borrow;
+use crate::region::borrow::{Borrow, oldest};
 use crate::region::read::{Look, look};
 use crate::sys::atomic::exchanges_are_fences;
 
@@ -69,4 +69,54 @@ fn what_is_borrowed_stays_as_it_is_while_the_record_is_overwritten() {
         notes.note(if used_again { "slot used again" } else { "no slot left" });
     });
     seen.expect(&["version 1", "version 2", "version 3", "moved", "slot used again", "no slot left"]);
+}
+
+/// A borrow that begins before the one before it ends, while the clock moves: they are of two generations, and the second
+/// one alone keeps what it has seen.
+#[test]
+fn what_is_borrowed_stays_when_the_borrow_before_it_ends() {
+    exchanges_are_fences();
+    let seen = explore_and_tell("borrow: one after another", Some(2), |notes| {
+        let arena = Arena::new(3);
+        let borrower = arena.attach(1);
+        let writer = arena.attach(2);
+        put(&arena, X, 1);
+        let first = Borrow::begin(&borrower, borrower.owner.unwrap()).unwrap();
+        lock(&arena);
+        try_put(&arena, X, 2).unwrap(); // The slot of version 1 is parked.
+        give_back(&arena);
+        let _ = oldest(&arena).unwrap(); // The clock moves.
+        drop(arena);
+        let writer = thread::spawn(move || {
+            let mut version = 3;
+            loop {
+                lock(&writer);
+                let done = try_put(&writer, X, version);
+                give_back(&writer);
+                match done {
+                    Ok(_) if version < 4 => version += 1,
+                    Ok(_) => break true,
+                    Err(Trouble::Error(Error::Full { .. })) => break false,
+                    Err(trouble) => panic!("{trouble:?}"),
+                }
+            }
+        });
+        let second = Borrow::begin(&borrower, borrower.owner.unwrap()).unwrap();
+        drop(first);
+        match look(&borrower, borrower.geo.hash(X), X, false, None) {
+            Look::Hit(header, slot) => {
+                for _ in 0..2 {
+                    assert_eq!(read_plain(&borrower, slot), data(X, header.version()));
+                }
+                notes.note(format!("version {}", header.version()));
+            }
+            Look::Moved => notes.note("moved"),
+            Look::Miss => panic!("missed"),
+            Look::Damaged { what, .. } | Look::Broken(what) => panic!("{what}"),
+        }
+        drop(second);
+        let used_again = writer.join().unwrap();
+        notes.note(if used_again { "slot used again" } else { "no slot left" });
+    });
+    seen.expect(&["version 2", "version 3", "version 4", "moved", "slot used again", "no slot left"]);
 }
