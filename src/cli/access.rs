@@ -12,16 +12,22 @@ use super::output::{counted, say};
 /// The capacity of a record in a store that a command creates on its own, in bytes.
 pub(crate) const RECORD_SIZE_DEFAULT: usize = 256;
 
+/// Heads the options that every command takes, below its own.
+const COMMON: &str = "Common options";
+
 /// The options that every command takes.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Access {
     /// Give up on a write after waiting this long for another process that is inside the same
     /// region; the default is to wait
-    #[arg(long, global = true, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = parse_seconds, env = "RECSTORE_LOCK_TIMEOUT", help_heading = COMMON)]
     lock_timeout: Option<Duration>,
     /// Use a store on a network or host-shared file system; safe only while one machine has it open
-    #[arg(long, global = true)]
+    #[arg(long, global = true, env = "RECSTORE_ALLOW_NETWORK_FILE_SYSTEM", help_heading = COMMON)]
     allow_network_file_system: bool,
+    /// Say only what went wrong
+    #[arg(long, short, global = true, env = "RECSTORE_QUIET", help_heading = COMMON)]
+    pub(crate) quiet: bool,
 }
 
 impl Access {
@@ -72,6 +78,11 @@ impl Access {
         let store = self.options().open(path)?;
         say_repaired(path, store.opened());
         Ok(store)
+    }
+
+    /// Ends what a command wrote: when this is done it is on disk.
+    pub(crate) fn settle(&self, store: Store) -> Result<(), Failure> {
+        Ok(store.close()?)
     }
 
     /// Opens the store to write to it; creates it with defaults if it is absent, and says so.

@@ -6,20 +6,30 @@ use super::access::Access;
 use super::failure::Failure;
 use super::jsonl;
 use super::output::Output;
-use super::walk::walk;
+use super::select::{Order, Selection};
 
 /// Print all records so that `recstore load` reads them back byte for byte
 ///
 /// A line for each record: {"id":1,"data":"text"}, or {"id":1,"base64":"/w=="} where the bytes are
-/// not UTF-8. The order is the file's: sort two dumps before you compare them. Records that are
-/// damaged are left out and named on standard error, and the exit code is 3.
+/// not UTF-8. The order is the file's, unless --sort names another. Records that are damaged are left out and named on
+/// standard error, and the exit code is 3.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  recstore dump s.rec > s.jsonl                      all records
+  recstore dump s.rec --sort id | sha256sum          a checksum that depends on the records alone
+  recstore dump s.rec --from 100 --to 199 | jq .data some of them
+  recstore dump old.rec | recstore load new.rec      into another store")]
 pub(crate) struct Dump {
     /// The store
     store: PathBuf,
     /// The form of the lines
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     format: Format,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    order: Order,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -30,12 +40,13 @@ enum Format {
 
 impl Dump {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
-        let mut out = Output::new();
         let store = access.read(&self.store)?;
+        let mut out = Output::new();
         let Format::Jsonl = self.format;
-        let walked =
-            walk(&store, |record| out.line(format_args!("{}", jsonl::encode(record.id(), record.data()))));
-        // Those that were printed count, also if others are damaged.
+        let walked = self.selection.walk_in(self.order, &store, |record| {
+            out.line(format_args!("{}", jsonl::encode(record.id(), record.data())))
+        });
+        // Those that were printed count, even if others are damaged.
         out.finish().and(walked)
     }
 }

@@ -1,5 +1,10 @@
 //! Numbers as people type them: ids in decimal or 0x-hex, sizes with a unit.
 
+use std::path::Path;
+use std::{fs, io};
+
+use super::failure::Failure;
+
 /// Reads an id: decimal, or hexadecimal after `0x`.
 pub(crate) fn parse_id(text: &str) -> Result<u64, String> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
@@ -7,8 +12,27 @@ pub(crate) fn parse_id(text: &str) -> Result<u64, String> {
         None => parse_digits(text, 10),
     }
     .ok_or_else(|| {
-        format!("`{text}` is no id: a number from 0 to 2^64-1 is, in decimal or in hexadecimal after 0x")
+        let or_hex = match parse_digits(text, 16) {
+            Some(_) => format!(". Did you mean 0x{text}?"),
+            None => String::new(),
+        };
+        format!("`{text}` is not an id; use 0 to {}, or hexadecimal after 0x{or_hex}", u64::MAX)
     })
+}
+
+/// Reads ids from a file, one a line; `-` is standard input. Blank lines are passed over.
+pub(crate) fn read_ids(path: &Path) -> Result<Vec<u64>, Failure> {
+    let (name, text) = match path.as_os_str() == "-" {
+        true => ("standard input".to_owned(), io::read_to_string(io::stdin().lock())),
+        false => (path.display().to_string(), fs::read_to_string(path)),
+    };
+    let text = text.map_err(|error| Failure::Other(format!("{name}: {error}")))?;
+    let lines = (1_u64..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
+    lines
+        .map(|(number, line)| {
+            parse_id(line).map_err(|what| Failure::Other(format!("{name}: line {number}: {what}")))
+        })
+        .collect()
 }
 
 /// Reads digits of a known radix. A sign is not a digit.

@@ -26,29 +26,46 @@ pub(crate) fn insert_data(fields: &mut Map<String, Value>, data: &[u8]) {
 /// The id and the bytes of a line. Other fields, such as the version that `read --json` adds, are
 /// passed over.
 pub(crate) fn decode(line: &[u8]) -> Result<(u64, Vec<u8>), String> {
+    let mut fields = object(line)?;
+    let id = take_id(&mut fields)?;
+    let data = take_data(&mut fields)?;
+    Ok((id, data.ok_or("there is neither \"data\" nor \"base64\"")?))
+}
+
+/// The fields of a line.
+pub(crate) fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
     let value: Value = serde_json::from_slice(line).map_err(|error| {
         // To the parser this is line 1, whichever line it is to the user.
         let error = error.to_string().replace(" at line 1 column ", " at column ");
         format!("not a JSON object: {error} (for lines with columns: --format delimited)")
     })?;
-    let Value::Object(mut fields) = value else {
-        return Err("not a JSON object; write {\"id\":1,\"data\":\"text\"}".into());
-    };
-    let id = match fields.get("id") {
+    match value {
+        Value::Object(fields) => Ok(fields),
+        _ => Err("not a JSON object; write {\"id\":1,\"data\":\"text\"}".into()),
+    }
+}
+
+/// Takes the id out.
+pub(crate) fn take_id(fields: &mut Map<String, Value>) -> Result<u64, String> {
+    match fields.remove("id") {
         Some(Value::Number(number)) => {
-            number.as_u64().ok_or_else(|| format!("\"id\" is {number}, not a number from 0 to 2^64-1"))?
+            number.as_u64().ok_or_else(|| format!("\"id\" is {number}, not a number from 0 to 2^64-1"))
         }
-        Some(Value::String(text)) => ids::parse_id(text)?,
-        Some(_) => return Err("\"id\" is not a number".into()),
-        None => return Err("there is no \"id\"".into()),
-    };
+        Some(Value::String(text)) => ids::parse_id(&text),
+        Some(_) => Err("\"id\" is not a number".into()),
+        None => Err("there is no \"id\"".into()),
+    }
+}
+
+/// Takes the bytes out, if there are any.
+pub(crate) fn take_data(fields: &mut Map<String, Value>) -> Result<Option<Vec<u8>>, String> {
     match (fields.remove("data"), fields.remove("base64")) {
-        (Some(Value::String(text)), None) => Ok((id, text.into_bytes())),
+        (Some(Value::String(text)), None) => Ok(Some(text.into_bytes())),
         (None, Some(Value::String(text))) => match STANDARD.decode(text) {
-            Ok(data) => Ok((id, data)),
+            Ok(data) => Ok(Some(data)),
             Err(error) => Err(format!("\"base64\" is not base64: {error}")),
         },
-        (None, None) => Err("there is neither \"data\" nor \"base64\"".into()),
+        (None, None) => Ok(None),
         (Some(_), Some(_)) => Err("there are both \"data\" and \"base64\"".into()),
         _ => Err("\"data\" and \"base64\" are strings".into()),
     }

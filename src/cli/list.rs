@@ -1,39 +1,47 @@
 //! `recstore list`: what is in a store, a line for each record.
 
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::access::Access;
 use super::failure::Failure;
-use super::output::{Output, preview};
-use super::walk::walk;
+use super::output::{Output, is_terminal, preview};
+use super::select::{Order, Selection};
 
 const PREVIEW_CHARS: usize = 48;
 
 /// List the records: id, version, length, and the beginning of the data
 ///
-/// The order is the file's; pipe it through `sort -n` for that of the ids. What other processes
-/// write meanwhile may or may not appear. Damaged records are named on standard error, and the
-/// exit code is 3.
+/// The order is the file's, unless --sort names another. What other processes write meanwhile may or may not
+/// appear. Damaged records are named on standard error, and the exit code is 3.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  recstore list s.rec                          all records
+  recstore list s.rec --sort id --limit 20     the 20 lowest ids
+  recstore list s.rec --match '(?i)error'      records that contain `error`, in any case
+  recstore list s.rec --sort length --reverse  the longest first")]
 pub(crate) struct List {
     /// The store
     store: PathBuf,
-    /// Print an object for each record, one a line
+    /// Print an object for each record, one a line: {"id", "version", "length", "preview"}
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    order: Order,
 }
 
 impl List {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
+        let store = access.read(&self.store)?;
         let mut out = Output::new();
-        if !self.json && io::stdout().is_terminal() {
+        if !self.json && is_terminal() {
             out.line(format_args!("{:>10}  {:>8}  {:>8}  preview", "id", "version", "length"))?;
         }
-        let store = access.read(&self.store)?;
-        let walked = walk(&store, |record| {
+        let walked = self.selection.walk_in(self.order, &store, |record| {
             let (id, version, length) = (record.id(), record.version().get(), record.data().len());
             let shown = preview(record.data(), PREVIEW_CHARS);
             if self.json {
@@ -42,7 +50,7 @@ impl List {
             }
             out.line(format_args!("{id:>10}  {version:>8}  {length:>8}  {shown}"))
         });
-        // Those that were shown count, also if others are damaged.
+        // Those that were shown count, even if others are damaged.
         out.finish().and(walked)
     }
 }

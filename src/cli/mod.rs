@@ -7,22 +7,30 @@
 //!   ordinary ends.
 
 mod access;
+mod add;
+mod apply;
 mod backup;
+mod cas;
+mod completions;
+mod count;
 mod create;
 mod delete;
+mod diff;
 mod dump;
+mod export;
 mod failure;
 mod ids;
 mod inspect;
 mod jsonl;
 mod list;
 mod load;
-mod ls;
 mod output;
 mod progress;
 mod read;
 mod repair;
 mod salvage;
+mod select;
+mod shared;
 mod stat;
 mod verify;
 mod walk;
@@ -38,10 +46,12 @@ use self::failure::Failure;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the record is absent (read, delete)
+  1  the record is absent, a condition does not hold (cas, apply), or two stores differ (diff)
   2  the command line is wrong
   3  the store is damaged, or verify found damage
   4  any other failure
+  5  the file is not a store
+  6  busy: another process holds a lock for longer than --lock-timeout
   128 + N  ended by signal N: 130 after Ctrl-C, 141 when the reader of the output went away
 
 An ID is any number from 0 to 2^64-1, in decimal or in hexadecimal after 0x.";
@@ -62,16 +72,24 @@ enum Command {
     Write(write::Write),
     Read(read::Read),
     Delete(delete::Delete),
+    Add(add::Add),
+    Cas(cas::Cas),
+    Apply(apply::Apply),
     List(list::List),
+    Count(count::Count),
+    Diff(diff::Diff),
     Load(load::Load),
     Dump(dump::Dump),
+    Export(export::Export),
     Stat(stat::Stat),
     Verify(verify::Verify),
     Repair(repair::Repair),
     Backup(backup::Backup),
     Salvage(salvage::Salvage),
-    Ls(ls::Ls),
+    Shared(shared::Shared),
     Inspect(inspect::Inspect),
+    Completions(completions::Completions),
+    Man(completions::Man),
     #[command(hide = true)]
     LoadWriter(load::LoadWriter),
 }
@@ -83,16 +101,24 @@ impl Command {
             Self::Write(args) => args.run(access),
             Self::Read(args) => args.run(access),
             Self::Delete(args) => args.run(access),
+            Self::Add(args) => args.run(access),
+            Self::Cas(args) => args.run(access),
+            Self::Apply(args) => args.run(access),
             Self::List(args) => args.run(access),
+            Self::Count(args) => args.run(access),
+            Self::Diff(args) => args.run(access),
             Self::Load(args) => args.run(access),
             Self::Dump(args) => args.run(access),
+            Self::Export(args) => args.run(access),
             Self::Stat(args) => args.run(access),
             Self::Verify(args) => args.run(access),
             Self::Repair(args) => args.run(access),
             Self::Backup(args) => args.run(access),
             Self::Salvage(args) => args.run(),
-            Self::Ls(args) => args.run(access),
+            Self::Shared(args) => args.run(access),
             Self::Inspect(args) => args.run(access),
+            Self::Completions(args) => args.run(),
+            Self::Man(args) => args.run(),
             Self::LoadWriter(args) => args.run(access),
         }
     }
@@ -108,6 +134,9 @@ pub(crate) fn run() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
+    if cli.access.quiet {
+        output::be_quiet();
+    }
     match cli.command.run(&cli.access) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -3,13 +3,42 @@
 //! The `print` macros panic when the pipe is closed; everything goes through here instead.
 
 use std::fmt;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::failure::Failure;
 
 /// Says something to the user, on standard error. Nobody there to hear it is no failure.
 pub(crate) fn say(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "recstore: {message}");
+}
+
+/// Set by `--quiet`.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From here on [`note`] says nothing.
+pub(crate) fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Says what went well, or what is about to happen; not with `--quiet`.
+pub(crate) fn note(message: fmt::Arguments<'_>) {
+    if !QUIET.load(Ordering::Relaxed) {
+        say(message);
+    }
+}
+
+/// Whether these bytes could change how a terminal behaves, or are no text.
+pub(crate) fn is_binary(data: &[u8]) -> bool {
+    match str::from_utf8(data) {
+        Ok(text) => text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')),
+        Err(_) => true,
+    }
+}
+
+/// Whether standard output is a terminal.
+pub(crate) fn is_terminal() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Buffered standard output. Call [`Output::finish`]: what is dropped unflushed may be lost.
@@ -40,6 +69,16 @@ impl Output {
     /// Hands over the rest.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.flush()
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

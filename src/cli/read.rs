@@ -1,51 +1,151 @@
-//! `recstore read`: the bytes of one record, as they are.
+//! `recstore read`: the bytes of records, as they are.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use recstore::{Record, Store};
 use serde_json::{Map, Value};
 
 use super::access::Access;
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{Output, is_binary, is_terminal, say};
 use super::{ids, jsonl};
 
-/// Print one record
+/// Print records
 ///
-/// The bytes as they are: nothing is added, no newline either. Exit code 1 if there is no such
-/// record.
+/// The bytes as they are. One record: nothing is added; but on a terminal a newline, if the record ends without one, and a
+/// record that is binary is refused there. Several: each is followed by a newline, or what --separator says. Exit
+/// code 1 if one of them is absent; the others are printed.
 #[derive(clap::Args)]
+#[command(
+    visible_alias = "get",
+    alias = "cat",
+    after_help = "\
+Examples:
+  recstore read s.rec 7                        one record
+  recstore read s.rec 7 > seven.png            its bytes as they are
+  recstore read s.rec 1 2 3 --json             with versions and lengths, one object a line
+  recstore list s.rec | awk '{print $1}' | recstore read s.rec --ids - --separator ''"
+)]
 pub(crate) struct Read {
     /// The store
     store: PathBuf,
-    /// The record's id, decimal or 0x-hex
-    #[arg(value_parser = ids::parse_id)]
-    id: u64,
-    /// Print {"id", "version", "length", "data"}, with "base64" instead of "data" if the bytes
-    /// are not UTF-8
+    /// The records' ids, decimal or 0x-hex
+    #[arg(value_name = "ID", value_parser = ids::parse_id, required_unless_present = "ids")]
+    id: Vec<u64>,
+    /// Take further ids from this file, one a line; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    ids: Option<PathBuf>,
+    /// What follows each record; \n, \t and \0 are understood [default: nothing after a single record, \n after
+    /// each of several]
+    #[arg(long, value_name = "TEXT")]
+    separator: Option<OsString>,
+    /// Print binary records on a terminal too
     #[arg(long)]
+    binary: bool,
+    /// Print {"id", "version", "length", "data"}, with "base64" instead of "data" if the bytes
+    /// are not UTF-8; one object a line
+    #[arg(long, conflicts_with_all = ["separator", "binary"])]
     json: bool,
 }
 
 impl Read {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
-        let Some(record) = access.read(&self.store)?.get(self.id)? else {
-            return Err(Failure::Absent(format!(
-                "{}: no record {id} ({id:#x})",
-                self.store.display(),
-                id = self.id
-            )));
+        let mut wanted = self.id.clone();
+        if let Some(file) = &self.ids {
+            wanted.extend(ids::read_ids(file)?);
+        }
+        let store = access.read(&self.store)?;
+        let separator = match &self.separator {
+            Some(separator) => unescape(separator.as_bytes()),
+            None if self.ids.is_some() || wanted.len() > 1 => b"\n".to_vec(),
+            None => Vec::new(),
         };
         let mut out = Output::new();
+        let mut absent = Vec::new();
+        for id in wanted {
+            match store.get(id)? {
+                Some(record) => self.show(&mut out, &store, &record, &separator)?,
+                None => absent.push(id),
+            }
+        }
+        out.finish()?;
+        absent_of(&store, &absent)
+    }
+
+    fn show(
+        &self,
+        out: &mut Output,
+        store: &Store,
+        record: &Record,
+        separator: &[u8],
+    ) -> Result<(), Failure> {
         if self.json {
             let mut fields = Map::new();
             fields.insert("id".into(), record.id().into());
             fields.insert("version".into(), record.version().get().into());
             fields.insert("length".into(), record.data().len().into());
             jsonl::insert_data(&mut fields, record.data());
-            out.line(format_args!("{}", Value::Object(fields)))?;
-        } else {
-            out.bytes(record.data())?;
+            return out.line(format_args!("{}", Value::Object(fields)));
         }
-        out.finish()
+        let on_terminal = is_terminal();
+        if on_terminal && !self.binary && is_binary(record.data()) {
+            return Err(Failure::Other(format!(
+                "{}: record {} is binary, {} bytes long, and could confuse your terminal; redirect the output, or use \
+                 --json or --binary",
+                store.path().display(),
+                record.id(),
+                record.data().len()
+            )));
+        }
+        out.bytes(record.data())?;
+        if on_terminal && self.separator.is_none() && separator.is_empty() && !record.data().ends_with(b"\n")
+        {
+            return out.bytes(b"\n");
+        }
+        out.bytes(separator)
+    }
+}
+
+/// The failure that these records are absent; all but the last are said on the way.
+pub(crate) fn absent_of(store: &Store, absent: &[u64]) -> Result<(), Failure> {
+    let message = |id: u64| format!("{}: no record {id} ({id:#x})", store.path().display());
+    match absent.split_last() {
+        None => Ok(()),
+        Some((&last, others)) => {
+            others.iter().for_each(|&id| say(format_args!("{}", message(id))));
+            Err(Failure::Absent(message(last)))
+        }
+    }
+}
+
+/// `\n`, `\t`, `\0` and `\\` as the bytes that they stand for; anything else as it is.
+pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let (byte, after) = match (byte, after.split_first()) {
+            (b'\\', Some((b'n', after))) => (b'\n', after),
+            (b'\\', Some((b't', after))) => (b'\t', after),
+            (b'\\', Some((b'0', after))) => (0, after),
+            (b'\\', Some((b'\\', after))) => (b'\\', after),
+            _ => (byte, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_separator_may_name_bytes_that_are_hard_to_type() {
+        assert_eq!(unescape(br"\n\t\0\\"), b"\n\t\0\\");
+        assert_eq!(unescape(br"--\x\"), br"--\x\");
+        assert_eq!(unescape(b""), b"");
     }
 }

@@ -19,6 +19,14 @@ const RECORD_SIZE_MAX: u64 = 1 << 30;
 /// When the command is done the record is on disk. Creates STORE with defaults if it is absent,
 /// and says so.
 #[derive(clap::Args)]
+#[command(
+    visible_alias = "put",
+    after_help = "\
+Examples:
+  recstore write s.rec 7 'some text'
+  recstore write s.rec 7 --file seven.png
+  date | recstore write s.rec 7"
+)]
 pub(crate) struct Write {
     /// The store
     store: PathBuf,
@@ -34,11 +42,7 @@ pub(crate) struct Write {
 
 impl Write {
     pub(crate) fn run(self, access: &Access) -> Result<(), Failure> {
-        let data = match (self.file, self.data) {
-            (Some(path), _) => read_file(&path)?,
-            (None, Some(data)) if data != "-" => data.into_vec(),
-            _ => read_stdin()?,
-        };
+        let data = bytes_of(self.file, self.data)?;
         // Otherwise the refusal would leave a store behind that is too small for its purpose.
         if data.len() > RECORD_SIZE_DEFAULT && matches!(self.store.try_exists(), Ok(false)) {
             return Err(Failure::Other(format!(
@@ -51,6 +55,15 @@ impl Write {
         let store = access.write_or_create(&self.store)?;
         store.put(self.id, &data)?;
         Ok(store.close()?)
+    }
+}
+
+/// A record's bytes: from a file, from the command line, or from standard input.
+pub(crate) fn bytes_of(file: Option<PathBuf>, data: Option<OsString>) -> Result<Vec<u8>, Failure> {
+    match (file, data) {
+        (Some(path), _) => read_file(&path),
+        (None, Some(data)) if data != "-" => Ok(data.into_vec()),
+        _ => read_stdin(),
     }
 }
 

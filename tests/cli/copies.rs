@@ -127,7 +127,7 @@ impl Name {
 
     /// What `ls` says of it, if anything.
     fn listed(&self) -> Option<String> {
-        let listed = run(["ls"]).done();
+        let listed = run(["shared"]).done();
         let mut lines = listed.text().lines().filter(|line| line.starts_with(&format!("{}  ", self.0)));
         let line = lines.next().map(str::to_owned);
         assert_eq!(lines.next(), None, "listed twice");
@@ -135,7 +135,7 @@ impl Name {
     }
 
     fn as_json(&self) -> Option<serde_json::Value> {
-        run(["ls", "--json"]).done().json().into_iter().find(|object| object["name"] == *self.0)
+        run(["shared", "--json"]).done().json().into_iter().find(|object| object["name"] == *self.0)
     }
 }
 
@@ -180,5 +180,5 @@ fn ls_says_why_a_store_does_not_open() {
     assert!(line.contains("not a recstore file"), "{line}");
     let error = name.as_json().expect("an object")["error"].to_string();
     assert!(error.contains("not a recstore file"), "{error}");
-    run(args!["ls", "surplus"]).refused(2, "surplus");
+    run(args!["shared", "surplus"]).refused(2, "surplus");
 }

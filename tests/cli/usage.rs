@@ -2,8 +2,30 @@
 
 use crate::command::{Dir, args, run, run_with, store_of};
 
-const COMMANDS: [&str; 11] =
-    ["create", "write", "read", "delete", "list", "load", "dump", "stat", "verify", "repair", "inspect"];
+const COMMANDS: [&str; 22] = [
+    "create",
+    "write",
+    "read",
+    "delete",
+    "add",
+    "cas",
+    "apply",
+    "list",
+    "count",
+    "diff",
+    "load",
+    "dump",
+    "export",
+    "stat",
+    "verify",
+    "repair",
+    "backup",
+    "salvage",
+    "shared",
+    "inspect",
+    "completions",
+    "man",
+];
 
 #[test]
 fn a_command_line_that_makes_no_sense_is_exit_code_2() {
@@ -19,7 +41,20 @@ fn a_command_line_that_makes_no_sense_is_exit_code_2() {
         args!["read", store, "-1"].to_vec(),
         args!["read", store, "0x"].to_vec(),
         args!["read", store, "18446744073709551616"].to_vec(),
-        args!["read", store, "1", "2"].to_vec(),
+        args!["read", store, "1", "--json", "--separator", ";"].to_vec(),
+        args!["read", store, "1", "--ids"].to_vec(),
+        args!["list", store, "--match", "("].to_vec(),
+        args!["list", store, "--reverse"].to_vec(),
+        args!["list", store, "--limit", "-1"].to_vec(),
+        args!["count", store, "--from", "x"].to_vec(),
+        args!["add", store, "1", "one"].to_vec(),
+        args!["add", store, "1", "9223372036854775808"].to_vec(),
+        args!["cas", store, "1", "-1", "x"].to_vec(),
+        args!["cas", store, "1", "none", "x"].to_vec(),
+        args!["export", store, "--format", "jsonl", "--separator", ";"].to_vec(),
+        args!["export", store, "--format", "csv", "--separator", "::"].to_vec(),
+        args!["diff", store].to_vec(),
+        args!["completions", "tcsh"].to_vec(),
         args!["read", store, "1", "--lock-timeout", "soon"].to_vec(),
         args!["read", store, "1", "--lock-timeout", "-1"].to_vec(),
         args!["write", store, "1", "data", "--file", "x"].to_vec(),

@@ -1,4 +1,4 @@
-//! `recstore ls`: the stores in memory, and who is attached to them.
+//! `recstore shared`: the stores in memory, and who is attached to them.
 
 use recstore::{Attached, Store};
 use serde_json::json;
@@ -14,13 +14,13 @@ use super::output::{Output, counted};
 /// it by its name begins anew, and `rm` removes the file. What can't be opened is listed with the
 /// reason.
 #[derive(clap::Args)]
-pub(crate) struct Ls {
+pub(crate) struct Shared {
     /// Print an object for each store, one a line
     #[arg(long)]
     json: bool,
 }
 
-impl Ls {
+impl Shared {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
         let mut out = Output::new();
         for (name, path) in Store::shared_names()? {

@@ -1,0 +1,127 @@
+//! `recstore diff`: what differs between two stores.
+
+use std::path::PathBuf;
+
+use recstore::{Record, Store};
+use serde_json::json;
+
+use super::access::Access;
+use super::failure::Failure;
+use super::ids;
+use super::output::{Output, preview, say};
+
+const PREVIEW_CHARS: usize = 32;
+
+/// Compare the records of two stores
+///
+/// A line for each id that differs, in the order of ids: `-` only in the first, `+` only in the second, `~` in both with
+/// other bytes. Versions and geometry do not count. The exit code is diff's: 0 if the stores have the same records,
+/// 1 if not, 2 and more if they could not be compared.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  recstore diff s.rec backup.rec              which records differ
+  recstore diff s.rec backup.rec --stat       how many
+  recstore diff a.rec b.rec -q && echo same   in a script")]
+pub(crate) struct Diff {
+    /// The first store
+    a: PathBuf,
+    /// The second store
+    b: PathBuf,
+    /// Print four numbers: only in the first, only in the second, changed, equal
+    #[arg(long)]
+    stat: bool,
+    /// Print an object for each difference, {"id", "change": "removed"|"added"|"changed"}, or with --stat one object
+    #[arg(long)]
+    json: bool,
+    /// Only records with this id or a higher one
+    #[arg(long, value_name = "ID", value_parser = ids::parse_id)]
+    from: Option<u64>,
+    /// Only records with this id or a lower one
+    #[arg(long, value_name = "ID", value_parser = ids::parse_id)]
+    to: Option<u64>,
+}
+
+#[derive(Default)]
+struct Counts {
+    removed: u64,
+    added: u64,
+    changed: u64,
+    equal: u64,
+}
+
+impl Diff {
+    pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
+        let (a, b) = (access.read(&self.a)?, access.read(&self.b)?);
+        let mut all = self.ids_of(&a)?;
+        all.extend(self.ids_of(&b)?);
+        all.sort_unstable();
+        all.dedup();
+        let mut out = Output::new();
+        let mut counts = Counts::default();
+        for id in all {
+            let (change, sign, left, right) = match (get(&a, id)?, get(&b, id)?) {
+                (Some(a), Some(b)) if a.data() == b.data() => {
+                    counts.equal += 1;
+                    continue;
+                }
+                (Some(a), Some(b)) => {
+                    counts.changed += 1;
+                    ("changed", '~', Some(a), Some(b))
+                }
+                (Some(a), None) => {
+                    counts.removed += 1;
+                    ("removed", '-', Some(a), None)
+                }
+                (None, Some(b)) => {
+                    counts.added += 1;
+                    ("added", '+', None, Some(b))
+                }
+                (None, None) => continue, // Deleted since.
+            };
+            if self.stat {
+                continue;
+            }
+            if self.json {
+                out.line(format_args!("{}", json!({"id": id, "change": change})))?;
+                continue;
+            }
+            let show = |record: Option<Record>| record.map(|record| preview(record.data(), PREVIEW_CHARS));
+            let shown: Vec<String> = [show(left), show(right)].into_iter().flatten().collect();
+            out.line(format_args!("{sign} {id:>10}  {}", shown.join("  ->  ")))?;
+        }
+        if self.stat {
+            let Counts { removed, added, changed, equal } = counts;
+            if self.json {
+                let line = json!({"removed": removed, "added": added, "changed": changed, "equal": equal});
+                out.line(format_args!("{line}"))?;
+            } else {
+                out.line(format_args!("-{removed} +{added} ~{changed} ={equal}"))?;
+            }
+        }
+        out.finish()?;
+        if counts.removed + counts.added + counts.changed == 0 {
+            Ok(())
+        } else {
+            Err(Failure::Reported { code: 1 })
+        }
+    }
+
+    fn ids_of(&self, store: &Store) -> Result<Vec<u64>, Failure> {
+        let mut found = Vec::new();
+        for record in store.iter() {
+            let id = record?.id();
+            if self.from.is_none_or(|from| from <= id) && self.to.is_none_or(|to| id <= to) {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn get(store: &Store, id: u64) -> Result<Option<Record>, Failure> {
+    store.get(id).map_err(|error| {
+        say(format_args!("{}: record {id} could not be compared", store.path().display()));
+        error.into()
+    })
+}

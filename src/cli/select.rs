@@ -1,0 +1,146 @@
+//! Which records a command shows, and in which order.
+
+use std::cmp::Reverse;
+
+use recstore::{Error, Record, Store};
+use regex::bytes::Regex;
+
+use super::failure::Failure;
+use super::ids;
+use super::walk::Walk;
+
+/// The options that choose records.
+#[derive(clap::Args, Clone)]
+pub(crate) struct Selection {
+    /// Only records with this id or a higher one
+    #[arg(long, value_name = "ID", value_parser = ids::parse_id, help_heading = "Selection")]
+    from: Option<u64>,
+    /// Only records with this id or a lower one
+    #[arg(long, value_name = "ID", value_parser = ids::parse_id, help_heading = "Selection")]
+    to: Option<u64>,
+    /// Only records whose bytes begin with this text
+    #[arg(long, value_name = "TEXT", help_heading = "Selection")]
+    prefix: Option<String>,
+    /// Only records whose bytes match this regular expression; (?i) in front ignores case
+    #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex, help_heading = "Selection")]
+    matching: Option<Regex>,
+    /// At most so many records
+    #[arg(long, value_name = "N", help_heading = "Selection")]
+    limit: Option<u64>,
+}
+
+/// The option that orders them.
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct Order {
+    /// Order the records; without it, they come in the order of the file. Keeps 16 bytes a record in memory
+    #[arg(long, value_enum, value_name = "BY", help_heading = "Selection")]
+    sort: Option<Sort>,
+    /// The highest first
+    #[arg(long, requires = "sort", help_heading = "Selection")]
+    reverse: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Sort {
+    /// By id
+    Id,
+    /// By version; versions of different regions do not compare
+    Version,
+    /// By length
+    Length,
+}
+
+fn parse_regex(text: &str) -> Result<Regex, String> {
+    // The library's message draws a picture of the place in several lines; its last line says what is wrong.
+    Regex::new(text).map_err(|error| {
+        let error = error.to_string();
+        error.lines().last().unwrap_or("it cannot be read").trim().trim_start_matches("error: ").to_owned()
+    })
+}
+
+impl Selection {
+    /// Whether a record is chosen; the limit does not count.
+    pub(crate) fn has(&self, record: &Record) -> bool {
+        self.has_id(record.id())
+            && self.prefix.as_ref().is_none_or(|prefix| record.data().starts_with(prefix.as_bytes()))
+            && self.matching.as_ref().is_none_or(|regex| regex.is_match(record.data()))
+    }
+
+    /// Whether every record is chosen.
+    pub(crate) fn is_all(&self) -> bool {
+        let Self { from, to, prefix, matching, limit } = self;
+        from.is_none() && to.is_none() && prefix.is_none() && matching.is_none() && limit.is_none()
+    }
+
+    fn has_id(&self, id: u64) -> bool {
+        self.from.is_none_or(|from| from <= id) && self.to.is_none_or(|to| id <= to)
+    }
+
+    /// Gives every chosen record to `show`, in the order of the file. Damaged records are named on standard error.
+    pub(crate) fn walk(
+        &self,
+        store: &Store,
+        mut show: impl FnMut(&Record) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut walk = Walk::new(store);
+        let mut left = self.limit.unwrap_or(u64::MAX);
+        for record in store.iter() {
+            if left == 0 {
+                break;
+            }
+            if let Some(record) = walk.take(record)?
+                && self.has(&record)
+            {
+                left -= 1;
+                show(&record)?;
+            }
+        }
+        walk.end()
+    }
+
+    /// The same in an order.
+    pub(crate) fn walk_in(
+        &self,
+        order: Order,
+        store: &Store,
+        mut show: impl FnMut(&Record) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Some(sort) = order.sort else { return self.walk(store, show) };
+        let mut walk = Walk::new(store);
+        let mut keys: Vec<(u64, u64)> = Vec::new();
+        for record in store.iter() {
+            if let Some(record) = walk.take(record)?
+                && self.has(&record)
+            {
+                let key = match sort {
+                    Sort::Id => record.id(),
+                    Sort::Version => record.version().get(),
+                    Sort::Length => record.len() as u64,
+                };
+                keys.push((key, record.id()));
+            }
+        }
+        if order.reverse {
+            keys.sort_unstable_by_key(|key| Reverse(*key));
+        } else {
+            keys.sort_unstable();
+        }
+        let mut left = self.limit.unwrap_or(u64::MAX);
+        for (_, id) in keys {
+            if left == 0 {
+                break;
+            }
+            match store.get(id) {
+                // It may have been deleted or changed since.
+                Ok(Some(record)) if self.has(&record) => {
+                    left -= 1;
+                    show(&record)?;
+                }
+                Ok(_) => {}
+                Err(error @ Error::Corrupt { .. }) => walk.damaged(&error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        walk.end()
+    }
+}
