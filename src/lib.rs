@@ -71,6 +71,7 @@ pub use store::Store;
 pub use store::batch::{Batch, Commit};
 pub use store::checkpoint::Checkpoint;
 pub use store::counter::Counter;
+pub use store::extents::{ExtentStats, ExtentUse};
 pub use store::iter::Iter;
 pub use store::options::Options;
 pub use store::pin::Pin;

@@ -16,12 +16,15 @@ const PREVIEW_CHARS: usize = 48;
 /// The order is the file's, unless --sort names another. What other processes write meanwhile may or may not
 /// appear. Damaged records are named on standard error, and the exit code is 3.
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    visible_alias = "ls",
+    after_help = "\
 Examples:
   recstore list s.rec                          all records
   recstore list s.rec --sort id --limit 20     the 20 lowest ids
   recstore list s.rec --match '(?i)error'      records that contain `error`, in any case
-  recstore list s.rec --sort length --reverse  the longest first")]
+  recstore list s.rec --sort length --reverse  the longest first"
+)]
 pub(crate) struct List {
     /// The store
     store: PathBuf,

@@ -24,7 +24,9 @@ mod inspect;
 mod jsonl;
 mod list;
 mod load;
+mod map;
 mod output;
+mod process;
 mod progress;
 mod read;
 mod repair;
@@ -82,6 +84,7 @@ enum Command {
     Dump(dump::Dump),
     Export(export::Export),
     Stat(stat::Stat),
+    Map(map::Map),
     Verify(verify::Verify),
     Repair(repair::Repair),
     Backup(backup::Backup),
@@ -111,6 +114,7 @@ impl Command {
             Self::Dump(args) => args.run(access),
             Self::Export(args) => args.run(access),
             Self::Stat(args) => args.run(access),
+            Self::Map(args) => args.run(access),
             Self::Verify(args) => args.run(access),
             Self::Repair(args) => args.run(access),
             Self::Backup(args) => args.run(access),

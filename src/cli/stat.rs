@@ -1,26 +1,46 @@
-//! `recstore stat`: the store in numbers, a table for people or JSON for programs.
+//! `recstore stat`: the store in numbers, for people, for programs, or for a collector of metrics.
 
 use std::path::PathBuf;
 
-use recstore::{LockOwner, RegionStats, Stats};
+use recstore::{Attached, LockOwner, RegionStats, Stats};
 use serde_json::{Value, json};
 
 use super::access::Access;
 use super::failure::Failure;
 use super::ids::size;
-use super::output::Output;
+use super::output::{Output, counted};
+use super::process::{Process, state_of};
 
-/// Show geometry, records, space, regions, locks and attached processes
+/// Characters of a command line that are shown.
+const COMMAND_CHARS: usize = 60;
+
+/// Show how a store is: a verdict, geometry, records, space, locks and attached processes
 ///
 /// A look at a store that others may be writing to: the numbers are of about the same moment. A
-/// lock owner marked dead is no damage; the next process that needs the region heals it.
+/// lock owner marked dead is no damage; the next process that needs the region heals it. One marked stopped
+/// keeps its lock until it goes on, or is killed.
 #[derive(clap::Args)]
+#[command(
+    visible_alias = "info",
+    after_help = "\
+Examples:
+  recstore stat s.rec                       one screen
+  recstore stat s.rec --regions             every region
+  recstore stat s.rec --json | jq .records
+  recstore stat s.rec --prometheus > /var/lib/node_exporter/s.prom"
+)]
 pub(crate) struct Stat {
     /// The store
     store: PathBuf,
-    /// Print one object
+    /// Show every region, and not only those whose lock is held
     #[arg(long)]
+    regions: bool,
+    /// Print one object
+    #[arg(long, conflicts_with_all = ["regions", "prometheus"])]
     json: bool,
+    /// Print metrics in the text format of Prometheus
+    #[arg(long, conflicts_with = "regions")]
+    prometheus: bool,
 }
 
 impl Stat {
@@ -29,13 +49,52 @@ impl Stat {
         let mut out = Output::new();
         if self.json {
             out.line(format_args!("{}", to_json(&stats)))?;
+        } else if self.prometheus {
+            prometheus(&mut out, &stats)?;
         } else {
+            out.line(format_args!("{}", verdict(&stats)))?;
             summary(&mut out, &stats)?;
-            regions(&mut out, &stats.regions)?;
+            regions(&mut out, &stats.regions, self.regions)?;
             attached(&mut out, &stats)?;
         }
         out.finish()
     }
+}
+
+/// One line: how the store is, who uses it, and what a loss of power would take.
+pub(crate) fn verdict(s: &Stats) -> String {
+    let held = |state: &str| {
+        let locks = s.regions.iter().filter_map(|r| r.lock.as_ref());
+        locks.filter(|l| state_of(l.pid, l.alive) == state).count() as u64
+    };
+    let (dead, stopped) = (held("dead"), held("stopped"));
+    let mut parts = Vec::new();
+    if dead > 0 {
+        parts.push(format!("a process died in {}; the next write there heals it", counted(dead, "region")));
+    }
+    if stopped > 0 {
+        parts.push(format!(
+            "a stopped process holds {}; writers there wait for it",
+            counted(stopped, "region")
+        ));
+    }
+    if parts.is_empty() {
+        parts.push("healthy".to_owned());
+    }
+    let mut alive: Vec<u32> = s.attached.iter().filter(|a| a.alive).map(|a| a.pid).collect();
+    alive.sort_unstable();
+    alive.dedup();
+    parts.push(match alive.len() {
+        0 => "nobody is attached".to_owned(),
+        1 => "in use by 1 process".to_owned(),
+        n => format!("in use by {n} processes"),
+    });
+    parts.push(if s.closed_cleanly {
+        "all of it is on disk".to_owned()
+    } else {
+        "what was written since the last flush is not safe from a loss of power".to_owned()
+    });
+    parts.join("; ")
 }
 
 fn summary(out: &mut Output, s: &Stats) -> Result<(), Failure> {
@@ -68,20 +127,25 @@ fn summary(out: &mut Output, s: &Stats) -> Result<(), Failure> {
     ))
 }
 
-fn regions(out: &mut Output, regions: &[RegionStats]) -> Result<(), Failure> {
+fn regions(out: &mut Output, regions: &[RegionStats], all: bool) -> Result<(), Failure> {
+    let shown: Vec<&RegionStats> = regions.iter().filter(|r| all || r.lock.is_some()).collect();
+    if shown.is_empty() {
+        return Ok(());
+    }
     out.line(format_args!(
         "\n{:>6} {:>10} {:>10} {:>10} {:>8} {:>7} {:>5} {:>12}  lock",
         "region", "records", "slots", "free", "kept", "extents", "fill", "next version"
     ))?;
-    for r in regions {
+    for r in shown {
         let fill = (u128::from(r.slots.saturating_sub(r.free_slots)) * 100)
             .checked_div(u128::from(r.slots))
             .map_or("-".into(), |percent| format!("{percent}%"));
         let lock = match &r.lock {
             None => "-".into(),
-            Some(LockOwner { seat, pid, alive, .. }) => {
-                format!("process {pid} in seat {seat}{}", if *alive { "" } else { ", dead" })
-            }
+            Some(LockOwner { seat, pid, alive, .. }) => match state_of(*pid, *alive) {
+                "alive" => format!("process {pid} in seat {seat}"),
+                state => format!("process {pid} in seat {seat}, {state}"),
+            },
         };
         out.line(format_args!(
             "{:>6} {:>10} {:>10} {:>10} {:>8} {:>7} {:>5} {:>12}  {lock}",
@@ -95,23 +159,65 @@ fn attached(out: &mut Output, s: &Stats) -> Result<(), Failure> {
     if s.attached.is_empty() {
         return out.line(format_args!("\nno process is attached"));
     }
-    out.line(format_args!("\n{:>6} {:>10} {:>10} {:>6}  attached", "seat", "generation", "process", "pins"))?;
+    out.line(format_args!(
+        "\n{:>6} {:>10} {:>10} {:>6}  {:<8}  {}",
+        "seat", "generation", "process", "pins", "attached", "command"
+    ))?;
     for a in &s.attached {
         out.line(format_args!(
-            "{:>6} {:>10} {:>10} {:>6}  {}",
+            "{:>6} {:>10} {:>10} {:>6}  {:<8}  {}",
             a.seat,
             a.generation,
             a.pid,
             a.pins,
-            if a.alive { "alive" } else { "dead" }
+            state_of(a.pid, a.alive),
+            command_of(a).unwrap_or_default()
         ))?;
     }
     Ok(())
 }
 
+/// The beginning of the command line of a process that lives.
+fn command_of(a: &Attached) -> Option<String> {
+    let command = Process::look(a.pid).filter(|_| a.alive)?.command;
+    Some(command.chars().take(COMMAND_CHARS).collect())
+}
+
+/// The metrics of a store; each is a gauge or a counter with the store's path as its label.
+fn prometheus(out: &mut Output, s: &Stats) -> Result<(), Failure> {
+    let label = s.path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let held = s.regions.iter().filter(|r| r.lock.is_some()).count() as u64;
+    let dead = s.regions.iter().filter(|r| r.lock.as_ref().is_some_and(|l| !l.alive)).count() as u64;
+    let alive = s.attached.iter().filter(|a| a.alive).count() as u64;
+    let pins: u64 = s.attached.iter().filter(|a| a.alive).map(|a| a.pins).sum();
+    let lag = s.epoch.saturating_sub(s.durable_epoch);
+    let metrics: [(&str, &str, &str, u64); 15] = [
+        ("records", "gauge", "Live records.", s.records),
+        ("slots", "gauge", "Slots.", s.slots),
+        ("free_slots", "gauge", "Slots that are free.", s.free_slots),
+        ("retired_slots", "gauge", "Slots of replaced versions that are kept.", s.retired_slots),
+        ("file_bytes", "gauge", "Size of the file.", s.file_size),
+        ("allocated_bytes", "gauge", "Disk space that the file takes.", s.allocated_size),
+        ("max_bytes", "gauge", "Ceiling of the file's size.", s.max_size),
+        ("index_bytes", "gauge", "Size of the index tables.", s.index_bytes),
+        ("epoch_lag", "gauge", "Epochs that are not durable; 1 right after a flush.", lag),
+        ("regions_locked", "gauge", "Regions whose lock is held.", held),
+        ("regions_locked_by_dead", "gauge", "Regions whose lock a dead process left.", dead),
+        ("handles", "gauge", "Attached handles whose process lives.", alive),
+        ("pins", "gauge", "Pins of living handles.", pins),
+        ("flushes_total", "counter", "Flushes since the store was created.", s.flushes),
+        ("durable_writes_total", "counter", "Writes that asked to be durable.", s.durable_writes),
+    ];
+    for (name, kind, help, value) in metrics {
+        out.line(format_args!("# HELP recstore_{name} {help}"))?;
+        out.line(format_args!("# TYPE recstore_{name} {kind}"))?;
+        out.line(format_args!("recstore_{name}{{store=\"{label}\"}} {value}"))?;
+    }
+    Ok(())
+}
+
 fn to_json(s: &Stats) -> Value {
-    let owner =
-        |l: &LockOwner| json!({"seat": l.seat, "generation": l.generation, "pid": l.pid, "alive": l.alive});
+    let owner = |l: &LockOwner| json!({"seat": l.seat, "generation": l.generation, "pid": l.pid, "alive": l.alive, "state": state_of(l.pid, l.alive)});
     let regions: Vec<Value> = s
         .regions
         .iter()
@@ -126,16 +232,19 @@ fn to_json(s: &Stats) -> Value {
     let attached: Vec<Value> = s
         .attached
         .iter()
-        .map(|a| json!({"seat": a.seat, "generation": a.generation, "pid": a.pid, "alive": a.alive, "pins": a.pins}))
+        .map(|a| {
+            json!({"seat": a.seat, "generation": a.generation, "pid": a.pid, "alive": a.alive,
+                   "state": state_of(a.pid, a.alive), "pins": a.pins})
+        })
         .collect();
     json!({
-        "path": s.path.to_string_lossy(), "format_version": s.format_version, "uuid": s.uuid,
+        "path": s.path.to_string_lossy(), "verdict": verdict(s), "format_version": s.format_version, "uuid": s.uuid,
         "record_size": s.record_size, "slot_size": s.slot_size, "slots_per_extent": s.slots_per_extent,
         "extent_size": s.extent_size, "max_size": s.max_size, "file_size": s.file_size,
         "allocated_size": s.allocated_size, "records": s.records, "slots": s.slots,
         "free_slots": s.free_slots, "retired_slots": s.retired_slots, "extents": s.extents,
         "index_bytes": s.index_bytes, "epoch": s.epoch, "durable_epoch": s.durable_epoch,
-        "flushes": s.flushes, "durable_writes": s.durable_writes,
+        "closed_cleanly": s.closed_cleanly, "flushes": s.flushes, "durable_writes": s.durable_writes,
         "regions": regions, "attached": attached,
     })
 }

@@ -163,7 +163,7 @@ impl Handle {
     }
 
     /// Whether the store was closed cleanly, and nothing was written to it since.
-    fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.arena.word(control::CLEAN).load(Ordering::SeqCst) == control::CLEAN_MARK
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod batch;
 pub(crate) mod checkpoint;
 pub(crate) mod counter;
+pub(crate) mod extents;
 pub(crate) mod flush;
 pub(crate) mod handle;
 pub(crate) mod inside;

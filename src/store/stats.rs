@@ -56,6 +56,8 @@ pub struct Stats {
     pub epoch: u64,
     /// Everything that was written in this epoch or before is on disk.
     pub durable_epoch: u64,
+    /// Whether the store was closed cleanly and nothing was written since: all of it is on disk.
+    pub closed_cleanly: bool,
     /// Flushes since the store was created.
     pub flushes: u64,
     /// Writes that asked to be durable since the store was created.
@@ -161,6 +163,7 @@ impl Store {
             index_bytes: (0..geo.regions).map(|r| arena.shape(r).bytes()).sum(),
             epoch: checked::decode(count(control::EPOCH)).unwrap_or(0),
             durable_epoch: checked::decode(count(control::DURABLE)).unwrap_or(0),
+            closed_cleanly: self.handle.is_clean(),
             flushes: count(control::FLUSHES),
             durable_writes: count(control::DURABLE_WRITES),
             regions,

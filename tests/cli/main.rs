@@ -5,6 +5,7 @@
 //! * [`streams`]: `dump` into `load`, pipes that close, outputs that are full.
 //! * [`load`]: many writers, acknowledgements, `kill -9`, Ctrl-C.
 //! * [`damage`]: what damaged stores and foreign files give.
+//! * [`look`]: the verdict, the map, metrics.
 //! * [`query`]: several records at once, selections, counters, conditions, comparisons, exports.
 //! * [`copies`]: backups, salvage, and stores in memory.
 
@@ -14,6 +15,7 @@ mod command;
 mod copies;
 mod damage;
 mod load;
+mod look;
 mod query;
 mod records;
 mod streams;

@@ -2,7 +2,7 @@
 
 use crate::command::{Dir, args, run, run_with, store_of};
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "create",
     "write",
     "read",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 22] = [
     "dump",
     "export",
     "stat",
+    "map",
     "verify",
     "repair",
     "backup",
@@ -54,6 +55,8 @@ fn a_command_line_that_makes_no_sense_is_exit_code_2() {
         args!["export", store, "--format", "jsonl", "--separator", ";"].to_vec(),
         args!["export", store, "--format", "csv", "--separator", "::"].to_vec(),
         args!["diff", store].to_vec(),
+        args!["map", store, "--width", "19"].to_vec(),
+        args!["stat", store, "--json", "--prometheus"].to_vec(),
         args!["completions", "tcsh"].to_vec(),
         args!["read", store, "1", "--lock-timeout", "soon"].to_vec(),
         args!["read", store, "1", "--lock-timeout", "-1"].to_vec(),

@@ -1,0 +1,36 @@
+//! What the kernel says of a process: whether it is stopped, and what it runs.
+
+use std::fs;
+
+/// A process, as seen from here. A process id that comes from another PID namespace names nothing here, or another one.
+pub(crate) struct Process {
+    /// Stopped by a signal or a debugger: it holds what it holds until it goes on.
+    pub(crate) is_stopped: bool,
+    /// Its command line, without control characters.
+    pub(crate) command: String,
+}
+
+impl Process {
+    /// Looks it up.
+    pub(crate) fn look(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // After the name in parentheses, which may hold anything, comes the state.
+        let state = stat.rsplit(')').next()?.trim_start().chars().next()?;
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let command: String =
+            command.trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        Some(Self { is_stopped: matches!(state, 'T' | 't'), command })
+    }
+}
+
+/// How a holder of a lock or a seat is: `alive`, `stopped` or `dead`.
+pub(crate) fn state_of(pid: u32, alive: bool) -> &'static str {
+    if !alive {
+        "dead"
+    } else if Process::look(pid).is_some_and(|process| process.is_stopped) {
+        "stopped"
+    } else {
+        "alive"
+    }
+}

@@ -1,0 +1,114 @@
+//! The file extent by extent: whose each is, and how full.
+
+use crate::error::Result;
+use crate::format::extent::Kind as ExtentKind;
+use crate::format::slot::Kind;
+use crate::protocol::slot::header;
+use crate::store::Store;
+
+/// What an extent is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExtentUse {
+    /// Slots of this region.
+    Slots {
+        /// The region.
+        region: u32,
+    },
+    /// Index tables.
+    Index,
+    /// Nothing: it has no header. A growth that was cut off leaves such a one, or damage.
+    Unknown,
+}
+
+/// An extent in numbers: see [`Store::extents`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ExtentStats {
+    /// Its number.
+    pub extent: u32,
+    /// Its offset in the file, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// What it is for.
+    pub usage: ExtentUse,
+    /// The first of its slots, if it has slots.
+    pub first_slot: Option<u32>,
+    /// Slots that it has.
+    pub slots: u32,
+    /// Slots that hold a version of a record, or a tombstone: current ones, and those that are kept.
+    pub used_slots: u32,
+    /// Bytes of data in these slots.
+    pub data_bytes: u64,
+    /// The newest epoch of a version in it; 0 if there is none.
+    pub newest_epoch: u64,
+}
+
+impl Store {
+    /// Every extent of the file, in the order of the file. What is written meanwhile may or may not be counted.
+    ///
+    /// O(slots): the header of every slot is read, and no record.
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # use recstore::{ExtentUse, Store};
+    /// # let path = std::env::temp_dir().join(format!("recstore-extents-{}.rec", std::process::id()));
+    /// let store = Store::create(&path)?;
+    /// store.put(7, b"seven")?;
+    /// let extents = store.extents()?;
+    /// let used: u32 = extents.iter().map(|extent| extent.used_slots).sum();
+    /// assert_eq!(used, 1);
+    /// assert!(matches!(extents[0].usage, ExtentUse::Slots { .. }));
+    /// # drop(store);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io); [`Error::Forked`](crate::Error::Forked).
+    pub fn extents(&self) -> Result<Vec<ExtentStats>> {
+        self.handle.check()?;
+        let arena = &self.handle.arena;
+        let geo = &arena.geo;
+        let mut kinds = Vec::new();
+        arena.each_extent(|extent, kind| {
+            // A run of extents for index tables has one header.
+            let run = if let Some(ExtentKind::Index { run }) = kind { run } else { 1 };
+            kinds.extend((extent..extent.saturating_add(run)).map(|extent| (extent, kind)));
+        })?;
+        let mut found = Vec::with_capacity(kinds.len());
+        for (extent, kind) in kinds {
+            let mut stats = ExtentStats {
+                extent,
+                offset: geo.extent_offset(extent),
+                bytes: geo.extent_size,
+                usage: ExtentUse::Unknown,
+                first_slot: None,
+                slots: 0,
+                used_slots: 0,
+                data_bytes: 0,
+                newest_epoch: 0,
+            };
+            match kind {
+                Some(ExtentKind::Index { .. }) => stats.usage = ExtentUse::Index,
+                Some(ExtentKind::Data { region }) => {
+                    stats.usage = ExtentUse::Slots { region };
+                    let slots = arena.slots_of(extent);
+                    (stats.first_slot, stats.slots) = (Some(slots.start), geo.slots_per_extent());
+                    for header in slots.filter_map(|slot| arena.slot(slot)).map(header) {
+                        if header.seq != 0 && matches!(header.kind(), Kind::Record | Kind::Tombstone) {
+                            stats.used_slots += 1;
+                            stats.data_bytes += header.len() as u64;
+                            stats.newest_epoch = stats.newest_epoch.max(header.epoch());
+                        }
+                    }
+                }
+                None => {}
+            }
+            found.push(stats);
+        }
+        Ok(found)
+    }
+}

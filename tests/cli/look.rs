@@ -1,0 +1,116 @@
+//! What a look at a store tells: the verdict, processes that are stopped or dead, the map, metrics.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::command::{Dir, Talk, args, run, run_with, send, store_of, wait_until_gone};
+
+fn verdict(store: &Path) -> String {
+    let shown = run(args!["stat", store]).done();
+    shown.text().lines().next().expect("a verdict").to_owned()
+}
+
+#[test]
+fn the_first_line_of_stat_is_a_verdict() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one")]);
+    assert_eq!(verdict(&store), "healthy; nobody is attached; all of it is on disk");
+    let mut load = Talk::new(args!["load", store, "--ack"]);
+    load.say(r#"{"id":3,"data":"three"}"#);
+    assert_eq!(load.hear(), "3");
+    let used = verdict(&store);
+    assert!(
+        used.starts_with("healthy; in use by 2 processes; what was written since the last flush"),
+        "{used}"
+    );
+    assert_eq!(run(args!["stat", store, "--json"]).done().json()[0]["verdict"], used.as_str());
+
+    send(load.pid(), Signal::SIGSTOP);
+    let shown = run(args!["stat", store]).done();
+    let attached = shown.text().lines().find(|line| line.contains(&format!(" {} ", load.pid())));
+    let attached = attached.unwrap_or_else(|| panic!("{shown:?}"));
+    assert!(attached.contains("stopped") && attached.contains("--ack"), "{attached}");
+    send(load.pid(), Signal::SIGKILL);
+    wait_until_gone(load.pid());
+    let left = verdict(&store);
+    assert!(left.contains("not safe from a loss of power"), "{left}");
+}
+
+#[test]
+fn regions_are_shown_when_they_are_asked_for() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one")]);
+    let lines = |more: &[&str]| {
+        let mut all = args!["stat", store].to_vec();
+        all.extend(more.iter().map(Into::into));
+        run(all).done().text().lines().count()
+    };
+    assert_eq!(lines(&["--regions"]), lines(&[]) + 18, "a blank line, a heading, sixteen regions");
+}
+
+#[test]
+fn metrics_have_a_type_each_and_the_store_as_their_label() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a \"b\".rec", &[(1, b"one"), (2, b"two")]);
+    let shown = run(args!["stat", store, "--prometheus"]).done();
+    let text = shown.text();
+    assert!(text.contains("# TYPE recstore_records gauge\n"), "{text}");
+    let label = store.to_string_lossy().replace('"', "\\\"");
+    assert!(text.contains(&format!("recstore_records{{store=\"{label}\"}} 2\n")), "{text}");
+    let (samples, types) =
+        (text.lines().filter(|l| !l.starts_with('#')).count(), text.matches("# TYPE").count());
+    assert!(samples == types && samples > 10, "{text}");
+}
+
+#[test]
+fn the_map_fits_its_width_and_has_a_cell_for_every_extent() {
+    let dir = Dir::new();
+    let store = dir.path("a.rec");
+    run(args!["create", store, "--regions", "2", "--slots-per-extent", "16", "--record-size", "64"])
+        .done_saying("created");
+    let lines: String = (0..1000).map(|id| format!("{{\"id\":{id},\"data\":\"record {id}\"}}\n")).collect();
+    run_with(args!["load", store], lines).done_saying("1000 records");
+    let extents = run(args!["stat", store, "--json"]).done().json()[0]["extents"].as_u64().expect("a number");
+    for (more, width) in [(&["--width", "60"][..], 60), (&["--width", "20", "--ascii"], 20), (&[], 80)] {
+        let mut all = args!["map", store].to_vec();
+        all.extend(more.iter().map(Into::into));
+        let shown = run(all).done();
+        let rows: Vec<&str> = shown.text().lines().collect();
+        let cells = &rows[1..rows.len() - 1];
+        assert!(cells.iter().all(|row| row.chars().count() <= width), "{shown:?}");
+        assert!(!shown.text().contains('\x1b'), "no colour but on a terminal");
+        let count: usize = cells.iter().map(|row| row.trim().chars().count()).sum();
+        assert_eq!(count as u64, extents, "{shown:?}");
+        assert_eq!(more.contains(&"--ascii"), shown.text().is_ascii(), "{shown:?}");
+    }
+}
+
+#[test]
+fn the_map_shows_where_the_damage_is() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"a record that is going to be damaged"), (2, b"two")]);
+    let mut bytes = fs::read(&store).expect("the store");
+    let at = bytes.windows(9).position(|part| part == b"a record ").expect("the record");
+    bytes[at] ^= 1;
+    fs::write(&store, bytes).expect("the store");
+    let shown = run(args!["map", store, "--verify", "--ascii"]).ended(3, "damaged in 1 place");
+    let rows: Vec<&str> = shown.text().lines().collect();
+    assert!(rows[1].contains('X'), "{shown:?}");
+    assert!(rows.last().is_some_and(|line| line.starts_with("damaged: region ")), "{shown:?}");
+}
+
+#[test]
+fn the_map_is_drawn_into_a_new_file() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "<a&b>.rec", &[(1, b"one")]);
+    for by in ["region", "fill", "age"] {
+        let picture = dir.path(&format!("{by}.svg"));
+        run(args!["map", store, "--svg", picture, "--by", by]).done_saying("drawn");
+        let text = fs::read_to_string(&picture).expect("the picture");
+        assert!(text.starts_with("<svg ") && text.ends_with("</svg>\n"), "{text}");
+        assert!(text.contains("&lt;a&amp;b&gt;") && text.matches("<rect").count() > 1, "{text}");
+        run(args!["map", store, "--svg", picture]).refused(4, "File exists");
+    }
+}
