@@ -69,6 +69,7 @@ pub use record::{Durability, Record, Swap, Version};
 pub use report::{Damage, RepairReport, SalvageReport, VerifyReport};
 pub use store::Store;
 pub use store::batch::{Batch, Commit};
+pub use store::changes::{Change, Changes};
 pub use store::checkpoint::Checkpoint;
 pub use store::counter::Counter;
 pub use store::extents::{ExtentStats, ExtentUse};
@@ -82,7 +83,7 @@ pub use store::shared::Shared;
 pub use store::snapshot::Snapshot;
 pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
 pub use store::typed::{Slices, Typed};
-pub use store::watch::{Change, Changes, Event, Watch, WatchAll};
+pub use store::watch::{Event, Watch, WatchAll};
 
 /// The design, in three chapters.
 pub mod design {

@@ -176,7 +176,7 @@ fn a_watch_tells_writes_deletions_and_the_end_of_its_time() {
 }
 
 #[test]
-fn all_changes_are_told() {
+fn who_watches_all_is_told_of_a_deletion() {
     let dir = tempfile::tempdir().unwrap();
     let store = small().create(dir.path().join("s.rec")).unwrap();
     store.put(1000, b"before").unwrap();
@@ -184,13 +184,6 @@ fn all_changes_are_told() {
     assert!(!all.wait(Some(Duration::from_millis(1))).unwrap());
     store.delete(1000).unwrap();
     assert!(all.wait(None).unwrap());
-    let changes = store.watch_all().unwrap().changes();
-    std::thread::scope(|scope| {
-        scope.spawn(|| (0..300u64).for_each(|id| _ = store.put(id, &id.to_le_bytes()).unwrap()));
-        let mut ids: Vec<u64> = changes.take(300).map(|change| change.unwrap().id).collect();
-        ids.sort_unstable();
-        assert_eq!(ids, (0..300).collect::<Vec<_>>());
-    });
 }
 
 #[test]

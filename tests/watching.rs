@@ -1,17 +1,19 @@
 //! The changes of a whole store, as an iterator: whoever follows them knows the store, deletions included.
 //!
-//! Fails when: a record that was written or deleted is not told of; a mirror that is kept by the changes alone differs
-//! from the store, while threads and processes write, and processes are killed.
+//! Fails when: a record that was there, or was written or deleted, is not told of; a mirror that is kept by the changes alone
+//! differs from the store, while threads and processes write, and processes are killed or stopped; what a dead or a stopped
+//! writer made visible is not told while others write; a repair is not told, or takes a version back.
 
 mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use common::{Me, Worker};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use recstore::{Change, Changes, Event, Options, Store, Version};
+use recstore::{Change, Changes, Error, Options, Store, Version};
 
 const IDS: u64 = 200;
 
@@ -19,31 +21,38 @@ fn small() -> Options {
     Options::new().record_size(64).regions(3).slots_per_extent(16)
 }
 
-fn next(changes: &mut Changes<'_>) -> (u64, Event) {
-    let Change { id, event } = changes.next().expect("it has no end").unwrap();
-    (id, event)
+fn next(changes: &mut Changes<'_>) -> Change {
+    changes.next().expect("it has no end").unwrap()
+}
+
+fn written(id: u64, version: Version) -> Change {
+    Change::Written { id, version }
+}
+
+fn deleted(id: u64) -> Change {
+    Change::Deleted { id }
 }
 
 /// What is told before the write of a record that has nothing to do with it: so nothing that is missing is waited for.
-fn told(changes: &mut Changes<'_>, store: &Store) -> Vec<(u64, Event)> {
-    let end = (1000, Event::Written(store.put(1000, b"all before this").unwrap()));
+fn told(changes: &mut Changes<'_>, store: &Store) -> Vec<Change> {
+    let end = written(1000, store.put(1000, b"all before this").unwrap());
     std::iter::from_fn(|| Some(next(changes)).filter(|told| *told != end)).collect()
 }
 
 #[test]
-fn writes_and_deletions_are_told() {
+fn what_is_there_is_told_and_then_that_it_was_all_and_then_writes_and_deletions() {
     let dir = common::scratch();
     let store = small().regions(1).create(dir.path().join("s")).unwrap();
-    store.put(1, b"before").unwrap();
-    store.put(2, b"before").unwrap();
-    let watch = store.watch_all().unwrap();
-    let between = store.put(3, b"between").unwrap();
-    let mut changes = watch.changes();
-    assert_eq!(next(&mut changes), (3, Event::Written(between)), "nothing is told of what was there before");
+    let one = store.put(1, b"before").unwrap();
+    let two = store.put(2, b"before").unwrap();
+    let mut changes = store.changes().unwrap();
+    assert_eq!([next(&mut changes), next(&mut changes)], [written(1, one), written(2, two)]);
+    assert_eq!(next(&mut changes), Change::CaughtUp);
     let new = store.put(4, b"new").unwrap();
-    assert_eq!(told(&mut changes, &store), [(4, Event::Written(new))]);
+    let three = store.put(3, b"another").unwrap();
+    assert_eq!(told(&mut changes, &store), [written(4, new), written(3, three)]);
     assert!(store.delete(1).unwrap());
-    assert_eq!(told(&mut changes, &store), [(1, Event::Deleted)]);
+    assert_eq!(told(&mut changes, &store), [deleted(1)]);
     // Deleted and written again: what it is now.
     assert!(store.delete(4).unwrap());
     let again = store.put(4, b"again").unwrap();
@@ -52,18 +61,56 @@ fn writes_and_deletions_are_told() {
     assert!(store.delete(5).unwrap());
     assert!(store.delete(3).unwrap());
     let another = store.put(2, b"another").unwrap();
-    let all = [(3, Event::Deleted), (4, Event::Written(again)), (2, Event::Written(another))];
-    assert_eq!(told(&mut changes, &store), all);
+    assert_eq!(told(&mut changes, &store), [deleted(3), written(4, again), written(2, another)]);
     let mut batch = store.batch();
     batch.delete(2);
     batch.put(1, &b"back"[..]).unwrap();
     let _ = batch.commit().unwrap();
     let back = store.version(1).unwrap().unwrap();
-    assert_eq!(told(&mut changes, &store), [(2, Event::Deleted), (1, Event::Written(back))]);
+    assert_eq!(told(&mut changes, &store), [deleted(2), written(1, back)]);
     assert_eq!(told(&mut changes, &store), []);
     assert!(store.delete(1000).unwrap());
     store.put(6, b"in its place").unwrap();
     assert_eq!(told(&mut changes, &store).len(), 1);
+}
+
+#[test]
+fn a_record_that_comes_and_goes_before_the_first_look_stays_in_no_mirror() {
+    let dir = common::scratch();
+    let store = small().create(dir.path().join("s")).unwrap();
+    store.put(1, b"stays").unwrap();
+    let changes = store.changes().unwrap();
+    store.put(2, b"comes").unwrap();
+    let mut mirror = BTreeMap::new();
+    let mut feed = changes.map(Result::unwrap);
+    for change in feed.by_ref().take_while(|change| *change != Change::CaughtUp) {
+        if let Change::Written { id, .. } = change {
+            mirror.insert(id, store.get(id).unwrap());
+            store.delete(2).unwrap();
+        }
+    }
+    let end = written(1000, store.put(1000, b"the last").unwrap());
+    for change in feed.take_while(|change| *change != end) {
+        if let Change::Deleted { id } = change {
+            mirror.remove(&id);
+        }
+    }
+    assert_eq!(mirror.into_keys().collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn who_waits_for_a_change_can_wait_for_a_time_and_an_empty_store_is_caught_up_with_at_once() {
+    let dir = common::scratch();
+    let store = small().create(dir.path().join("s")).unwrap();
+    let mut changes = store.changes().unwrap();
+    let mut next = |timeout| changes.next_timeout(timeout).unwrap();
+    assert_eq!(next(Duration::ZERO), Some(Change::CaughtUp));
+    assert_eq!(next(Duration::ZERO), None);
+    assert_eq!(next(Duration::from_millis(1)), None);
+    let version = store.put(1, b"x").unwrap();
+    assert_eq!(next(Duration::ZERO), Some(written(1, version)));
+    let reader = Store::open_read_only(store.path()).unwrap();
+    assert!(matches!(reader.changes(), Err(Error::ReadOnly { .. })));
 }
 
 /// An id of each region that nobody else uses.
@@ -76,16 +123,17 @@ fn versions(store: &Store) -> BTreeMap<u64, Version> {
 }
 
 /// Follows the changes until each region has told its last one, and compares with the store.
-fn follow(mut mirror: BTreeMap<u64, Version>, mut changes: Changes<'_>, store: &Store) {
+fn follow(mut changes: Changes<'_>, store: &Store) {
+    let mut mirror = BTreeMap::new();
     let mut last = last_of_each_region(store);
     while !last.is_empty() {
         match next(&mut changes) {
-            (id, Event::Written(version)) => {
-                assert_ne!(mirror.insert(id, version), Some(version), "id {id} is told twice");
+            Change::Written { id, version } => {
+                assert!(mirror.insert(id, version) < Some(version), "id {id} is told twice, or goes back");
                 last.retain(|last| *last != id);
             }
-            (id, Event::Deleted) => _ = mirror.remove(&id),
-            (id, Event::TimedOut) => panic!("id {id}"),
+            Change::Deleted { id } => assert!(mirror.remove(&id).is_some(), "id {id} was not told of"),
+            _ => {}
         }
     }
     assert_eq!(mirror, versions(store));
@@ -118,10 +166,9 @@ fn a_mirror_that_is_kept_by_the_changes_equals_the_store() {
     let dir = common::scratch();
     let store = begin(&dir.path().join("s"));
     let seed = common::seed();
-    let (at_first, watch) = (versions(&store), store.watch_all().unwrap());
-    let changes = watch.changes();
+    let changes = store.changes().unwrap();
     std::thread::scope(|scope| {
-        let follower = scope.spawn(|| follow(at_first, changes, &store));
+        let follower = scope.spawn(|| follow(changes, &store));
         std::thread::scope(|writers| {
             for thread in 0..3 {
                 let store = &store;
@@ -142,10 +189,9 @@ fn what_killed_writers_left_is_told() {
     let path = dir.path().join("s");
     let store = begin(&path);
     let seed = common::seed();
-    let (at_first, watch) = (versions(&store), store.watch_all().unwrap());
-    let changes = watch.changes();
+    let changes = store.changes().unwrap();
     std::thread::scope(|scope| {
-        let follower = scope.spawn(|| follow(at_first, changes, &store));
+        let follower = scope.spawn(|| follow(changes, &store));
         for life in 0..20 {
             let with = [("STORE", path.to_str().unwrap()), ("RECSTORE_SEED", &(seed ^ life).to_string())];
             let mut writer = Worker::spawn("write", &with);

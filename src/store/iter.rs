@@ -311,13 +311,13 @@ pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     const TRIES: u32 = 16;
     let arena = &handle.arena;
     for _ in 0..TRIES {
-        if let Some(found) = try_gather(arena, number) {
+        if let Some(found) = try_gather(arena, number, Owner::None) {
             return Ok(found);
         }
     }
     if handle.is_writable() {
         handle.with_region(number, |region| {
-            try_gather(region.arena, number)
+            try_gather(region.arena, number, Owner::None)
                 .ok_or(Trouble::Flaw("its index and its slots contradict each other"))
         })
     } else {
@@ -325,9 +325,26 @@ pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     }
 }
 
+/// The same without a lock, also beside an owner that is stopped in the middle of a write; `None` if that can't be done now.
+/// A record that is just being changed may be given as it was, or be left out.
+pub(super) fn gather_beside_owner(handle: &Handle, number: u32) -> Option<Vec<(u64, u64)>> {
+    const TRIES: u32 = 4;
+    let strictly = (0..TRIES).find_map(|_| try_gather(&handle.arena, number, Owner::None));
+    strictly.or_else(|| try_gather(&handle.arena, number, Owner::Stopped))
+}
+
+/// What is thought of a region's owner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// There is none, or it goes on: so what doesn't hold will hold soon, or is damaged.
+    None,
+    /// It may be stopped: between an entry and its line's checksum, or between a slot and its entry.
+    Stopped,
+}
+
 /// One pass over the index; `None` if it moved meanwhile, or can't be read. Lines are gone through
 /// one by one; a record's entry stays in its line for as long as the record is there.
-fn try_gather(arena: &Arena, number: u32) -> Option<Vec<(u64, u64)>> {
+fn try_gather(arena: &Arena, number: u32, owner: Owner) -> Option<Vec<(u64, u64)>> {
     const TRIES: u32 = 1000;
     let shape = arena.shape(number);
     if shape.rebuilding || !arena.table_is_sound(number, &shape) {
@@ -342,13 +359,16 @@ fn try_gather(arena: &Arena, number: u32) -> Option<Vec<(u64, u64)>> {
         for _ in 0..TRIES {
             found.truncate(start);
             let line = load_line(words);
-            done = line.holds(seed)
+            done = (owner == Owner::Stopped || line.holds(seed))
                 && line.0[..ENTRIES].iter().filter(|&&e| e != 0).all(|&entry| {
                     let Some(slot) = shape.slot(entry) else { return true };
                     let Some(slot) = arena.slot(slot) else { return false };
                     let header = header(slot);
+                    if header.seq == 0 {
+                        return owner == Owner::Stopped;
+                    }
                     found.push((header.id, header.seq));
-                    header.seq != 0 && unchanged(slot, header)
+                    unchanged(slot, header)
                 })
                 && load_line(words).0 == line.0;
             if done {

@@ -1,0 +1,332 @@
+//! All that a store holds, and then its changes one by one: what a mirror is kept by.
+//!
+//! Per region the feed knows the `seq` of each record as it was last told; at first it knows nothing.
+//!
+//! 1. It notes how far the region has come, and passes over the region's index. Ids that it does not know with this `seq`, and
+//!    known ones that the index does not have, have changed.
+//! 2. The record itself, read anew, has the last word: it is told as it is then, and known so.
+//! 3. A region is compared when it has come further than before 1, by number, count or shape; a rebuild changes the shape.
+//!    Whatever becomes visible after 1 is beyond what was noted, so it is compared again: nothing is left out.
+//! 4. By the clock, and however busy the store is, what dead owners left is healed, and a region whose lock is held, or in
+//!    which something could not be told, is compared again: who is stopped or dies after it made a change visible has not
+//!    told that.
+//! 5. When all regions have been compared once, the feed has caught up.
+//!
+//! The feed takes no lock that a living process holds: where the index can't be read beside a stopped owner, it goes on with the
+//! other regions.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::format::region::word;
+use crate::format::slot::Header;
+use crate::protocol::lock;
+use crate::record::Version;
+use crate::region::read::{Look, look, look_at_every_slot};
+use crate::region::seat;
+use crate::store::Store;
+use crate::store::iter::{gather, gather_beside_owner};
+use crate::store::watch::{LOOK_EVERY, Progress, heal_all, wait_in_store};
+use crate::sys::atomic::Ordering;
+
+/// Looks at a record that moves before it is put off.
+const LOOKS: u32 = 64;
+
+/// What a feed tells: see [`Store::changes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// The record is there, with this version: it was written, or was there when the feed began.
+    Written {
+        /// The record's id.
+        id: u64,
+        /// Its version when it was looked at. Versions in between may have been passed over.
+        version: Version,
+    },
+    /// A record that was told of is there no more.
+    Deleted {
+        /// The record's id.
+        id: u64,
+    },
+    /// All that was there when the feed began has been told. Comes once.
+    CaughtUp,
+}
+
+/// A blocking iterator of changes: see [`Store::changes`].
+#[derive(Debug)]
+pub struct Changes<'a> {
+    store: &'a Store,
+    regions: Vec<Followed>,
+    /// The region that is looked at first: each gets its turn, however busy others are.
+    turn: usize,
+    ready: VecDeque<Result<Change>>,
+    looked: Instant,
+    has_caught_up: bool,
+    is_forked: bool,
+}
+
+/// What is known of a region.
+#[derive(Debug, Default)]
+struct Followed {
+    /// How far it had come before it was last compared; `None`: it never was.
+    last: Option<Progress>,
+    /// Not all could be told then: it is compared again by the clock.
+    is_open: bool,
+    /// The `seq` of each record as it was last told.
+    known: HashMap<u64, u64>,
+}
+
+/// What a record is now.
+enum Now {
+    Is(Header),
+    Gone,
+    /// It is told when it is written anew.
+    Damaged,
+    /// The owner of its region is in the middle of something.
+    Unknown,
+}
+
+impl Store {
+    /// Everything that is in the store, then [`Change::CaughtUp`], and then the changes as they come, deletions too. Who
+    /// begins with nothing and follows them has a mirror of the store:
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// use std::collections::HashMap;
+    /// use std::time::Duration;
+    /// use recstore::{Change, Store};
+    ///
+    /// # let path = std::env::temp_dir().join(format!("recstore-changes-{}.rec", std::process::id()));
+    /// let store = Store::open_or_create(&path)?;
+    /// store.put(1, b"there before")?;
+    /// let mut mirror = HashMap::new();
+    /// let mut changes = store.changes()?;
+    /// # let mut writes = 0;
+    /// while let Some(change) = changes.next_timeout(Duration::from_millis(10))? {
+    ///     match change {
+    ///         // If it is gone by now, that is told next.
+    ///         Change::Written { id, .. } => _ = store.get(id)?.map(|record| mirror.insert(id, record)),
+    ///         Change::Deleted { id } => _ = mirror.remove(&id),
+    ///         Change::CaughtUp => {
+    ///             assert_eq!(mirror.len(), 1);
+    ///             store.put(2, b"written since")?;
+    ///             store.delete(1)?;
+    ///         }
+    ///         _ => {}
+    ///     }
+    /// }
+    /// assert!(!mirror.contains_key(&1));
+    /// assert_eq!(mirror[&2].data(), b"written since");
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A record that changes several times before it is looked at comes once, as it is then: with its newest version, or as
+    /// deleted; one that was written and deleted again need not come. Of one record versions never go back, whatever dies
+    /// or is [repaired](Self::repair). Changes of one region come in the order of their versions, deletions first; those of
+    /// several regions, and so the parts of a [batch](Self::batch), in any order. A damaged record is told when it is
+    /// written anew, or given up by a repair.
+    ///
+    /// What a process did that was killed or stopped before it could tell comes within a second or so, and the feed waits for
+    /// no stopped process, but for what that one has in the works.
+    ///
+    /// The feed keeps the id and the version of every record, some 40 bytes each, for nothing else would tell what is
+    /// gone. Each wake-up costs a pass over the index of the regions that changed, and a look at the header of each of their
+    /// records. [`watch`](Self::watch), for one record, costs nothing of this.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`]: a sleeper has to leave a mark in the file; [`Error::Forked`].
+    pub fn changes(&self) -> Result<Changes<'_>> {
+        self.handle.check_writable()?;
+        Ok(Changes {
+            store: self,
+            regions: (0..self.handle.arena.geo.regions).map(|_| Followed::default()).collect(),
+            turn: 0,
+            ready: VecDeque::new(),
+            looked: Instant::now(),
+            has_caught_up: false,
+            is_forked: false,
+        })
+    }
+}
+
+impl Changes<'_> {
+    /// The next change, or `None` if none comes within the time.
+    ///
+    /// # Errors
+    /// As [`Store::get`], and what healing a region gives. What could not be looked at is looked at again, so the feed
+    /// goes on after an error; but for [`Error::Forked`], which every later call gives as well.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Change>> {
+        self.wait(Some(timeout))
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<Option<Change>> {
+        let store = self.store;
+        store.handle.check()?;
+        if let Some(change) = self.ready.pop_front() {
+            return change.map(Some);
+        }
+        wait_in_store(store, timeout, || self.look().transpose())
+    }
+
+    /// The next change, if there is one: compares regions until something is to be told.
+    fn look(&mut self) -> Option<Result<Change>> {
+        if let Err(error) = self.store.handle.check() {
+            return Some(Err(error));
+        }
+        let by_clock = self.looked.elapsed() >= LOOK_EVERY;
+        if by_clock {
+            self.looked = Instant::now();
+            if let Err(error) = heal_all(self.store) {
+                self.ready.push_back(Err(error));
+            }
+        }
+        let count = self.regions.len();
+        for n in 0..count {
+            let region = (self.turn + n) % count;
+            let now = Progress::of(self.store, region as u32);
+            let followed = &mut self.regions[region];
+            let is_due = match &followed.last {
+                None => !followed.is_open || by_clock,
+                Some(last) => now.is_beyond(last) || by_clock && (followed.is_open || now.is_held),
+            };
+            if !is_due {
+                continue;
+            }
+            match self.compare(region as u32, now) {
+                Ok(()) => {}
+                Err(error) => {
+                    self.regions[region].is_open = true;
+                    self.ready.push_back(Err(error));
+                }
+            }
+            if !self.ready.is_empty() && !by_clock {
+                self.turn = (region + 1) % count;
+                break;
+            }
+        }
+        if self.ready.is_empty() && !self.has_caught_up && self.regions.iter().all(|r| r.last.is_some()) {
+            self.has_caught_up = true;
+            return Some(Ok(Change::CaughtUp));
+        }
+        self.ready.pop_front()
+    }
+
+    /// Steps 1 and 2.
+    fn compare(&mut self, region: u32, progress: Progress) -> Result<()> {
+        let store = self.store;
+        let Some(Followed { last, is_open, known }) = self.regions.get_mut(region as usize) else {
+            return Ok(());
+        };
+        *is_open = true;
+        let Some(now) = index_of(store, region)? else { return Ok(()) };
+        *last = Some(last.as_ref().map_or(progress, |last| progress.after(last)));
+        *is_open = false;
+        let is_there = |id: &u64| now.binary_search_by_key(id, |(id, _)| *id).is_ok();
+        let gone = known.keys().filter(|id| !is_there(id)).copied();
+        let written = now.iter().filter(|(id, seq)| known.get(id) != Some(seq)).map(|(id, _)| *id);
+        let changed: Vec<u64> = gone.chain(written).collect();
+        let mut told = Vec::new();
+        let mut data = Vec::new();
+        let mut outcome = Ok(());
+        for id in changed {
+            match look_at(store, region, id, &mut data) {
+                Ok(Now::Is(header)) => {
+                    if known.insert(id, header.seq) != Some(header.seq) {
+                        told.push((Some(Version(header.version())), id));
+                    }
+                }
+                Ok(Now::Gone) => {
+                    if known.remove(&id).is_some() {
+                        told.push((None, id));
+                    }
+                }
+                Ok(Now::Damaged) => {}
+                Ok(Now::Unknown) => *is_open = true,
+                Err(error) => {
+                    *is_open = true;
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        told.sort_unstable();
+        self.ready.extend(told.into_iter().map(|(version, id)| {
+            Ok(version.map_or(Change::Deleted { id }, |version| Change::Written { id, version }))
+        }));
+        outcome
+    }
+}
+
+impl Iterator for Changes<'_> {
+    type Item = Result<Change>;
+
+    /// Waits for the next change, as long as it takes. An error does not end the iterator, but for [`Error::Forked`].
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_forked {
+            return None;
+        }
+        let change = self.wait(None).transpose();
+        self.is_forked = matches!(change, Some(Err(Error::Forked { .. })));
+        change
+    }
+}
+
+/// Whether a living process holds the lock of a region.
+fn is_held_by_the_living(store: &Store, region: u32) -> Result<bool> {
+    let arena = &store.handle.arena;
+    match lock::state(arena.head(region)[word::LOCK].load(Ordering::SeqCst)) {
+        lock::State::Held(owner) => seat::is_alive(arena, owner),
+        _ => Ok(false),
+    }
+}
+
+/// All records of a region now, each id with its `seq`, in the order of ids. `None`: the owner of the region is in the middle
+/// of moving its index.
+fn index_of(store: &Store, region: u32) -> Result<Option<Vec<(u64, u64)>>> {
+    let handle = &store.handle;
+    let found = match gather_beside_owner(handle, region) {
+        Some(found) => Some(found),
+        None if is_held_by_the_living(store, region)? => None,
+        None => Some(gather(handle, region)?),
+    };
+    // The id in a damaged slot may be any.
+    let geo = &handle.arena.geo;
+    Ok(found.map(|mut found| {
+        found.retain(|&(id, _)| geo.region_of(geo.hash(id)) == region);
+        found
+    }))
+}
+
+/// A record as it is now, its checksum included.
+fn look_at(store: &Store, region: u32, id: u64, data: &mut Vec<u8>) -> Result<Now> {
+    let handle = &store.handle;
+    let hash = handle.arena.geo.hash(id);
+    for _ in 0..LOOKS {
+        match look(&handle.arena, hash, id, handle.verify_reads, Some(data)) {
+            Look::Hit(header, _) => return Ok(Now::Is(header)),
+            Look::Miss => return Ok(Now::Gone),
+            Look::Damaged { .. } => return Ok(Now::Damaged),
+            Look::Moved => std::hint::spin_loop(),
+            Look::Broken(_) => break,
+        }
+    }
+    if is_held_by_the_living(store, region)? {
+        // What the slots tell, if it tells anything.
+        return Ok(match look_at_every_slot(&handle.arena, hash, id, Some(data))? {
+            Look::Hit(header, _) => Now::Is(header),
+            Look::Miss => Now::Gone,
+            Look::Damaged { .. } => Now::Damaged,
+            Look::Moved | Look::Broken(_) => Now::Unknown,
+        });
+    }
+    match store.read(id, Some(data)) {
+        Ok(Some((header, _))) => Ok(Now::Is(header)),
+        Ok(None) => Ok(Now::Gone),
+        Err(Error::Corrupt { .. }) => Ok(Now::Damaged),
+        Err(error) => Err(error),
+    }
+}
