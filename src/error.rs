@@ -3,8 +3,9 @@
 //! One enum for the whole crate: a caller who embeds the store handles a handful of cases
 //! ([`Error::Full`], [`Error::Busy`], [`Error::Corrupt`]) and passes the rest on.
 
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The result of every fallible call of this crate.
@@ -108,16 +109,16 @@ pub enum Error {
         /// What the operating system said, if it was asked.
         source: Option<io::Error>,
     },
-    /// A live owner kept the region's lock for longer than the caller would wait.
-    #[error("{}: region {region} is held by {} (waited {waited:?}); try again, or look at what that process does", path.display(), owner(*owner_pid))]
+    /// A live owner kept a lock for longer than the caller would wait
+    /// ([`Options::lock_timeout`](crate::Options::lock_timeout)).
+    #[error("{}: {lock} is held by {} (waited {waited:?}); {}", path.display(), held_by(*owner), what_to_do(*owner, path))]
     Busy {
         /// The file.
         path: PathBuf,
-        /// The region that was to be written.
-        region: u32,
-        /// The owner's process id as it sees itself, for people; it may be of another PID namespace. 0
-        /// if it is the growth lock or the sync lock that is held: the kernel does not say by whom.
-        owner_pid: u32,
+        /// The lock.
+        lock: Lock,
+        /// Who holds it, if that is known.
+        owner: Option<Holder>,
         /// How long the caller waited.
         waited: Duration,
     },
@@ -200,6 +201,66 @@ pub enum Error {
     },
 }
 
-fn owner(pid: u32) -> String {
-    if pid == 0 { "a live process".to_owned() } else { format!("live process {pid}") }
+/// A lock of a store, as [`Error::Busy`] names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Lock {
+    /// The lock of a region: held by a writer for one write, and by who rebuilds the region.
+    Region(u32),
+    /// The lock of batches: held by who commits a batch.
+    Batches,
+    /// The growth lock: held by who extends the file, or moves an index.
+    Growth,
+    /// The sync lock: held by who flushes, and by who begins a snapshot.
+    Sync,
+    /// The lock of the whole file (`flock`): held by who recovers the store, or closes it as its last user;
+    /// and by every program that locks the file for purposes of its own.
+    WholeFile,
+}
+
+impl fmt::Display for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Region(region) => write!(f, "region {region}"),
+            Self::Batches => f.write_str("the lock of batches"),
+            Self::Growth => f.write_str("the growth lock"),
+            Self::Sync => f.write_str("the sync lock"),
+            Self::WholeFile => f.write_str("the lock of the whole file (flock)"),
+        }
+    }
+}
+
+/// Who holds a lock, as [`Error::Busy`] names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The process id that the holder noted, or that the kernel gives: for people.
+    pub pid: u32,
+    /// Whether a process with this id exists; `None` if that can't be known, because the holder noted the id
+    /// in another PID namespace. `Some(false)`: the process has ended, and the lock lives on with a descriptor
+    /// of the file that another process has from it.
+    pub exists: Option<bool>,
+}
+
+fn held_by(owner: Option<Holder>) -> String {
+    match owner {
+        None => "a live process".to_owned(),
+        Some(Holder { pid, exists: Some(true) }) => format!("live process {pid}"),
+        Some(Holder { pid, exists: None }) => format!("live process {pid} of another PID namespace"),
+        Some(Holder { pid, exists: Some(false) }) => {
+            format!("process {pid}, which has ended, while another process has its descriptor of the file")
+        }
+    }
+}
+
+fn what_to_do(owner: Option<Holder>, path: &Path) -> String {
+    match owner {
+        Some(Holder { exists: Some(true) | None, .. }) => {
+            "try again, or look at what that process does".to_owned()
+        }
+        Some(Holder { exists: Some(false), .. }) => {
+            format!("end the process that has it (`fuser -v {}`)", path.display())
+        }
+        None => format!("try again, or look at who has the file open (`fuser -v {}`)", path.display()),
+    }
 }

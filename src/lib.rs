@@ -64,7 +64,7 @@ mod report;
 mod store;
 mod sys;
 
-pub use error::{Error, Result};
+pub use error::{Error, Holder, Lock, Result};
 pub use record::{Durability, Record, Swap, Version};
 pub use report::{Damage, RepairReport, SalvageReport, VerifyReport};
 pub use store::Store;

@@ -18,7 +18,7 @@ use common::{Me, Worker};
 use rand::Rng;
 use rand::rngs::StdRng;
 use recstore::testing::set_boot_id;
-use recstore::{Commit, Durability, Error, Options, Store, Version};
+use recstore::{Commit, Durability, Error, Lock, Options, Store, Version};
 
 const REGIONS: u32 = 4;
 
@@ -423,10 +423,12 @@ fn a_stopped_batch_holds_up_batches_and_its_own_regions_and_nothing_else() {
             batch.commit()
         };
         match batch(other) {
-            Err(Error::Busy { region: REGIONS, owner_pid, .. }) => assert_eq!(owner_pid, stopped.pid()),
+            Err(Error::Busy { lock: Lock::Batches, owner: Some(holder), .. }) => {
+                assert_eq!(holder.pid, stopped.pid());
+            }
             other => panic!("{other:?}"),
         }
-        assert!(matches!(store.put(1, b"mine"), Err(Error::Busy { region, .. }) if region < REGIONS));
+        assert!(matches!(store.put(1, b"mine"), Err(Error::Busy { lock: Lock::Region(_), .. })));
         store.put(other, &before).unwrap();
         assert_eq!(store.get(1).unwrap().unwrap().data(), before);
         let pin = store.pin().unwrap();

@@ -39,7 +39,9 @@ fn writer(me: &mut Me) {
         }
         match store.put(2, b"the writer's") {
             Ok(_) => me.say("written"),
-            Err(Error::Busy { owner_pid, .. }) => me.say(&format!("busy: {owner_pid}")),
+            Err(Error::Busy { owner: Some(holder), .. }) => {
+                me.say(&format!("busy: {} {:?}", holder.pid, holder.exists))
+            }
             Err(e) => panic!("{e}"),
         }
     }
@@ -88,7 +90,7 @@ fn a_dead_owner_is_succeeded_though_another_process_has_its_number() {
     let mut owner = nested("owner", &path).unwrap();
     owner.expect("inside as 1");
     writer.say("write");
-    writer.expect("busy: 1");
+    writer.expect("busy: 1 None");
     kill(child_of(&owner), Signal::SIGKILL).unwrap();
     owner.wait();
     writer.say("write");
@@ -109,7 +111,7 @@ fn a_live_owner_is_not_robbed_where_its_number_means_nobody() {
     let mut owner = Worker::spawn("owner", &[("STORE", &path)]);
     owner.expect(&format!("inside as {}", owner.pid()));
     writer.say("write");
-    writer.expect(&format!("busy: {}", owner.pid()));
+    writer.expect(&format!("busy: {} None", owner.pid()));
     owner.say("go");
     owner.expect("done");
     owner.finish();
@@ -130,7 +132,7 @@ fn a_live_owner_is_not_robbed_by_a_process_of_its_own_number() {
     let mut writer = nested("writer", &path).unwrap();
     writer.expect("ready as 1");
     writer.say("write");
-    writer.expect("busy: 1");
+    writer.expect("busy: 1 None");
     owner.say("go");
     owner.expect("done");
     writer.say("write");

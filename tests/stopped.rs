@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{Me, Worker};
 use nix::sys::signal::Signal;
-use recstore::{Error, Options, Store};
+use recstore::{Error, Lock, Options, Store};
 
 const TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -92,8 +92,9 @@ fn a_stopped_owner_is_not_robbed_and_others_get_busy() {
     refused.push(("repair", store.repair().map(drop)));
     for (call, result) in refused {
         match result {
-            Err(Error::Busy { region: r, owner_pid, waited, path: p }) => {
-                assert_eq!((r, owner_pid), (region, owner.pid()), "{call}");
+            Err(Error::Busy { lock, owner: Some(holder), waited, path: p, .. }) => {
+                assert_eq!(lock, Lock::Region(region), "{call}");
+                assert_eq!((holder.pid, holder.exists), (owner.pid(), Some(true)), "{call}");
                 assert!(waited >= TIMEOUT, "{call} gave up after {waited:?}");
                 assert_eq!(p.to_str(), Some(&path[..]), "{call}");
             }

@@ -17,7 +17,7 @@ use common::value::{parse, value};
 use common::{Me, PATIENCE, Worker};
 use nix::sys::signal::{Signal, raise};
 use recstore::testing::set_hook;
-use recstore::{Error, Options, Store};
+use recstore::{Error, Lock, Options, Store};
 
 const TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -103,6 +103,15 @@ fn comes_back<T: Send>(store: &Store, call: impl FnOnce(&Store) -> T + Send) -> 
     })
 }
 
+/// The error names the lock, and the process that has it.
+fn assert_held_by<T: std::fmt::Debug>(result: &Result<T, Error>, lock: Lock, by: &Worker) {
+    let holder = match result {
+        Err(Error::Busy { lock: held, owner: Some(holder), .. }) if *held == lock => *holder,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((holder.pid, holder.exists), (by.pid(), Some(true)));
+}
+
 fn assert_all(scene: &Scene) {
     for (&id, &counter) in &scene.model {
         let record = scene.store.get(id).unwrap().unwrap_or_else(|| panic!("id {id} is lost"));
@@ -120,9 +129,9 @@ fn stopped_in_growth(at: &str, kill: bool) {
     let mut worker = stopped(&scene, "put", at);
     let [here, there] = scene.ids;
     let same_region = comes_back(&scene.store, |s| s.put(here, b"stolen"));
-    assert!(matches!(same_region, Err(Error::Busy { region: 0, .. })), "{same_region:?}");
+    assert!(matches!(same_region, Err(Error::Busy { lock: Lock::Region(0), .. })), "{same_region:?}");
     let growth = comes_back(&scene.store, |s| s.put(there, b"grown"));
-    assert!(matches!(growth, Err(Error::Busy { .. })), "{growth:?}");
+    assert_held_by(&growth, Lock::Growth, &worker);
     let victim = *scene.model.keys().find(|&&id| scene.store.region_of(id) == 1).unwrap();
     assert!(comes_back(&scene.store, |s| s.delete(victim)).unwrap());
     scene.model.remove(&victim);
@@ -157,7 +166,7 @@ fn stopped_in_sync(kill: bool) {
     let mut scene = scene();
     let mut worker = stopped(&scene, "sync", "sync: writers of the old epoch are done");
     let sync = comes_back(&scene.store, Store::sync);
-    assert!(matches!(sync, Err(Error::Busy { .. })), "{sync:?}");
+    assert_held_by(&sync, Lock::Sync, &worker);
     for id in 0..40 {
         comes_back(&scene.store, |s| s.put(id, &value(id, 0, id + 7, 60))).unwrap();
         scene.model.insert(id, id + 7);

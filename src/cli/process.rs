@@ -24,10 +24,13 @@ impl Process {
     }
 }
 
-/// How a holder of a lock or a seat is: `alive`, `stopped` or `dead`.
-pub(crate) fn state_of(pid: u32, alive: bool) -> &'static str {
+/// How a holder of a lock or a seat is: `alive`, `stopped`, `dead`; or `inherited`: its process has ended, and another
+/// one has its descriptor of the file, and holds with that what it held.
+pub(crate) fn state_of(pid: u32, pid_exists: Option<bool>, alive: bool) -> &'static str {
     if !alive {
         "dead"
+    } else if pid_exists == Some(false) {
+        "inherited"
     } else if Process::look(pid).is_some_and(|process| process.is_stopped) {
         "stopped"
     } else {

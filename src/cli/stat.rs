@@ -18,7 +18,8 @@ const COMMAND_CHARS: usize = 60;
 ///
 /// A look at a store that others may be writing to: the numbers are of about the same moment. A
 /// lock owner marked dead is no damage; the next process that needs the region heals it. One marked stopped
-/// keeps its lock until it goes on, or is killed.
+/// keeps its lock until it goes on, or is killed. One marked inherited has ended, and another process has its
+/// descriptor of the file: it keeps its lock until that one closes it.
 #[derive(clap::Args)]
 #[command(
     visible_alias = "info",
@@ -65,9 +66,9 @@ impl Stat {
 pub(crate) fn verdict(s: &Stats) -> String {
     let held = |state: &str| {
         let locks = s.regions.iter().filter_map(|r| r.lock.as_ref());
-        locks.filter(|l| state_of(l.pid, l.alive) == state).count() as u64
+        locks.filter(|l| state_of(l.pid, l.pid_exists, l.alive) == state).count() as u64
     };
-    let (dead, stopped) = (held("dead"), held("stopped"));
+    let (dead, stopped, inherited) = (held("dead"), held("stopped"), held("inherited"));
     let mut parts = Vec::new();
     if dead > 0 {
         parts.push(format!("a process died in {}; the next write there heals it", counted(dead, "region")));
@@ -76,6 +77,14 @@ pub(crate) fn verdict(s: &Stats) -> String {
         parts.push(format!(
             "a stopped process holds {}; writers there wait for it",
             counted(stopped, "region")
+        ));
+    }
+    if inherited > 0 {
+        parts.push(format!(
+            "a process that has ended holds {} by a descriptor of the file that another process has from it \
+             (`fuser -v {}`); writers there wait until that one closes it",
+            counted(inherited, "region"),
+            s.path.display()
         ));
     }
     if parts.is_empty() {
@@ -142,7 +151,7 @@ fn regions(out: &mut Output, regions: &[RegionStats], all: bool) -> Result<(), F
             .map_or("-".into(), |percent| format!("{percent}%"));
         let lock = match &r.lock {
             None => "-".into(),
-            Some(LockOwner { seat, pid, alive, .. }) => match state_of(*pid, *alive) {
+            Some(LockOwner { seat, pid, pid_exists, alive, .. }) => match state_of(*pid, *pid_exists, *alive) {
                 "alive" => format!("process {pid} in seat {seat}"),
                 state => format!("process {pid} in seat {seat}, {state}"),
             },
@@ -170,7 +179,7 @@ fn attached(out: &mut Output, s: &Stats) -> Result<(), Failure> {
             a.generation,
             a.pid,
             a.pins,
-            state_of(a.pid, a.alive),
+            state_of(a.pid, a.pid_exists, a.alive),
             command_of(a).unwrap_or_default()
         ))?;
     }
@@ -217,7 +226,7 @@ fn prometheus(out: &mut Output, s: &Stats) -> Result<(), Failure> {
 }
 
 fn to_json(s: &Stats) -> Value {
-    let owner = |l: &LockOwner| json!({"seat": l.seat, "generation": l.generation, "pid": l.pid, "alive": l.alive, "state": state_of(l.pid, l.alive)});
+    let owner = |l: &LockOwner| json!({"seat": l.seat, "generation": l.generation, "pid": l.pid, "pid_exists": l.pid_exists, "alive": l.alive, "state": state_of(l.pid, l.pid_exists, l.alive)});
     let regions: Vec<Value> = s
         .regions
         .iter()
@@ -233,8 +242,8 @@ fn to_json(s: &Stats) -> Value {
         .attached
         .iter()
         .map(|a| {
-            json!({"seat": a.seat, "generation": a.generation, "pid": a.pid, "alive": a.alive,
-                   "state": state_of(a.pid, a.alive), "pins": a.pins})
+            json!({"seat": a.seat, "generation": a.generation, "pid": a.pid, "pid_exists": a.pid_exists, "alive": a.alive,
+                   "state": state_of(a.pid, a.pid_exists, a.alive), "pins": a.pins})
         })
         .collect();
     json!({

@@ -37,7 +37,11 @@ pub(crate) struct Control {
     /// The error number of a flush that failed, or 0: until the store is opened by one handle alone,
     /// no flush is believed.
     flush_failed: u64,
-    pad2: [u64; 5],
+    /// The claim that has the growth lock, as in a lock word; for people.
+    grower: u64,
+    /// The claim that has the sync lock, likewise.
+    flusher: u64,
+    pad2: [u64; 3],
     // Line 3: pins.
     /// Bit 0: a seat may have a pin. The rest counts, so that it never repeats.
     pinned: u64,
@@ -91,6 +95,10 @@ pub(crate) const DURABLE_WRITES: u64 = CONTROL + offset_of!(Control, durable_wri
 
 /// Offset of the mark of a failed flush.
 pub(crate) const FLUSH_FAILED: u64 = CONTROL + offset_of!(Control, flush_failed) as u64;
+/// Offset of the note of who has the growth lock.
+pub(crate) const GROWER: u64 = CONTROL + offset_of!(Control, grower) as u64;
+/// Offset of the note of who has the sync lock.
+pub(crate) const FLUSHER: u64 = CONTROL + offset_of!(Control, flusher) as u64;
 /// Offset of the hint that there are pins.
 pub(crate) const PINNED: u64 = CONTROL + offset_of!(Control, pinned) as u64;
 

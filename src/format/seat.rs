@@ -23,9 +23,10 @@ pub(crate) const BORROWS: u32 = 4;
 pub(crate) struct Seat {
     /// Checked (or zero: never claimed): how often the seat was claimed; raised by each claim.
     generation: u64,
-    /// 1 from claim to release: tells a seat that was left from one whose owner died.
+    /// `TAKEN` or `LEAVING` from claim to release: tells a seat that was left from one whose owner died.
     taken: u64,
-    /// The owner's process id as it sees itself. For people.
+    /// The owner's process id as it sees itself (low 32 bits), and the number of its PID namespace, or 0 (high 32).
+    /// For people.
     pid: u64,
     /// Checked (or zero: none): the epoch whose records the holder still reads.
     pin: u64,
@@ -34,6 +35,11 @@ pub(crate) struct Seat {
 }
 
 const _: () = assert!(size_of::<Seat>() == 64);
+
+/// Whether a seat is taken: by a handle that may write.
+pub(crate) const TAKEN: u64 = 1;
+/// By a handle that is being closed, and writes no record any more.
+pub(crate) const LEAVING: u64 = 2;
 
 /// Offset of a seat's generation.
 pub(crate) const fn generation(seat: u32) -> u64 {

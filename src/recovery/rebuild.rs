@@ -353,7 +353,7 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[Version]) -> Resul
         {
             lines_log2 += 1;
         }
-        let growth = growth.insert(Growth::lock(region.arena, region.number)?);
+        let growth = growth.insert(Growth::lock(region.arena)?);
         region.new_shape(growth, lines_log2)?
     };
     let mut table = region.clear_table(new)?;
@@ -373,7 +373,7 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[Version]) -> Resul
 fn link(region: &Region<'_>, retired: &[(u32, u64)], parked: &[(u32, u64)]) -> Result<(), Trouble> {
     // Where the word is damaged, or nothing is linked, allocating what is allocated changes nothing.
     if !(retired.is_empty() && parked.is_empty() && matches!(region.is_linked(), Ok(false))) {
-        Growth::lock(region.arena, region.number)?.allocate_links(region.number)?;
+        Growth::lock(region.arena)?.allocate_links(region.number)?;
         region.set_linked();
     }
     region.requeue(&RETIRED, retired)?;

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Holder, Lock, Result};
 use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
 use crate::format::geometry::Geometry;
 use crate::format::{checked, control, index, region};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{header, is_free};
 use crate::region::grow::Extents;
+use crate::region::seat::noted_holder;
 use crate::region::survey::{SlotState, survey};
 use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::deadline::Deadline;
 use crate::sys::file_lock;
 use crate::sys::fork::ForkFile;
 use crate::sys::mapping::Mapping;
@@ -40,17 +42,37 @@ impl Arena {
         io_error(&self.path, doing)
     }
 
-    /// Waits for the file lock of a byte. A time-out names `region`, for want of an owner: the kernel
-    /// does not say who holds it.
-    pub(crate) fn lock_byte(&self, byte: u64, region: u32, doing: &'static str) -> Result<()> {
-        match file_lock::lock(&self.file, byte, self.lock_timeout) {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                let waited = self.lock_timeout.unwrap_or_default();
-                Err(Error::Busy { path: self.path.clone(), region, owner_pid: 0, waited })
+    /// Waits for the file lock of a byte, and notes in the word at `note` who has it: the kernel does not say that of
+    /// such a lock.
+    pub(crate) fn lock_byte(&self, byte: u64, lock: Lock, note: u64, deadline: &Deadline) -> Result<()> {
+        let note = self.word(note);
+        match file_lock::lock(&self.file, byte, deadline) {
+            Ok(true) => {
+                note.store(self.owner.map_or(0, Owner::word), Ordering::SeqCst);
+                Ok(())
             }
-            Err(source) => Err(self.io(doing)(source)),
+            Ok(false) => {
+                let foreign = || file_lock::foreign_holder(&self.file, byte);
+                let foreign = || foreign().map(|pid| Holder { pid, exists: (pid != 0).then_some(true) });
+                let owner = noted_holder(self, note).or_else(foreign);
+                Err(Error::Busy { path: self.path.clone(), lock, owner, waited: deadline.waited() })
+            }
+            Err(source) => Err(self.io("waiting for a byte-range lock (F_OFD_SETLK)")(source)),
         }
+    }
+
+    /// Gives the file lock of a byte back.
+    pub(crate) fn unlock_byte(&self, byte: u64, note: u64) {
+        // What another handle noted stays: it has the lock, if this one waited in vain.
+        let own = self.owner.map_or(0, Owner::word);
+        let _ = self.word(note).compare_exchange(own, 0, Ordering::SeqCst, Ordering::Relaxed);
+        // A failure leaves the lock to the kernel, which drops it when the handle is closed.
+        let _ = file_lock::unlock(&self.file, byte);
+    }
+
+    /// When a call that begins now stops waiting for locks.
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::after(self.lock_timeout)
     }
 
     /// Damage of something that is not a record.

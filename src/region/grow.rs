@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::MutexGuard;
+use std::sync::{MutexGuard, PoisonError, TryLockError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Holder, Lock, Result};
 use crate::format::extent::{ExtentHeader, Kind};
 use crate::format::geometry::{EXTENT_HEADER_BYTES, LINK_BYTES};
 use crate::format::index::{LINE_BYTES, Shape};
@@ -17,8 +17,9 @@ use crate::format::slot::HEADER_BYTES;
 use crate::format::{PAGE_BYTES, checked, control, round_up};
 use crate::region::arena::Arena;
 use crate::sys::atomic::Ordering;
+use crate::sys::deadline::Deadline;
+use crate::sys::file;
 use crate::sys::step::step;
-use crate::sys::{file, file_lock};
 
 /// What is known of the extents before `cursor`: they are in use.
 #[derive(Default)]
@@ -44,17 +45,35 @@ pub(crate) struct Growth<'a> {
 
 impl Drop for Growth<'_> {
     fn drop(&mut self) {
-        // A failure leaves the lock to the kernel, which drops it when the handle is closed.
-        let _ = file_lock::unlock(&self.arena.file, GROWTH_BYTE);
+        self.arena.unlock_byte(GROWTH_BYTE, control::GROWER);
     }
 }
 
 impl<'a> Growth<'a> {
-    /// Waits for the growth lock, on behalf of a region.
-    pub(crate) fn lock(arena: &'a Arena, region: u32) -> Result<Self> {
-        let extents = arena.extents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        arena.lock_byte(GROWTH_BYTE, region, "waiting for the growth lock")?;
+    /// Waits for the growth lock.
+    pub(crate) fn lock(arena: &'a Arena) -> Result<Self> {
+        let deadline = arena.deadline();
+        let extents = Self::exclude_threads(arena, &deadline)?;
+        arena.lock_byte(GROWTH_BYTE, Lock::Growth, control::GROWER, &deadline)?;
         Ok(Self { arena, extents })
+    }
+
+    /// Waits for the threads of this process that let the store grow.
+    fn exclude_threads(arena: &'a Arena, deadline: &Deadline) -> Result<MutexGuard<'a, Extents>> {
+        let locked = deadline.keep_trying(|| match (arena.extents.try_lock(), deadline.left()) {
+            (Ok(extents), _) => Ok(Some(extents)),
+            (Err(TryLockError::Poisoned(poisoned)), _) => Ok(Some(poisoned.into_inner())),
+            (Err(TryLockError::WouldBlock), None) => {
+                Ok(Some(arena.extents.lock().unwrap_or_else(PoisonError::into_inner)))
+            }
+            (Err(TryLockError::WouldBlock), Some(_)) => Ok(None),
+        });
+        locked?.ok_or_else(|| Error::Busy {
+            path: arena.path.clone(),
+            lock: Lock::Growth,
+            owner: Some(Holder { pid: std::process::id(), exists: Some(true) }),
+            waited: deadline.waited(),
+        })
     }
 
     /// Adds a data extent to a region; the caller holds the region's lock.

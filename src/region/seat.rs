@@ -4,15 +4,15 @@
 //! slot. The control page's `pinned` says whether there may be pins, so that nobody looks for them
 //! otherwise; see `borrow` for how such a hint is kept.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Holder, Result};
 use crate::format::checked;
 use crate::format::control;
-use crate::format::seat::{BORROWS, SEATS, borrows, generation, pid, pin, seat_byte, taken};
-use crate::protocol::lock::Owner;
+use crate::format::seat::{BORROWS, LEAVING, SEATS, TAKEN, borrows, generation, pid, pin, seat_byte, taken};
+use crate::protocol::lock::{self, Owner, State};
 use crate::region::arena::Arena;
 use crate::region::borrow::{HINT, is_hinted, lower_hint, raise_hint};
-use crate::sys::atomic::Ordering;
-use crate::sys::{file, file_lock};
+use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::{file, file_lock, process};
 
 /// Claims a seat that nobody holds. The claim's generation is one that no lock word names.
 ///
@@ -57,8 +57,9 @@ fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
     for number in 0..BORROWS {
         arena.word(borrows(seat, number)).store(0, Ordering::SeqCst);
     }
-    arena.word(pid(seat)).store(u64::from(std::process::id()), Ordering::SeqCst);
-    arena.word(taken(seat)).store(1, Ordering::SeqCst);
+    let here = u64::from(std::process::id()) | u64::from(process::pid_namespace()) << 32;
+    arena.word(pid(seat)).store(here, Ordering::SeqCst);
+    arena.word(taken(seat)).store(TAKEN, Ordering::SeqCst);
     Ok(Some(Owner { seat, generation: next }))
 }
 
@@ -89,13 +90,46 @@ pub(crate) fn is_alive(arena: &Arena, owner: Owner) -> Result<bool> {
 
 /// Whether any seat is held by another handle.
 pub(crate) fn any_alive(arena: &Arena) -> Result<bool> {
-    file_lock::any_locked_by_other(&arena.file, seat_byte(0), u64::from(SEATS))
-        .map_err(arena.io("asking whether a seat is held"))
+    Ok(first_held(arena, 0)?.is_some())
 }
 
-/// The process id that the holder of a seat noted.
-pub(crate) fn pid_of(arena: &Arena, seat: u32) -> u32 {
-    if seat < SEATS { arena.word(pid(seat)).load(Ordering::Relaxed) as u32 } else { 0 }
+/// Whether any seat is held by another handle that may still write.
+pub(crate) fn any_staying(arena: &Arena) -> Result<bool> {
+    let mut from = 0;
+    while let Some(seat) = first_held(arena, from)? {
+        if arena.word(taken(seat)).load(Ordering::SeqCst) != LEAVING {
+            return Ok(true);
+        }
+        from = seat + 1;
+    }
+    Ok(false)
+}
+
+/// The first seat from `from` on that another handle holds.
+fn first_held(arena: &Arena, from: u32) -> Result<Option<u32>> {
+    if from >= SEATS {
+        return Ok(None);
+    }
+    let found = file_lock::first_locked_by_other(&arena.file, seat_byte(from), u64::from(SEATS - from))
+        .map_err(arena.io("asking whether a seat is held (F_OFD_GETLK)"))?;
+    Ok(found.map(|byte| (byte - seat_byte(0)) as u32))
+}
+
+/// The process that claimed a seat last, as it noted itself.
+pub(crate) fn holder(arena: &Arena, seat: u32) -> Holder {
+    let noted = if seat < SEATS { arena.word(pid(seat)).load(Ordering::Relaxed) } else { 0 };
+    let (pid, namespace) = (noted as u32, (noted >> 32) as u32);
+    let is_known = namespace != 0 && namespace == process::pid_namespace();
+    // A process of another namespace has another number here.
+    Holder { pid, exists: is_known.then(|| process::exists(pid)) }
+}
+
+/// The claim that a word names, which the holder of a file lock notes for people: see [`Arena::lock_byte`].
+pub(crate) fn noted_holder(arena: &Arena, word: &AtomicU64) -> Option<Holder> {
+    match lock::state(word.load(Ordering::SeqCst)) {
+        State::Held(owner) if is_alive(arena, owner).unwrap_or(false) => Some(holder(arena, owner.seat)),
+        _ => None,
+    }
 }
 
 /// Pins the current epoch for the holder of `owner`, who has no pin. Who raises the epoch afterwards

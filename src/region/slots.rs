@@ -82,7 +82,7 @@ impl<'a> Region<'a> {
     /// Allocates the links of the region's extents, if they are not.
     pub(super) fn ensure_linked(&self) -> Result<(), Trouble> {
         if !self.is_linked()? {
-            Growth::lock(self.arena, self.number)?.allocate_links(self.number)?;
+            Growth::lock(self.arena)?.allocate_links(self.number)?;
             self.set_linked();
         }
         Ok(())
@@ -197,8 +197,7 @@ impl<'a> Region<'a> {
                 continue;
             }
             let with_links = self.is_linked()?;
-            let extent = match Growth::lock(self.arena, self.number)?.add_data_extent(self.number, with_links)
-            {
+            let extent = match Growth::lock(self.arena)?.add_data_extent(self.number, with_links) {
                 Ok(extent) => extent,
                 Err(full) if self.count(word::RETIRED_COUNT)? != 0 => {
                     return Err(Trouble::Error(self.hint_sync(full)));

@@ -34,7 +34,7 @@ impl Region<'_> {
     pub(crate) fn move_index(&self, lines_log2: u32) -> Result<(), Trouble> {
         let old = self.shape();
         let lines_log2 = lines_log2.min(LINES_LOG2_MAX);
-        let mut growth = Growth::lock(self.arena, self.number)?;
+        let mut growth = Growth::lock(self.arena)?;
         let new = self.new_shape(&mut growth, lines_log2)?;
         let mut table = self.clear_table(new)?;
         for number in 0..1u64 << old.lines_log2 {

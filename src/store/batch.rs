@@ -10,6 +10,7 @@ use crate::region::batch::{Group, Member, commit, give_back};
 use crate::region::owned::Region;
 use crate::store::Store;
 use crate::store::handle::in_region;
+use crate::sys::deadline::Deadline;
 
 /// Changes of several records, of which all count or none: see [`Store::batch`].
 #[derive(Debug)]
@@ -138,8 +139,7 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// As [`Store::put`], and [`Error::Corrupt`](crate::Error::Corrupt) if a record with a condition is damaged. Nothing is
     /// changed then, but after [`Error::FlushFailed`](crate::Error::FlushFailed), which durable commits alone give: the batch is
-    /// made, and may be lost with power. [`Error::Busy`](crate::Error::Busy) with a region number beyond the last means the
-    /// lock of batches.
+    /// made, and may be lost with power.
     pub fn commit(self) -> Result<Commit> {
         let durability = self.store.handle.durability;
         self.commit_with(durability)
@@ -154,8 +154,9 @@ impl<'a> Batch<'a> {
         store.check_write(0, 0)?;
         let mut members = self.members();
         let committed = {
-            let _batches = store.handle.lock_batches()?; // Step 1.
-            self.make(&mut members)?
+            let deadline = store.handle.arena.deadline();
+            let _batches = store.handle.lock_batches(&deadline)?; // Step 1.
+            self.make(&mut members, &deadline)?
         };
         if matches!(committed, Commit::Done(_)) && !members.is_empty() {
             store.settle(durability)?;
@@ -184,7 +185,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Steps 2 to 7. The caller holds the lock of batches.
-    fn make(&self, members: &mut [Member<'_>]) -> Result<Commit> {
+    fn make(&self, members: &mut [Member<'_>], deadline: &Deadline) -> Result<Commit> {
         let handle = &self.store.handle;
         let arena = &handle.arena;
         let region_of = |hash| arena.geo.region_of(hash);
@@ -192,7 +193,8 @@ impl<'a> Batch<'a> {
         let mut regions: Vec<u32> = members.iter().map(|m| region_of(m.hash)).chain(of_conditions).collect();
         regions.sort_unstable();
         regions.dedup();
-        let _locked = regions.iter().map(|&number| handle.lock(number)).collect::<Result<Vec<_>>>()?;
+        let locked = regions.iter().map(|&number| handle.lock_by(number, Some(deadline)));
+        let _locked = locked.collect::<Result<Vec<_>>>()?;
         if let Some(conflict) = self.conflict()? {
             return Ok(conflict);
         }

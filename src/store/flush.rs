@@ -3,10 +3,10 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Holder, Lock, Result};
 use crate::fault::{self, Fault};
 use crate::format::region::word;
-use crate::format::seat::SYNC_BYTE;
+use crate::format::seat::{LEAVING, SYNC_BYTE, taken};
 use crate::format::{checked, control};
 use crate::protocol::lock::{self, Owner};
 use crate::region::owned::unpair;
@@ -14,6 +14,7 @@ use crate::region::seat;
 use crate::region::slots::retired_in;
 use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
+use crate::sys::deadline::Deadline;
 use crate::sys::file::Witness;
 use crate::sys::file_lock;
 use crate::sys::step::step;
@@ -41,7 +42,11 @@ struct SyncLock<'a>(&'a Handle);
 
 impl<'a> SyncLock<'a> {
     /// Waits for the lock, unless `is_done` becomes true meanwhile: then it is not needed any more.
-    fn take(handle: &'a Handle, is_done: impl Fn() -> Result<bool>) -> Result<Option<Self>> {
+    fn take(
+        handle: &'a Handle,
+        deadline: &Deadline,
+        is_done: impl Fn() -> Result<bool>,
+    ) -> Result<Option<Self>> {
         let turn = &handle.flush;
         let mut taken = turn.taken.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -52,20 +57,32 @@ impl<'a> SyncLock<'a> {
                 *taken = true;
                 break;
             }
-            taken = turn.given_back.wait(taken).unwrap_or_else(PoisonError::into_inner);
+            taken = match deadline.left() {
+                None => turn.given_back.wait(taken).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => {
+                    return Err(Error::Busy {
+                        path: handle.arena.path.clone(),
+                        lock: Lock::Sync,
+                        owner: Some(Holder { pid: std::process::id(), exists: Some(true) }),
+                        waited: deadline.waited(),
+                    });
+                }
+                Some(left) => {
+                    turn.given_back.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
         drop(taken);
         let lock = Self(handle); // From here on, dropping it gives the turn back.
         let arena = &handle.arena;
-        arena.lock_byte(SYNC_BYTE, 0, "waiting for the sync lock")?;
+        arena.lock_byte(SYNC_BYTE, Lock::Sync, control::FLUSHER, deadline)?;
         Ok(if is_done()? { None } else { Some(lock) })
     }
 }
 
 impl Drop for SyncLock<'_> {
     fn drop(&mut self) {
-        // A failure leaves the lock to the kernel, which drops it when the handle is closed.
-        let _ = file_lock::unlock(&self.0.arena.file, SYNC_BYTE);
+        self.0.arena.unlock_byte(SYNC_BYTE, control::FLUSHER);
         let turn = &self.0.flush;
         *turn.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         turn.given_back.notify_all();
@@ -81,11 +98,12 @@ impl Handle {
             return Ok(()); // Nothing was written since all was flushed.
         }
         let wanted = arena.epoch()?;
-        let Some(_lock) = SyncLock::take(self, || Ok(arena.durable()? >= wanted))? else {
+        let deadline = arena.deadline();
+        let Some(_lock) = SyncLock::take(self, &deadline, || Ok(arena.durable()? >= wanted))? else {
             return Ok(());
         };
         self.refuse_after_failure()?;
-        let old = self.cut()?;
+        let old = self.cut(&deadline)?;
         let extents = arena.word(control::EXTENTS).load(Ordering::SeqCst);
         step("sync: writers of the old epoch are done");
         if fault::on(Fault::DurableEarly) {
@@ -176,14 +194,14 @@ impl Handle {
 
     /// Raises the epoch, and waits until nobody writes in the one before, which is given. The caller
     /// holds the sync lock.
-    fn cut(&self) -> Result<u64> {
+    fn cut(&self, deadline: &Deadline) -> Result<u64> {
         let arena = &self.arena;
         let old = arena.epoch()?;
         arena.word(control::EPOCH).store(checked::encode(old + 1), Ordering::SeqCst);
         step("sync: epoch raised");
         for region in 0..arena.geo.regions {
             if arena.head(region)[word::LOCK].load(Ordering::SeqCst) != 0 {
-                drop(self.lock(region)?);
+                drop(self.lock_by(region, Some(deadline))?);
             }
         }
         Ok(old)
@@ -193,9 +211,10 @@ impl Handle {
     /// seat; gives the epoch that they are of. There must be no pin yet.
     pub(crate) fn pin_moment(&self, owner: Owner) -> Result<u64> {
         let arena = &self.arena;
-        let _lock = SyncLock::take(self, || Ok(false))?;
+        let deadline = arena.deadline();
+        let _lock = SyncLock::take(self, &deadline, || Ok(false))?;
         let epoch = seat::set_pin(arena, owner)?;
-        let cut = self.cut();
+        let cut = self.cut(&deadline);
         if cut.is_err() {
             seat::clear_pin(arena, owner);
         }
@@ -222,7 +241,21 @@ impl Handle {
         if self.is_clean() {
             return Ok(());
         }
-        let alone = fs2::FileExt::try_lock_exclusive(&*arena.file).is_ok();
+        if let Some(owner) = arena.owner {
+            arena.word(taken(owner.seat)).store(LEAVING, Ordering::SeqCst);
+        }
+        // The lock keeps others from coming in. Of several that leave at once, one has it: who tries in vain
+        // gives its share in it up.
+        let alone = file_lock::try_lock_whole(&arena.file) && !seat::any_staying(arena)?;
+        let closed = self.leave(alone);
+        // A checkpoint may keep the handle for a moment: nobody is to be locked out by it.
+        file_lock::unlock_whole(&arena.file);
+        closed
+    }
+
+    /// Flushes, and marks the store clean if the handle is `alone`: then nobody can come in meanwhile.
+    fn leave(&self, alone: bool) -> Result<()> {
+        let arena = &self.arena;
         self.sync()?;
         if alone {
             for region in 0..arena.geo.regions {

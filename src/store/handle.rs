@@ -1,9 +1,9 @@
 //! One attached handle: its arena, its seat, and how it comes to hold a region's lock.
 
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::format::region::word;
 use crate::format::seat::queue_byte;
 use crate::format::{checked, control};
@@ -19,6 +19,7 @@ use crate::region::{seat, watch};
 use crate::store::flush::Turn;
 use crate::store::options::Options;
 use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::deadline::Deadline;
 use crate::sys::step::step;
 use crate::sys::{file_lock, futex};
 
@@ -103,13 +104,19 @@ impl Handle {
     /// rebuilt first. Without contention: one compare-and-swap, no system call.
     #[inline]
     pub(crate) fn lock(&self, number: u32) -> Result<Locked<'_>> {
+        self.lock_by(number, None)
+    }
+
+    /// [`lock`](Self::lock) for a call that waits for several locks, until `deadline`.
+    #[inline]
+    pub(crate) fn lock_by(&self, number: u32, deadline: Option<&Deadline>) -> Result<Locked<'_>> {
         let head = self.arena.head(number);
         let word = &head[word::LOCK];
         let took_over = if lock::try_lock(word, self.own_word) {
             step("lock: taken");
             false
         } else {
-            self.wait_for(number, word)?
+            self.wait_for(number, word, deadline)?
         };
         let region = Region::new(&self.arena, number);
         let healed = took_over || region.is_being_rebuilt();
@@ -122,8 +129,8 @@ impl Handle {
 
     /// Takes the lock of batches, and ends the batch of a dead owner: its regions are rebuilt, which gives
     /// all of it or none.
-    pub(crate) fn lock_batches(&self) -> Result<Locked<'_>> {
-        let locked = self.take_batch_lock()?;
+    pub(crate) fn lock_batches(&self, deadline: &Deadline) -> Result<Locked<'_>> {
+        let locked = self.take_batch_lock(deadline)?;
         let begun = batch_number(&self.arena, control::BEGUN)?;
         if batch_number(&self.arena, control::ENDED)? != begun {
             for number in 0..self.arena.geo.regions {
@@ -136,18 +143,19 @@ impl Handle {
     }
 
     /// Takes the lock of batches, whatever its last owner left.
-    pub(crate) fn take_batch_lock(&self) -> Result<Locked<'_>> {
+    pub(crate) fn take_batch_lock(&self, deadline: &Deadline) -> Result<Locked<'_>> {
         let word = self.arena.word(control::BATCH_LOCK);
         if !lock::try_lock(word, self.own_word) {
-            self.wait_for(self.arena.geo.regions, word)?;
+            self.wait_for(self.arena.geo.regions, word, Some(deadline))?;
         }
         Ok(Locked { arena: &self.arena, word, head: None, healed: false })
     }
 
-    /// Takes a lock that is held; whether it was a dead owner's.
+    /// Takes a lock that is held, that of a region or, by the number after the last one, that of batches; whether it was
+    /// a dead owner's.
     #[cold]
-    fn wait_for(&self, number: u32, lock: &AtomicU64) -> Result<bool> {
-        let started = Instant::now();
+    fn wait_for(&self, number: u32, lock: &AtomicU64, deadline: Option<&Deadline>) -> Result<bool> {
+        let deadline = deadline.copied().unwrap_or_else(|| self.arena.deadline());
         let mut head_of_queue = QueueByte { handle: self, region: number, held: false };
         let mut slept = 0;
         let mut spins = 0;
@@ -190,15 +198,18 @@ impl Handle {
                 }
                 continue;
             }
-            let waited = started.elapsed();
             let mut limit = if head_of_queue.try_hold() { LOOK_FIRST } else { LOOK_OTHERS };
-            if let Some(timeout) = self.arena.lock_timeout {
-                if waited >= timeout {
-                    let owner_pid = owner.map_or(0, |o| seat::pid_of(&self.arena, o.seat));
-                    let path = self.arena.path.clone();
-                    return Err(Error::Busy { path, region: number, owner_pid, waited });
+            if let Some(left) = deadline.left() {
+                if left.is_zero() {
+                    let is_region = number < self.arena.geo.regions;
+                    return Err(Error::Busy {
+                        path: self.arena.path.clone(),
+                        lock: if is_region { error::Lock::Region(number) } else { error::Lock::Batches },
+                        owner: owner.map(|owner| seat::holder(&self.arena, owner.seat)),
+                        waited: deadline.waited(),
+                    });
                 }
-                limit = limit.min(timeout - waited);
+                limit = limit.min(left);
             }
             if lock::mark_sleeper(lock, word) {
                 futex::wait(lock, (word | SLEEPERS) as u32, limit);
@@ -273,8 +284,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if let (Some(owner), true) = (self.arena.owner, self.arena.file.is_ours()) {
             seat::release(&self.arena, owner);
-            // Closing the file does it too, but for descriptors that somebody else duplicated.
-            let _ = fs2::FileExt::unlock(&*self.arena.file);
+            file_lock::unlock_whole(&self.arena.file);
         }
     }
 }

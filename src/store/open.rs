@@ -10,9 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use fs2::FileExt as WholeFileLock;
-
-use crate::error::{Error, Result};
+use crate::error::{Error, Holder, Lock, Result};
 use crate::format::geometry::{FIRST_INDEX_BYTES, Geometry, REGION_TABLE, SUPERBLOCK_B};
 use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, Line, Shape};
 use crate::format::region::{HEAD_BYTES, word};
@@ -27,10 +25,11 @@ use crate::store::Store;
 use crate::store::handle::Handle;
 use crate::store::options::Options;
 use crate::sys::atomic::Ordering;
-use crate::sys::file;
+use crate::sys::deadline::{Deadline, Pauses};
 use crate::sys::fork::ForkFile;
 use crate::sys::mapping::{Grain, Mapping};
 use crate::sys::step::step;
+use crate::sys::{file, file_lock, process};
 
 /// Creates the file of an empty store.
 pub(crate) fn create(options: &Options, path: &Path) -> Result<()> {
@@ -272,11 +271,12 @@ fn refuse_cut_off(arena: &Arena) -> Result<()> {
 
 /// Takes the whole-file lock, shared, and sees to it that the store was attached in this boot.
 fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<()> {
-    let waiting = "waiting for the whole-file lock";
+    let deadline = arena.deadline();
+    let mut pauses = Pauses::default();
     loop {
-        match WholeFileLock::lock_shared(&*arena.file) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            locked => locked.map_err(arena.io(waiting))?,
+        let locked = file_lock::lock_whole_shared(&arena.file, &deadline);
+        if !locked.map_err(arena.io("taking the lock of the whole file (flock)"))? {
+            return Err(whole_file_is_locked(arena, &deadline));
         }
         let mark = arena.word(control::CLEAN).load(Ordering::SeqCst);
         let flush_failed = arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0;
@@ -291,9 +291,11 @@ fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<(
             mark_in_use(arena, boot)?;
             continue;
         }
-        // On Linux, a change from shared to exclusive that would wait gives the shared lock up.
-        if WholeFileLock::try_lock_exclusive(&*arena.file).is_err() {
-            std::thread::yield_now();
+        // Others may be coming in, or a program that is no handle has a shared lock.
+        if !file_lock::try_lock_whole(&arena.file) {
+            if !pauses.rest(&deadline) {
+                return Err(whole_file_is_locked(arena, &deadline));
+            }
             continue;
         }
         let mark = arena.word(control::CLEAN).load(Ordering::SeqCst);
@@ -307,6 +309,16 @@ fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<(
             refuse_cut_off(arena)?;
             mark_in_use(arena, boot)?;
         }
+    }
+}
+
+fn whole_file_is_locked(arena: &Arena, deadline: &Deadline) -> Error {
+    let holder = |pid| Holder { pid, exists: Some(process::exists(pid)) };
+    Error::Busy {
+        path: arena.path.clone(),
+        lock: Lock::WholeFile,
+        owner: process::flock_holder(&arena.file).map(holder),
+        waited: deadline.waited(),
     }
 }
 

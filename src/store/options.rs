@@ -98,8 +98,14 @@ impl Options {
         self
     }
 
-    /// How long a write waits for a live owner of its region before [`Error::Busy`]. Default `None`:
-    /// as long as it takes. A dead owner is never waited for.
+    /// How long a call waits for a lock that a live process holds, before [`Error::Busy`] names the lock and the
+    /// process: opening, writing, flushing and closing alike. Reading waits for nobody. A dead holder is never
+    /// waited for.
+    ///
+    /// Default `None`: as long as it takes, as for every mutex. A holder that works lets go after microseconds, or when
+    /// a flush or a recovery is done; one that is stopped (SIGSTOP, a debugger, a frozen container) never does. A
+    /// service that has to answer sets some seconds here: more than a flush to its disk takes, and, for opening, more
+    /// than a recovery after a crash of the system.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.lock_timeout = timeout;
@@ -145,7 +151,8 @@ impl Options {
     /// # Errors
     /// [`Error::NotFound`]; what is wrong with the file ([`Error::NotAStore`],
     /// [`Error::UnsupportedVersion`], [`Error::WrongByteOrder`], [`Error::Truncated`],
-    /// [`Error::Damaged`]); [`Error::NetworkFileSystem`]; [`Error::TooManyHandles`]; [`Error::Io`].
+    /// [`Error::Damaged`]); [`Error::NetworkFileSystem`]; [`Error::TooManyHandles`]; [`Error::Busy`] if
+    /// a lock time-out is set; [`Error::Io`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
         open::open(self, path.as_ref(), true)
     }

@@ -129,7 +129,7 @@ impl Pin<'_> {
             std::hint::spin_loop();
         }
         self.store.check_outside(0)?;
-        let _batches = handle.lock_batches()?;
+        let _batches = handle.lock_batches(&arena.deadline())?;
         read()
     }
 

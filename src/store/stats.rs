@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use crate::error::Result;
+use crate::error::{Holder, Result};
 use crate::format::extent::Kind;
 use crate::format::region::word;
 use crate::format::seat::{SEATS, generation, taken};
@@ -100,8 +100,11 @@ pub struct LockOwner {
     pub seat: u32,
     /// Which claim of the seat it is.
     pub generation: u32,
-    /// The process id that the holder noted; it may be of another PID namespace.
+    /// The process id that the holder noted.
     pub pid: u32,
+    /// Whether a process with this id exists; `None` if the holder noted it in another PID namespace. A holder
+    /// that lives though its process has ended does so by a descriptor of the file that another process has.
+    pub pid_exists: Option<bool>,
     /// Whether the holder lives. A dead holder's region is rebuilt by the next one that needs it.
     pub alive: bool,
 }
@@ -114,8 +117,10 @@ pub struct Attached {
     pub seat: u32,
     /// Which claim of the seat it is.
     pub generation: u32,
-    /// The process id that the holder noted; it may be of another PID namespace.
+    /// The process id that the holder noted.
     pub pid: u32,
+    /// Whether a process with this id exists: see [`LockOwner::pid_exists`].
+    pub pid_exists: Option<bool>,
     /// Whether the holder lives.
     pub alive: bool,
     /// Pins that it holds.
@@ -194,13 +199,17 @@ impl Store {
 pub(crate) fn lock_owner(handle: &Handle, word: u64) -> Result<Option<LockOwner>> {
     Ok(match lock::state(word) {
         State::Free | State::Clean => None,
-        State::Damaged => Some(LockOwner { seat: 0, generation: 0, pid: 0, alive: false }),
-        State::Held(owner) => Some(LockOwner {
-            seat: owner.seat,
-            generation: owner.generation,
-            pid: seat::pid_of(&handle.arena, owner.seat),
-            alive: seat::is_alive(&handle.arena, owner)?,
-        }),
+        State::Damaged => Some(LockOwner { seat: 0, generation: 0, pid: 0, pid_exists: None, alive: false }),
+        State::Held(owner) => {
+            let Holder { pid, exists } = seat::holder(&handle.arena, owner.seat);
+            Some(LockOwner {
+                seat: owner.seat,
+                generation: owner.generation,
+                pid,
+                pid_exists: exists,
+                alive: seat::is_alive(&handle.arena, owner)?,
+            })
+        }
     })
 }
 
@@ -214,10 +223,12 @@ fn attached(handle: &Handle) -> Result<Vec<Attached>> {
         let claim =
             checked::decode(arena.word(generation(number)).load(Ordering::SeqCst)).unwrap_or(0) as u32;
         let owner = Owner { seat: number, generation: claim };
+        let Holder { pid, exists } = seat::holder(arena, number);
         found.push(Attached {
             seat: number,
             generation: claim,
-            pid: seat::pid_of(arena, number),
+            pid,
+            pid_exists: exists,
             alive: seat::is_alive(arena, owner)?,
             pins: seat::pins(arena, number),
         });

@@ -94,7 +94,7 @@ impl Store {
             }
         }
         let adopted = {
-            let _growth = Growth::lock(arena, 0)?;
+            let _growth = Growth::lock(arena)?;
             for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
                 if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
                     let extents = u64::from(arena.extent_count()?);
@@ -139,7 +139,7 @@ impl Store {
     fn repair_batches(&self, report: &mut RepairReport) -> Result<()> {
         let handle = &self.handle;
         let arena = &handle.arena;
-        let _locked = handle.take_batch_lock()?; // Nobody changes the words meanwhile.
+        let _locked = handle.take_batch_lock(&arena.deadline())?; // Nobody changes the words meanwhile.
         let number = |at| checked::decode(arena.word(at).load(Ordering::SeqCst));
         let is_damaged = |at| number(at).is_none();
         let damaged = [control::BEGUN, control::COMMITTED, control::ENDED].into_iter().any(is_damaged);

@@ -7,11 +7,43 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
 
-/// Pauses between the tries of a limited wait.
-const TRY_AGAIN_FIRST: Duration = Duration::from_micros(50);
-const TRY_AGAIN_LAST: Duration = Duration::from_millis(2);
+use fs2::FileExt;
+
+use super::deadline::Deadline;
+
+/// Takes the lock of the whole file (`flock`), shared; whether it did before the deadline.
+pub(crate) fn lock_whole_shared(file: &File, deadline: &Deadline) -> io::Result<bool> {
+    if deadline.left().is_none() {
+        loop {
+            match FileExt::lock_shared(file) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                locked => return locked.map(|()| true),
+            }
+        }
+    }
+    let locked = deadline.keep_trying(|| match FileExt::try_lock_shared(file) {
+        Ok(()) => Ok(Some(())),
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+        Err(e) => Err(e),
+    })?;
+    Ok(locked.is_some())
+}
+
+/// Takes the lock of the whole file for this handle alone, if no other one has it; whether it did. The handle's
+/// shared lock is gone in either case: on Linux, a change that would wait gives the lock up.
+pub(crate) fn try_lock_whole(file: &File) -> bool {
+    FileExt::try_lock_exclusive(file).is_ok()
+}
+
+/// Gives the lock of the whole file back.
+pub(crate) fn unlock_whole(file: &File) {
+    // Closing the file does it too, but for descriptors that somebody else duplicated.
+    let _ = FileExt::unlock(file);
+}
+
+/// The kernel's process id for a lock that belongs to an open file description.
+const OF_A_FILE: libc::pid_t = -1;
 
 fn fcntl(
     file: &File,
@@ -49,24 +81,13 @@ pub(crate) fn try_lock(file: &File, byte: u64) -> io::Result<bool> {
 
 /// Takes the byte's lock, waiting for it in the kernel's queue, or, if there is a limit to the wait,
 /// trying again and again; whether it did.
-pub(crate) fn lock(file: &File, byte: u64, limit: Option<Duration>) -> io::Result<bool> {
-    let Some(limit) = limit else {
+pub(crate) fn lock(file: &File, byte: u64, deadline: &Deadline) -> io::Result<bool> {
+    if deadline.left().is_none() {
         return fcntl(file, libc::F_OFD_SETLKW, libc::F_WRLCK, byte, 1).map(|_| true);
-    };
-    let started = Instant::now();
-    let mut pause = TRY_AGAIN_FIRST;
-    loop {
-        if try_lock(file, byte)? {
-            return Ok(true);
-        }
-        let left = limit.saturating_sub(started.elapsed());
-        if left.is_zero() {
-            return Ok(false);
-        }
-        // The kernel's queue knows no time-out.
-        std::thread::sleep(pause.min(left));
-        pause = (pause * 2).min(TRY_AGAIN_LAST);
     }
+    // The kernel's queue knows no time-out.
+    let locked = deadline.keep_trying(|| Ok::<_, io::Error>(try_lock(file, byte)?.then_some(())))?;
+    Ok(locked.is_some())
 }
 
 /// Gives the byte's lock back.
@@ -76,11 +97,32 @@ pub(crate) fn unlock(file: &File, byte: u64) -> io::Result<()> {
 
 /// Whether another handle, of this process or any other, has the byte's lock.
 pub(crate) fn is_locked_by_other(file: &File, byte: u64) -> io::Result<bool> {
-    any_locked_by_other(file, byte, 1)
+    Ok(first_locked_by_other(file, byte, 1)?.is_some())
 }
 
-/// Whether another handle has the lock of any of `bytes` bytes.
-pub(crate) fn any_locked_by_other(file: &File, byte: u64, bytes: u64) -> io::Result<bool> {
-    fcntl(file, libc::F_OFD_GETLK, libc::F_RDLCK, byte, bytes)
-        .map(|l| l.l_type != libc::F_UNLCK as libc::c_short)
+/// The first of `bytes` bytes whose lock another handle has. A lock of another kind, which a program took on the file for
+/// purposes of its own (`lockf`), says that no handle has one there: they exclude each other.
+pub(crate) fn first_locked_by_other(file: &File, byte: u64, bytes: u64) -> io::Result<Option<u64>> {
+    let mut from = byte;
+    while from < byte + bytes {
+        let found = fcntl(file, libc::F_OFD_GETLK, libc::F_RDLCK, from, byte + bytes - from)?;
+        if found.l_type == libc::F_UNLCK as libc::c_short {
+            return Ok(None);
+        }
+        let start = (found.l_start as u64).max(from);
+        if found.l_pid == OF_A_FILE {
+            return Ok(Some(start));
+        }
+        let end = (found.l_start as u64).saturating_add(found.l_len as u64);
+        // Length 0: to the end of all files.
+        from = if found.l_len == 0 { byte + bytes } else { end.max(start + 1) };
+    }
+    Ok(None)
+}
+
+/// The process that has a lock of another kind on the byte, if one has. 0: one of another PID namespace.
+pub(crate) fn foreign_holder(file: &File, byte: u64) -> Option<u32> {
+    let lock = fcntl(file, libc::F_OFD_GETLK, libc::F_RDLCK, byte, 1).ok()?;
+    let is_foreign = lock.l_type != libc::F_UNLCK as libc::c_short && lock.l_pid != OF_A_FILE;
+    is_foreign.then_some(lock.l_pid as u32)
 }

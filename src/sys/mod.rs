@@ -4,9 +4,11 @@
 pub(crate) mod atomic;
 pub(crate) mod cells;
 pub(crate) mod copy;
+pub(crate) mod deadline;
 pub(crate) mod file;
 pub(crate) mod file_lock;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod mapping;
+pub(crate) mod process;
 pub(crate) mod step;

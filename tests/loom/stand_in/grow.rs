@@ -10,7 +10,7 @@ pub(crate) fn populate_fresh(_arena: &Arena, _region: u32, _slot: u32, _is_linke
 pub(crate) struct Growth<'a>(&'a Arena);
 
 impl<'a> Growth<'a> {
-    pub(crate) fn lock(arena: &'a Arena, _region: u32) -> Result<Self> {
+    pub(crate) fn lock(arena: &'a Arena) -> Result<Self> {
         Ok(Self(arena))
     }
 

@@ -111,11 +111,12 @@ pub(crate) fn unlock(file: &Kernel, byte: u64) -> std::io::Result<()> {
 }
 
 pub(crate) fn is_locked_by_other(file: &Kernel, byte: u64) -> std::io::Result<bool> {
-    any_locked_by_other(file, byte, 1)
+    Ok(first_locked_by_other(file, byte, 1)?.is_some())
 }
 
-pub(crate) fn any_locked_by_other(file: &Kernel, byte: u64, bytes: u64) -> std::io::Result<bool> {
+pub(crate) fn first_locked_by_other(file: &Kernel, byte: u64, bytes: u64) -> std::io::Result<Option<u64>> {
     Ok(file.with(|state| {
-        state.locks.iter().any(|&(at, holder)| (byte..byte + bytes).contains(&at) && holder != file.handle)
+        let held = state.locks.iter().filter(|&&(_, holder)| holder != file.handle).map(|&(at, _)| at);
+        held.filter(|at| (byte..byte + bytes).contains(at)).min()
     }))
 }

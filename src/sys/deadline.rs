@@ -1,0 +1,69 @@
+//! When a call stops waiting for what others hold.
+
+use std::time::{Duration, Instant};
+
+/// Pauses between the tries for what nobody wakes a waiter for.
+const PAUSE_FIRST: Duration = Duration::from_micros(50);
+const PAUSE_MAX: Duration = Duration::from_millis(2);
+
+/// The end of a call's patience: one for all locks that it waits for.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
+    started: Instant,
+    limit: Option<Duration>,
+}
+
+impl Deadline {
+    /// From now on for so long; `None`: for ever.
+    pub(crate) fn after(limit: Option<Duration>) -> Self {
+        Self { started: Instant::now(), limit }
+    }
+
+    /// How long the call has waited.
+    pub(crate) fn waited(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// How long it may wait still; `None`: for ever.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.limit.map(|limit| limit.saturating_sub(self.waited()))
+    }
+
+    /// Tries until it succeeds or the time is over; at least once.
+    pub(crate) fn keep_trying<T, E>(
+        &self,
+        mut attempt: impl FnMut() -> Result<Option<T>, E>,
+    ) -> Result<Option<T>, E> {
+        let mut pauses = Pauses::default();
+        loop {
+            if let Some(done) = attempt()? {
+                return Ok(Some(done));
+            }
+            if !pauses.rest(self) {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Ever longer pauses between tries.
+#[derive(Default)]
+pub(crate) struct Pauses(Duration);
+
+impl Pauses {
+    /// Pauses; whether there is time for another try.
+    pub(crate) fn rest(&mut self, deadline: &Deadline) -> bool {
+        let left = deadline.left().unwrap_or(PAUSE_MAX);
+        if left.is_zero() {
+            return false;
+        }
+        if self.0.is_zero() {
+            std::thread::yield_now();
+            self.0 = PAUSE_FIRST;
+        } else {
+            std::thread::sleep(self.0.min(left));
+            self.0 = (self.0 * 2).min(PAUSE_MAX);
+        }
+        true
+    }
+}
