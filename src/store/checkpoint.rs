@@ -1,11 +1,21 @@
 //! Flushing at intervals, in a thread of its own.
+//!
+//! The thread keeps the handle alive during a flush alone, so the store can be closed beside it. A flush that fails is
+//! tried again after the interval.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::store::Store;
+use crate::store::handle::Handle;
+use crate::sys::deadline::Deadline;
+use crate::sys::fork::Birthplace;
+
+/// A flush waits no longer than this for a lock, and is tried again after the interval: who ends the thread waits for it.
+const PATIENCE_MAX: Duration = Duration::from_secs(1);
 
 /// A thread that flushes a store at intervals until this is dropped: see
 /// [`Store::checkpoint_every`].
@@ -13,6 +23,8 @@ use crate::store::Store;
 pub struct Checkpoint {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    path: PathBuf,
+    started_in: Birthplace,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +36,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     stop: bool,
+    /// Why the last flush failed, until somebody asks.
     error: Option<Error>,
+    /// Flushes in a row that failed.
+    failures: u64,
 }
 
 impl Shared {
@@ -34,9 +49,30 @@ impl Shared {
 }
 
 impl Store {
-    /// Starts a thread that calls [`sync`](Self::sync) at this interval until the result is dropped.
-    /// After an error it stops; [`Checkpoint::error`] and [`Checkpoint::finish`] give it. The store's
-    /// seat is held for as long as the thread runs.
+    /// Starts a thread that calls [`sync`](Self::sync) at this interval until the result is dropped, or the
+    /// store is.
+    ///
+    /// A flush that fails is tried again after the interval: [`Checkpoint::failures`] counts how many have failed in a
+    /// row, and [`Checkpoint::error`] says why the last one did. Each waits for a lock no longer than the handle's lock
+    /// time-out, and a second at most. What is written after the last flush is not flushed by dropping the result:
+    /// [`sync`](Self::sync) and [`close`](Self::close) do that.
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # use std::time::Duration;
+    /// # let path = std::env::temp_dir().join(format!("recstore-checkpoint-{}.rec", std::process::id()));
+    /// let store = recstore::Store::open_or_create(&path)?;
+    /// let checkpoint = store.checkpoint_every(Duration::from_secs(5))?;
+    /// store.put(1, b"on disk in five seconds")?;
+    /// if checkpoint.failures() > 3 {
+    ///     eprintln!("nothing was flushed for 15 s: {:?}", checkpoint.error());
+    /// }
+    /// checkpoint.finish()?;
+    /// store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for an interval of 0; [`Error::ReadOnly`]; [`Error::Io`] if no thread
@@ -49,7 +85,7 @@ impl Store {
             });
         }
         let shared = Arc::new(Shared::default());
-        let (theirs, handle) = (Arc::clone(&shared), Arc::clone(&self.handle));
+        let (theirs, handle) = (Arc::clone(&shared), Arc::downgrade(&self.handle));
         let work = move || {
             let mut state = theirs.state();
             loop {
@@ -59,45 +95,74 @@ impl Store {
                     return;
                 }
                 drop(state);
-                let synced = handle.check().and_then(|()| handle.sync());
+                let Some(handle) = handle.upgrade() else { return };
+                let flushed = flush(&handle);
+                drop(handle); // It may be the last one, and then gives the seat back.
                 state = theirs.state();
-                if let Err(error) = synced {
-                    state.error = Some(error);
-                    return;
-                }
+                state.failures = if flushed.is_ok() { 0 } else { state.failures + 1 };
+                state.error = flushed.err();
             }
         };
         let thread = std::thread::Builder::new()
             .name("recstore checkpoint".to_owned())
             .spawn(work)
             .map_err(self.handle.arena.io("starting the checkpoint thread"))?;
-        Ok(Checkpoint { shared, thread: Some(thread) })
+        let path = self.handle.arena.path.clone();
+        Ok(Checkpoint { shared, thread: Some(thread), path, started_in: Birthplace::here() })
     }
 }
 
+fn flush(handle: &Handle) -> Result<()> {
+    let patience = handle.arena.lock_timeout.map_or(PATIENCE_MAX, |timeout| timeout.min(PATIENCE_MAX));
+    handle.sync_by(&Deadline::after(Some(patience)))
+}
+
 impl Checkpoint {
-    /// The error that stopped the thread, once.
+    /// Why the last flush failed; `None` if it succeeded, or if that was asked already.
     #[must_use]
     pub fn error(&self) -> Option<Error> {
-        self.shared.state().error.take()
+        match self.state() {
+            Ok(mut state) => state.error.take(),
+            Err(forked) => Some(forked),
+        }
+    }
+
+    /// How many flushes have failed since the last one that succeeded.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.state().map_or(0, |state| state.failures)
     }
 
     /// Stops the thread and waits for it.
     ///
     /// # Errors
-    /// The error that stopped it earlier, if [`error`](Self::error) has not given it.
+    /// Why the last flush failed, if [`error`](Self::error) has not given it; [`Error::Forked`].
     pub fn finish(mut self) -> Result<()> {
         self.stop();
         self.error().map_or(Ok(()), Err)
     }
 
-    fn stop(&mut self) {
-        self.shared.state().stop = true;
-        self.shared.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It does not panic; if it did, there would be nobody to tell here.
-            let _ = thread.join();
+    /// A forked child has no part in it: the thread is its parent's, and so may be the lock, for ever.
+    fn state(&self) -> Result<MutexGuard<'_, State>> {
+        if self.started_in.is_here() {
+            Ok(self.shared.state())
+        } else {
+            Err(Error::Forked { path: self.path.clone() })
         }
+    }
+
+    fn stop(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        match self.state() {
+            Ok(mut state) => state.stop = true,
+            Err(_) => {
+                std::mem::forget(thread); // There is no such thread here.
+                return;
+            }
+        }
+        self.shared.changed.notify_all();
+        // It does not panic; if it did, there would be nobody to tell here.
+        let _ = thread.join();
     }
 }
 

@@ -92,18 +92,22 @@ impl Drop for SyncLock<'_> {
 impl Handle {
     /// Makes every write that was done before durable.
     pub(crate) fn sync(&self) -> Result<()> {
+        self.sync_by(&self.arena.deadline())
+    }
+
+    /// [`sync`](Self::sync), with the patience of the caller.
+    pub(crate) fn sync_by(&self, deadline: &Deadline) -> Result<()> {
         let arena = &self.arena;
         self.refuse_after_failure()?;
         if self.is_clean() {
             return Ok(()); // Nothing was written since all was flushed.
         }
         let wanted = arena.epoch()?;
-        let deadline = arena.deadline();
-        let Some(_lock) = SyncLock::take(self, &deadline, || Ok(arena.durable()? >= wanted))? else {
+        let Some(_lock) = SyncLock::take(self, deadline, || Ok(arena.durable()? >= wanted))? else {
             return Ok(());
         };
         self.refuse_after_failure()?;
-        let old = self.cut(&deadline)?;
+        let old = self.cut(deadline)?;
         let extents = arena.word(control::EXTENTS).load(Ordering::SeqCst);
         step("sync: writers of the old epoch are done");
         if fault::on(Fault::DurableEarly) {

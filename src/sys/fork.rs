@@ -71,6 +71,26 @@ pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
+/// The process in which something was made. By its id it is told also from a child that was made without the handlers
+/// of `fork` (`_Fork`, raw `clone`), which costs a system call: for what is done seldom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Birthplace {
+    generation: u64,
+    pid: u32,
+}
+
+impl Birthplace {
+    /// This process.
+    pub(crate) fn here() -> Self {
+        Self { generation: generation(), pid: std::process::id() }
+    }
+
+    /// Whether this process is that one.
+    pub(crate) fn is_here(self) -> bool {
+        self.generation == generation() && self.pid == std::process::id()
+    }
+}
+
 /// A file whose descriptor a forked child does not keep.
 pub(crate) struct ForkFile {
     file: ManuallyDrop<File>,
