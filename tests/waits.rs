@@ -252,8 +252,8 @@ fn threads_of_one_handle_wait_for_a_flush_of_theirs_no_longer_than_the_time_out(
 #[test]
 fn threads_of_one_handle_wait_for_a_growth_of_theirs_no_longer_than_the_time_out() {
     fn grow(store: &Store, region: u32) -> Result<(), Error> {
-        let ids = (1000..).filter(|&id| store.region_of(id) == region).take(100);
-        ids.map(|id| store.put(id, b"x").map(drop)).collect()
+        let mut ids = (1000..).filter(|&id| store.region_of(id) == region).take(100);
+        ids.try_for_each(|id| store.put(id, b"x").map(drop))
     }
     let here = |store: &Store| grow(store, 0).unwrap();
     let there = |store: &Store| loop {

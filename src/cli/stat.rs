@@ -151,7 +151,8 @@ fn regions(out: &mut Output, regions: &[RegionStats], all: bool) -> Result<(), F
             .map_or("-".into(), |percent| format!("{percent}%"));
         let lock = match &r.lock {
             None => "-".into(),
-            Some(LockOwner { seat, pid, pid_exists, alive, .. }) => match state_of(*pid, *pid_exists, *alive) {
+            Some(LockOwner { seat, pid, pid_exists, alive, .. }) => match state_of(*pid, *pid_exists, *alive)
+            {
                 "alive" => format!("process {pid} in seat {seat}"),
                 state => format!("process {pid} in seat {seat}, {state}"),
             },
