@@ -7,6 +7,8 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -77,22 +79,23 @@ fn what_is_there_is_told_and_then_that_it_was_all_and_then_writes_and_deletions(
 #[test]
 fn a_record_that_comes_and_goes_before_the_first_look_stays_in_no_mirror() {
     let dir = common::scratch();
-    let store = small().create(dir.path().join("s")).unwrap();
+    let store = small().regions(1).create(dir.path().join("s")).unwrap();
     store.put(1, b"stays").unwrap();
     let changes = store.changes().unwrap();
     store.put(2, b"comes").unwrap();
     let mut mirror = BTreeMap::new();
-    let mut feed = changes.map(Result::unwrap);
-    for change in feed.by_ref().take_while(|change| *change != Change::CaughtUp) {
-        if let Change::Written { id, .. } = change {
-            mirror.insert(id, store.get(id).unwrap());
-            store.delete(2).unwrap();
+    let mut end = None;
+    for change in changes.map(Result::unwrap) {
+        match change {
+            Change::Written { id, .. } => {
+                mirror.insert(id, store.get(id).unwrap());
+                store.delete(2).unwrap();
+            }
+            Change::Deleted { id } => _ = mirror.remove(&id),
+            _ => end = Some(written(1, store.put(1, b"the last").unwrap())),
         }
-    }
-    let end = written(1000, store.put(1000, b"the last").unwrap());
-    for change in feed.take_while(|change| *change != end) {
-        if let Change::Deleted { id } = change {
-            mirror.remove(&id);
+        if end == Some(change) {
+            break;
         }
     }
     assert_eq!(mirror.into_keys().collect::<Vec<_>>(), [1]);
@@ -202,6 +205,52 @@ fn what_killed_writers_left_is_told() {
         follower.join().unwrap();
     });
     assert!(store.verify().unwrap().is_clean());
+}
+
+/// Flips a bit of a record's data in the file.
+fn damage(store: &Store, data: &[u8]) {
+    let file = File::options().read(true).write(true).open(store.path()).unwrap();
+    let mut all = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut all, 0).unwrap();
+    let at = all.windows(data.len()).rposition(|bytes| bytes == data).expect("the data is in the file");
+    file.write_all_at(&[data[0] ^ 1], at as u64).unwrap();
+}
+
+#[test]
+fn a_repair_writes_anew_what_stands_in_for_a_damaged_version_and_that_is_told() {
+    let dir = common::scratch();
+    let store = small().regions(1).create(dir.path().join("s")).unwrap();
+    store.put(1, b"the first, which is kept").unwrap();
+    store.put(2, b"has none before it").unwrap();
+    store.put(3, b"of no concern").unwrap();
+    store.put(4, b"deleted, and kept").unwrap();
+    store.sync().unwrap();
+    let second = store.put(1, b"the second, which gets damaged").unwrap();
+    let two = store.version(2).unwrap();
+    let three = store.version(3).unwrap();
+    assert!(store.delete(4).unwrap());
+    let mut changes = store.changes().unwrap();
+    while next(&mut changes) != Change::CaughtUp {}
+    damage(&store, b"the second, which gets damaged");
+    damage(&store, b"has none before it");
+    assert!(matches!(store.get(1), Err(Error::Corrupt { .. })));
+    let report = store.repair().unwrap();
+    assert_eq!(report.dropped.len(), 3, "two versions, and one that stands in: {report:?}");
+    let record = store.get(1).unwrap().unwrap();
+    assert_eq!(record.data(), b"the first, which is kept");
+    assert!(record.version() > second, "{:?} is not later than {second:?}", record.version());
+    assert_eq!(store.version(3).unwrap(), three, "what is whole stays as it is");
+    assert!(two.is_some() && store.version(2).unwrap().is_none());
+    let mut now = told(&mut changes, &store);
+    now.retain(|change| *change != deleted(4));
+    assert_eq!(now, [deleted(2), written(1, record.version())]);
+    let third = store.put(1, b"the third").unwrap();
+    assert!(third > record.version());
+    assert_eq!(told(&mut changes, &store), [written(1, third)]);
+    assert!(store.verify().unwrap().is_clean());
+    // The old one is there until the new one is on disk, and then no more.
+    store.sync().unwrap();
+    assert!(store.repair().unwrap().dropped.is_empty());
 }
 
 #[test]

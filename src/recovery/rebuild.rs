@@ -13,7 +13,7 @@ use crate::format::region::word;
 use crate::format::slot::{FIRST_SEQ, Header, PRESENT};
 use crate::format::{checked, control};
 use crate::protocol::lock::Owner;
-use crate::protocol::slot::scrub;
+use crate::protocol::slot::{Seen, publish, read_any, scrub};
 use crate::region::Trouble;
 use crate::region::batch::is_undecided;
 use crate::region::grow::Growth;
@@ -82,6 +82,8 @@ struct Slots {
     free: Vec<u32>,
     /// A write or a deletion was cut off in them, or they are parked.
     cut_off: Vec<u32>,
+    /// Damaged ones that are given up.
+    given_up: Vec<u32>,
     /// Damaged ones that stay where they are.
     damaged: u64,
     /// Reserved by the living.
@@ -118,7 +120,10 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     let mut slots = look_at_slots(region, trusted.then_some(&shape), cause, &mut rebuilt)?; // Step 2.
     step("rebuild: slots looked at");
 
-    let Chosen { winners, retired, parked, reclaimed } = choose(region, cause, &mut slots, &mut rebuilt);
+    let mut chosen = choose(region, cause, trusted.then_some(&shape), &mut slots, &mut rebuilt);
+    write_anew(region, &mut chosen, &mut slots)?;
+    slots.free.append(&mut slots.given_up);
+    let Chosen { winners, retired, parked, reclaimed, .. } = chosen;
 
     let new = fill_table(region, shape, &winners)?; // Step 4, and 3 on the way.
     step("rebuild: index filled");
@@ -137,13 +142,9 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     region.set(word::DAMAGED, slots.damaged);
     region.set(word::RESERVED, checked::encode(slots.reserved));
     region.set(word::RECLAIMED, checked::encode(reclaimed));
-    let from_head = region.get(word::NEXT_SEQ);
-    let from_head =
-        if from_head & PRESENT != 0 && from_head < PRESENT | 1 << 62 { from_head } else { FIRST_SEQ };
     let jump = if cause.is_os_crash() { SEQ_JUMP } else { 0 };
-    let next_seq = from_head.max(slots.seq_max.saturating_add(1)).max(FIRST_SEQ);
     // Where a forged version leaves no higher number, writing is refused.
-    region.set(word::NEXT_SEQ, next_seq.saturating_add(jump));
+    region.set(word::NEXT_SEQ, next_seq(region, &slots).saturating_add(jump));
     region.set(word::PENDING, checked::encode(0)); // What did not count is scrubbed.
     step("rebuild: counts stored");
     region.set_shape(new); // Step 6.
@@ -162,13 +163,22 @@ struct Chosen {
     parked: Vec<(u32, u64)>,
     /// The last epoch in which a version was freed that may be on disk.
     reclaimed: u64,
+    /// Which of the winners may stand in for a newer version that was given up; those first of which it is known.
+    stand_ins: Vec<usize>,
 }
 
 /// Chooses; who goes is added to `slots.free`. The versions of an id are gone through from the newest
 /// to the oldest. After the winner a version is kept if it may be the one on disk and the one after
 /// it isn't there yet, or if somebody reads an epoch in which it was the record. A tombstone is kept,
 /// behind all that it hides.
-fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Rebuilt) -> Chosen {
+/// `table`: the table as it was, if it can be trusted.
+fn choose(
+    region: &Region<'_>,
+    cause: Cause,
+    table: Option<&Shape>,
+    slots: &mut Slots,
+    rebuilt: &mut Rebuilt,
+) -> Chosen {
     let arena = region.arena;
     let durable = arena.durable().unwrap_or(0);
     // Damaged epochs are put right by `repair`, which rebuilds first.
@@ -177,11 +187,18 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
     let pinned = seat::oldest_pin(arena).unwrap_or(Some(0)).unwrap_or(u64::MAX);
     let borrowed = borrow::may_be_borrowed(arena) && !cause.is_os_crash();
     let clock = borrow::clock(arena);
-    let mut chosen =
-        Chosen { winners: Vec::new(), retired: Vec::new(), parked: Vec::new(), reclaimed: known.min(epoch) };
+    let mut chosen = Chosen {
+        winners: Vec::new(),
+        retired: Vec::new(),
+        parked: Vec::new(),
+        reclaimed: known.min(epoch),
+        stand_ins: Vec::new(),
+    };
+    let mut perhaps = Vec::new();
     // Whoever borrows from a slot may have been given it before it came to this.
     if borrowed {
-        chosen.parked.extend(slots.cut_off.drain(..).map(|slot| (slot, clock)));
+        let given_up = slots.given_up.drain(..);
+        chosen.parked.extend(slots.cut_off.drain(..).chain(given_up).map(|slot| (slot, clock)));
     } else {
         slots.free.append(&mut slots.cut_off);
     }
@@ -235,9 +252,14 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
             } else if i == 0 && version.state != State::Tombstone && may_stand_in(&version) {
                 let given_up = cause == Cause::Repair && !rebuilt.dropped.is_empty();
                 if given_up && replaced.contains(&version.slot) {
-                    let what = "an older version stands in for one that was given up";
+                    let what = "an older version stands in for one that was given up, written anew";
                     let damage = Damage::of_slot(region.number, version.slot, Some(version.id), what);
                     rebuilt.dropped.push(damage);
+                    chosen.stand_ins.push(chosen.winners.len());
+                } else if given_up
+                    && !table.is_some_and(|t| region.leads_to(t, arena.geo.hash(version.id), version.slot))
+                {
+                    perhaps.push(chosen.winners.len());
                 }
                 chosen.winners.push(version);
             } else {
@@ -250,7 +272,50 @@ fn choose(region: &Region<'_>, cause: Cause, slots: &mut Slots, rebuilt: &mut Re
     }
     retired.sort_by_key(|(order, _)| *order);
     chosen.retired = retired.into_iter().map(|(_, retired)| retired).collect();
+    chosen.stand_ins.append(&mut perhaps);
     chosen
+}
+
+/// Writes versions anew that may stand in for one that was given up, each with a number of its own: whoever knows the
+/// number of the one that is gone must not see it go back. The old ones are kept, as any that was replaced.
+///
+/// Nobody sees the new one before the table is the region's. A death before that leaves the old one or the new one. If there
+/// are not as many free slots, the rest stays as it is; what was given up has left one each, unless somebody borrows.
+fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Result<(), Trouble> {
+    let arena = region.arena;
+    if chosen.stand_ins.is_empty() {
+        return Ok(());
+    }
+    let epoch = arena.epoch().unwrap_or(arena.durable().unwrap_or(0) + 1);
+    let mut data = Vec::new();
+    for &n in &chosen.stand_ins {
+        let Some(&old) = chosen.winners.get(n) else { continue };
+        let next_seq = next_seq(region, slots);
+        if next_seq >= u64::MAX - 1 {
+            break; // Writing is refused then.
+        }
+        // What was given up is found again by the next repair, if this one is killed.
+        let Some(slot) = slots.free.pop().or_else(|| slots.given_up.pop()) else { break };
+        let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
+        let from = arena.slot(old.slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
+        let Seen::Whole(header) = read_any(from, arena.geo.record_size as usize, true, &mut data) else {
+            return Err(Trouble::Flaw("a slot changed under its region's lock"));
+        };
+        scrub(words, region.number, 0);
+        publish(words, Header::record(next_seq, old.id, epoch, header.len()), &data);
+        step("repair: stand-in written anew");
+        slots.seq_max = slots.seq_max.max(next_seq);
+        chosen.winners[n] = Version { seq: next_seq, epoch, lone: false, slot, ..old };
+        chosen.retired.push((old.slot, epoch)); // The latest epoch, so the order holds.
+    }
+    Ok(())
+}
+
+/// The `seq` of the next write: higher than any that was used.
+fn next_seq(region: &Region<'_>, slots: &Slots) -> u64 {
+    let head = region.get(word::NEXT_SEQ);
+    let head = if head & PRESENT != 0 && head < PRESENT | 1 << 62 { head } else { FIRST_SEQ };
+    head.max(slots.seq_max.saturating_add(1)).max(FIRST_SEQ)
 }
 
 fn first_shape(region: &Region<'_>) -> Shape {
@@ -297,7 +362,7 @@ fn look_at_slots(
                 }
                 SlotState::Damaged(h, what) if cause != Cause::Process => {
                     rebuilt.dropped.push(Damage::of_slot(region.number, slot, Some(h.id), what));
-                    slots.free.push(slot);
+                    slots.given_up.push(slot);
                 }
                 SlotState::Damaged(h, _) => {
                     // Its id is believed if the index leads from it to this slot: then it is the current
