@@ -130,6 +130,3 @@ pub(crate) const CLEAN_MARK: u64 = 1;
 pub(crate) const IN_USE_MARK: u64 = 0;
 /// In use, and whether that is on disk is not known.
 pub(crate) const UNSURE_MARK: u64 = 2;
-
-/// The first epoch of a store.
-pub(crate) const FIRST_EPOCH: u64 = 1;

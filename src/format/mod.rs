@@ -2,6 +2,7 @@
 
 pub(crate) mod checked;
 pub(crate) mod control;
+pub(crate) mod epoch;
 pub(crate) mod extent;
 pub(crate) mod geometry;
 pub(crate) mod hash;

@@ -17,6 +17,7 @@ use std::sync::LazyLock;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::epoch::Epoch;
 use crate::fault::{self, Fault};
 
 /// Bytes of a slot's header.
@@ -31,15 +32,16 @@ pub(crate) const PRESENT: u64 = 1 << 63;
 /// The first `seq` of a region.
 pub(crate) const FIRST_SEQ: u64 = PRESENT | 1;
 
-/// A slot's header, as stored.
+/// A slot's header, as stored. Its words are packed, so only this file sees them: everybody else asks for a
+/// field, and gets it unpacked.
 #[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Header {
-    pub(crate) seq: u64,
-    pub(crate) id: u64,
-    pub(crate) stamp: u64,
-    pub(crate) len_kind: u32,
-    pub(crate) crc: u32,
+    seq: u64,
+    id: u64,
+    stamp: u64,
+    len_kind: u32,
+    crc: u32,
 }
 
 const _: () = assert!(size_of::<Header>() == 32);
@@ -76,28 +78,29 @@ const KIND_TOMBSTONE: u32 = 1 << 30;
 const KIND_FREE: u32 = 2 << 30;
 const KIND_RESERVED: u32 = 3 << 30;
 
-/// Word 3 of a scrubbed slot: what is on a free list says so.
-pub(crate) const FREE_WORD: u64 = KIND_FREE as u64;
-
 /// The stamp of a slot on a free list: whose it is.
 #[inline]
-pub(crate) fn free_stamp(region: u32) -> u64 {
+fn free_stamp(region: u32) -> u64 {
     super::checked::encode(u64::from(region))
 }
 
 impl Header {
     /// The header of a version about to be written; its checksum is still to be set.
     #[inline]
-    pub(crate) fn record(seq: u64, id: u64, epoch: u64, len: usize) -> Self {
-        Self { seq, id, stamp: epoch & super::checked::MAX, len_kind: len as u32 & LEN_MASK, crc: 0 }
+    pub(crate) fn record(seq: u64, id: u64, epoch: Epoch, len: usize) -> Self {
+        Self { seq, id, stamp: epoch.number(), len_kind: len as u32 & LEN_MASK, crc: 0 }
+    }
+
+    /// The header of a slot on the free list of `region`; `next_free`: the next one plus 1, or 0.
+    #[inline]
+    pub(crate) fn free(region: u32, next_free: u64) -> Self {
+        Self { seq: 0, id: next_free, stamp: free_stamp(region), len_kind: KIND_FREE, crc: 0 }
     }
 
     /// The header of a slot that the handle with this claim of a seat fills. It is no record.
     pub(crate) fn reserved(id: u64, seat: u32, generation: u32) -> Self {
         let stamp = u64::from(generation) << 32 | u64::from(seat);
-        let mut header = Self { seq: 0, id, stamp, len_kind: KIND_RESERVED, crc: 0 };
-        header.crc = header.sum(&[]);
-        header
+        Self { seq: 0, id, stamp, len_kind: KIND_RESERVED, crc: 0 }.summed(&[])
     }
 
     /// The header of the same version, written by an atomic batch.
@@ -128,21 +131,20 @@ impl Header {
     /// Whether the version, when it is replaced in `epoch`, may be the one that has to come back after a loss
     /// of power: a flush was begun since it was written, or it had one of its own.
     #[inline]
-    pub(crate) fn is_wanted_after(&self, epoch: u64) -> bool {
+    pub(crate) fn is_wanted_after(&self, epoch: Epoch) -> bool {
         self.epoch() != epoch || self.is_lone()
     }
 
     /// The seat and its generation for which a slot is reserved, if it is.
     pub(crate) fn reserved_for(&self) -> Option<(u32, u32)> {
-        let is_reserved = self.seq == 0 && self.len_kind == KIND_RESERVED && self.crc == self.sum(&[]);
+        let is_reserved = self.seq == 0 && self.len_kind == KIND_RESERVED && self.holds(&[]);
         is_reserved.then_some((self.stamp as u32, (self.stamp >> 32) as u32))
     }
 
     /// The header of the same version, deleted: only its last word differs.
     pub(crate) fn tombstone(mut self) -> Self {
         self.len_kind = KIND_TOMBSTONE;
-        self.crc = self.sum(&[]);
-        self
+        self.summed(&[])
     }
 
     /// What the slot is.
@@ -170,8 +172,79 @@ impl Header {
 
     /// The epoch of the write.
     #[inline]
-    pub(crate) fn epoch(&self) -> u64 {
-        self.stamp & super::checked::MAX
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch::of(self.stamp & super::checked::MAX)
+    }
+
+    /// Whether the stamp has no bits but those that a version can have.
+    pub(crate) fn has_known_stamp(&self) -> bool {
+        self.stamp < LONE << 1
+    }
+
+    /// The version, with the bit that says that there is one; 0: there is none.
+    #[inline]
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The same header with another `seq`.
+    #[inline]
+    pub(crate) fn with_seq(self, seq: u64) -> Self {
+        Self { seq, ..self }
+    }
+
+    /// The id of the record.
+    #[inline]
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The checksum as stored.
+    #[inline]
+    pub(crate) fn crc(&self) -> u32 {
+        self.crc
+    }
+
+    /// The same header with another checksum.
+    #[inline]
+    pub(crate) fn with_crc(self, crc: u32) -> Self {
+        Self { crc, ..self }
+    }
+
+    /// The same header with the checksum that belongs to it and `data`.
+    #[inline]
+    pub(crate) fn summed(self, data: &[u8]) -> Self {
+        self.with_crc(self.sum(data))
+    }
+
+    /// Whether the checksum is that of this header and `data`.
+    #[inline]
+    pub(crate) fn holds(&self, data: &[u8]) -> bool {
+        self.crc == self.sum(data)
+    }
+
+    /// Whether all of the header but `seq` is 0, as in a slot that was never used.
+    #[inline]
+    pub(crate) fn is_fresh_but_for_seq(&self) -> bool {
+        self.with_seq(0).words() == [0; HEADER_WORDS]
+    }
+
+    /// Whether all of the header but `seq` says that the slot is free and the region's.
+    #[inline]
+    pub(crate) fn is_free_but_for_seq(&self, region: u32) -> bool {
+        self.stamp == free_stamp(region) && self.len_kind == KIND_FREE && self.crc == 0
+    }
+
+    /// Of a free slot: the next one on its list plus 1, or 0.
+    #[inline]
+    pub(crate) fn next_free(&self) -> u64 {
+        self.id
+    }
+
+    /// The region of a slot that says that it is free.
+    pub(crate) fn free_in(&self) -> Option<u32> {
+        let region = super::checked::decode(self.stamp).and_then(|region| u32::try_from(region).ok())?;
+        (self.seq == 0 && self.is_free_but_for_seq(region)).then_some(region)
     }
 
     /// The checksum of this header and `data`.

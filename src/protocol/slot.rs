@@ -6,7 +6,7 @@
 use bytemuck::Zeroable;
 
 use crate::fault::{self, Fault};
-use crate::format::slot::{CRC, FREE_WORD, HEADER_WORDS, Header, Kind, free_stamp};
+use crate::format::slot::{CRC, HEADER_WORDS, Header, Kind};
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::{copy_in, copy_out};
 use crate::sys::step::step;
@@ -41,8 +41,8 @@ pub(crate) fn header(slot: &[AtomicU64]) -> Header {
 /// Writes a version into a free slot of the region that the caller has locked: data and header
 /// first, `seq` last.
 #[inline]
-pub(crate) fn publish(slot: &[AtomicU64], mut header: Header, data: &[u8]) {
-    header.crc = header.sum(data);
+pub(crate) fn publish(slot: &[AtomicU64], header: Header, data: &[u8]) {
+    let header = header.summed(data);
     // Whoever sees any of the stores below sees that `seq` was 0 before (pairs with the Acquire
     // fence in `read`).
     fence(Ordering::Release);
@@ -79,10 +79,10 @@ pub(crate) fn read(
     out: Option<&mut Vec<u8>>,
 ) -> Seen {
     let header = header(slot); // Acquire; pairs with the Release store of `seq` in `publish`.
-    if header.seq == 0 {
+    if header.seq() == 0 {
         return Seen::InMotion;
     }
-    if header.id != id {
+    if header.id() != id {
         return other(slot, header);
     }
     match out {
@@ -97,7 +97,7 @@ pub(crate) fn read(
 #[inline]
 pub(crate) fn read_any(slot: &[AtomicU64], capacity: usize, verify: bool, out: &mut Vec<u8>) -> Seen {
     let header = header(slot);
-    if header.seq == 0 {
+    if header.seq() == 0 {
         return Seen::InMotion;
     }
     copy_version(slot, header, capacity, verify, out)
@@ -126,7 +126,7 @@ fn copy_version(
     if !unchanged(slot, header) {
         return Seen::InMotion;
     }
-    if verify && header.sum(out) != header.crc {
+    if verify && !header.holds(out) {
         return Seen::Damaged(header, "checksum mismatch");
     }
     Seen::Whole(header)
@@ -195,8 +195,8 @@ impl Copies {
             return (Seen::InMotion, &[]);
         };
         let header: &[u8; 8 * HEADER_WORDS] = header;
-        let header = Header { crc: copied.crc, ..bytemuck::pod_read_unaligned(header) };
-        if copied.seq == 0 || header.seq != copied.seq || !unchanged(slot, header) {
+        let header = bytemuck::pod_read_unaligned::<Header>(header).with_crc(copied.crc);
+        if copied.seq == 0 || header.seq() != copied.seq || !unchanged(slot, header) {
             return (Seen::InMotion, &[]);
         }
         // Whoever goes through the copies may have deleted the record since, which can leave `seq` as it is.
@@ -223,13 +223,13 @@ impl Copies {
 #[inline]
 pub(crate) fn unchanged(slot: &[AtomicU64], header: Header) -> bool {
     fence(Ordering::Acquire); // Pairs with the Release fences in `publish` and `scrub`.
-    slot[0].load(Ordering::Relaxed) == header.seq
+    slot[0].load(Ordering::Relaxed) == header.seq()
 }
 
 /// No entry of the index leads to a tombstone for long, unless it is a record whose kind is damaged.
 #[cold]
 fn tombstone(slot: &[AtomicU64], header: Header) -> Seen {
-    if header.sum(&[]) != header.crc && unchanged(slot, header) {
+    if !header.holds(&[]) && unchanged(slot, header) {
         return Seen::Damaged(header, "checksum mismatch");
     }
     Seen::InMotion
@@ -272,24 +272,23 @@ pub(crate) fn scrub(slot: &[AtomicU64], region: u32, next_free: u64) {
         slot[0].store(0, Ordering::Release);
     }
     fence(Ordering::Release); // Pairs with the Acquire fence in `unchanged`.
-    slot[1].store(next_free, Ordering::Relaxed);
-    slot[2].store(free_stamp(region), Ordering::Relaxed);
-    slot[3].store(FREE_WORD, Ordering::Relaxed);
+    let words = Header::free(region, next_free).words();
+    for i in 1..HEADER_WORDS {
+        slot[i].store(words[i], Ordering::Relaxed);
+    }
     step("scrub: slot scrubbed");
 }
 
 /// Whether a slot says that it is free and the region's.
 #[inline]
 pub(crate) fn is_free(header: &Header, region: u32) -> bool {
-    header.seq == 0
-        && header.stamp == free_stamp(region)
-        && u64::from(header.len_kind) == FREE_WORD
-        && header.crc == 0
+    header.seq() == 0 && header.is_free_but_for_seq(region)
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::format::epoch::Epoch;
 
     fn slot() -> Vec<AtomicU64> {
         (0..12).map(|_| AtomicU64::new(0)).collect()
@@ -300,12 +299,12 @@ mod tests {
         let s = slot();
         let mut out = Vec::new();
         assert_eq!(read(&s, 7, 64, true, Some(&mut out)), Seen::InMotion);
-        publish(&s, Header::record(3, 7, 1, 11), b"hello there");
+        publish(&s, Header::record(3, 7, Epoch::FIRST, 11), b"hello there");
         assert!(
-            matches!(read(&s, 7, 64, true, Some(&mut out)), Seen::Whole(h) if h.seq == 3 && h.epoch() == 1)
+            matches!(read(&s, 7, 64, true, Some(&mut out)), Seen::Whole(h) if h.seq() == 3 && h.epoch() == Epoch::FIRST)
         );
         assert_eq!(out, b"hello there");
-        assert!(matches!(read(&s, 8, 64, true, Some(&mut out)), Seen::Other(h) if h.id == 7));
+        assert!(matches!(read(&s, 8, 64, true, Some(&mut out)), Seen::Other(h) if h.id() == 7));
         scrub(&s, 2, 9);
         assert_eq!(read(&s, 7, 64, true, Some(&mut out)), Seen::InMotion);
         assert!(is_free(&header(&s), 2) && !is_free(&header(&s), 3));
@@ -314,7 +313,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_a_version_is_seen() {
         let s = slot();
-        publish(&s, Header::record(3, 7, 1, 64), &[0x5a; 64]);
+        publish(&s, Header::record(3, 7, Epoch::FIRST, 64), &[0x5a; 64]);
         let mut out = Vec::new();
         for bit in 0..12 * 64 {
             let was = s[bit / 64].load(Ordering::Relaxed);
@@ -331,8 +330,8 @@ mod tests {
         let changes: [fn(&[AtomicU64]); 3] = [bury, retract, |s| scrub(s, 2, 9)];
         for (n, change) in changes.into_iter().enumerate() {
             let (first, second) = slots.split_at(12);
-            publish(first, Header::record(3 + n as u64, 7, 1, 64), &[0x5a; 64]);
-            publish(second, Header::record(13 + n as u64, 8, 1, 5), b"hello");
+            publish(first, Header::record(3 + n as u64, 7, Epoch::FIRST, 64), &[0x5a; 64]);
+            publish(second, Header::record(13 + n as u64, 8, Epoch::FIRST, 5), b"hello");
             copies.take(&slots);
             assert_eq!(copies.count(), 2);
             assert!(
@@ -348,7 +347,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_a_copied_version_is_seen() {
         let s = slot();
-        publish(&s, Header::record(3, 7, 1, 64), &[0x5a; 64]);
+        publish(&s, Header::record(3, 7, Epoch::FIRST, 64), &[0x5a; 64]);
         let mut copies = Copies::new(96);
         for bit in 0..12 * 64 {
             let was = s[bit / 64].load(Ordering::Relaxed);
@@ -362,7 +361,7 @@ mod tests {
     #[test]
     fn a_tombstone_is_no_version_also_where_the_header_alone_is_read() {
         let s = slot();
-        publish(&s, Header::record(3, 7, 1, 4), b"data");
+        publish(&s, Header::record(3, 7, Epoch::FIRST, 4), b"data");
         assert!(matches!(read(&s, 7, 64, true, None), Seen::Whole(_)));
         bury(&s);
         assert_eq!(read(&s, 7, 64, true, None), Seen::InMotion);
@@ -374,7 +373,7 @@ mod tests {
     #[test]
     fn a_length_beyond_the_capacity_is_damage_and_nothing_is_read_of_it() {
         let s = slot();
-        publish(&s, Header::record(3, 7, 1, 64), &[1; 64]);
+        publish(&s, Header::record(3, 7, Epoch::FIRST, 64), &[1; 64]);
         let mut out = Vec::new();
         assert!(matches!(read(&s, 7, 64, true, Some(&mut out)), Seen::Whole(_)));
         let what = "its kind or length cannot be";
@@ -385,13 +384,13 @@ mod tests {
     #[test]
     fn what_was_read_counts_while_seq_is_what_it_was() {
         let s = slot();
-        publish(&s, Header::record(3, 7, 1, 4), b"data");
+        publish(&s, Header::record(3, 7, Epoch::FIRST, 4), b"data");
         let before = header(&s);
         assert!(unchanged(&s, before));
         retract(&s);
         assert!(!unchanged(&s, before));
         assert_eq!(read(&s, 7, 64, true, Some(&mut Vec::new())), Seen::InMotion);
-        publish(&s, Header::record(4, 7, 1, 4), b"data");
+        publish(&s, Header::record(4, 7, Epoch::FIRST, 4), b"data");
         assert!(!unchanged(&s, before));
     }
 }

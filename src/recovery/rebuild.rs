@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
+use crate::format::epoch::Epoch;
 use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, LINES_LOG2_MAX, Shape};
 use crate::format::region::word;
 use crate::format::slot::{FIRST_SEQ, Header, PRESENT};
@@ -51,7 +52,7 @@ pub(crate) struct Rebuilt {
     /// Versions that were given up.
     pub(crate) dropped: Vec<Damage>,
     /// The highest epoch of any version.
-    pub(crate) epoch_max: u64,
+    pub(crate) epoch_max: Epoch,
     /// Tombstones that are left, after a crash of the operating system.
     pub(crate) tombstones: u64,
     /// Writes of batches that do not count.
@@ -62,7 +63,7 @@ pub(crate) struct Rebuilt {
 struct Version {
     id: u64,
     seq: u64,
-    epoch: u64,
+    epoch: Epoch,
     /// It may have been flushed by itself.
     lone: bool,
     slot: u32,
@@ -141,7 +142,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     region.reset_counts(winners.len() as u64, slots.free.len() as u64);
     region.set(word::DAMAGED, slots.damaged);
     region.set(word::RESERVED, checked::encode(slots.reserved));
-    region.set(word::RECLAIMED, checked::encode(reclaimed));
+    region.set(word::RECLAIMED, reclaimed.encode());
     let jump = if cause.is_os_crash() { SEQ_JUMP } else { 0 };
     // Where a forged version leaves no higher number, writing is refused.
     region.set(word::NEXT_SEQ, next_seq(region, &slots).saturating_add(jump));
@@ -162,7 +163,7 @@ struct Chosen {
     /// Slots that nothing needs but readers who borrow from them.
     parked: Vec<(u32, u64)>,
     /// The last epoch in which a version was freed that may be on disk.
-    reclaimed: u64,
+    reclaimed: Epoch,
     /// Which of the winners may stand in for a newer version that was given up; those first of which it is known.
     stand_ins: Vec<usize>,
 }
@@ -180,11 +181,11 @@ fn choose(
     rebuilt: &mut Rebuilt,
 ) -> Chosen {
     let arena = region.arena;
-    let durable = arena.durable().unwrap_or(0);
+    let durable = arena.durable().unwrap_or(Epoch::BEFORE);
     // Damaged epochs are put right by `repair`, which rebuilds first.
-    let epoch = arena.epoch().unwrap_or(durable + 1);
-    let known = checked::decode(region.get(word::RECLAIMED)).unwrap_or(epoch);
-    let pinned = seat::oldest_pin(arena).unwrap_or(Some(0)).unwrap_or(u64::MAX);
+    let epoch = arena.epoch().unwrap_or(durable.next());
+    let known = Epoch::decode(region.get(word::RECLAIMED)).unwrap_or(epoch);
+    let pinned = seat::oldest_pin(arena).unwrap_or(Some(Epoch::BEFORE)).unwrap_or(Epoch::LAST);
     let borrowed = borrow::may_be_borrowed(arena) && !cause.is_os_crash();
     let clock = borrow::clock(arena);
     let mut chosen = Chosen {
@@ -203,7 +204,7 @@ fn choose(
         slots.free.append(&mut slots.cut_off);
     }
     if cause.is_os_crash() {
-        chosen.reclaimed = 0; // All that is freed now is flushed before anyone gets in.
+        chosen.reclaimed = Epoch::BEFORE; // All that is freed now is flushed before anyone gets in.
     }
     slots.versions.sort_unstable_by_key(|v| {
         let newest_first = if fault::on(Fault::LowerSeqWins) { v.seq } else { !v.seq };
@@ -216,7 +217,7 @@ fn choose(
     }
     let may_stand_in = |version: &Version| slots.damaged == 0 || !replaced.contains(&version.slot);
     let mut retired = Vec::new();
-    let mut kept: Vec<(Version, u64)> = Vec::new(); // With the epoch that must be on disk first.
+    let mut kept: Vec<(Version, Epoch)> = Vec::new(); // With the epoch that must be on disk first.
     for group in slots.versions.chunk_by(|a, b| a.id == b.id) {
         kept.clear();
         for (i, &version) in group.iter().enumerate() {
@@ -227,7 +228,7 @@ fn choose(
                 State::Tombstone if cause == Cause::OsCrashFlushed => None,
                 State::Tombstone if cause == Cause::OsCrash => (i == 0).then_some(epoch),
                 State::Tombstone => Some(epoch),
-                _ if i == 0 => Some(0),
+                _ if i == 0 => Some(Epoch::BEFORE),
                 // Its id may be what is damaged: it stays where it is until a repair.
                 State::Damaged => continue,
                 State::Whole => newer
@@ -265,8 +266,8 @@ fn choose(
             } else {
                 // What a tombstone hides goes before it. A version that may not stand in for a damaged
                 // one stays out of the index, and a look for it finds that a slot is damaged.
-                let until = if until == 0 { epoch } else { until };
-                retired.push(((until, version.state == State::Tombstone), (version.slot, until)));
+                let until = if until == Epoch::BEFORE { epoch } else { until };
+                retired.push(((until, version.state == State::Tombstone), (version.slot, until.number())));
             }
         }
     }
@@ -286,7 +287,7 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
     if chosen.stand_ins.is_empty() {
         return Ok(());
     }
-    let epoch = arena.epoch().unwrap_or(arena.durable().unwrap_or(0) + 1);
+    let epoch = arena.epoch().unwrap_or(arena.durable().unwrap_or(Epoch::BEFORE).next());
     let mut data = Vec::new();
     for &n in &chosen.stand_ins {
         let Some(&old) = chosen.winners.get(n) else { continue };
@@ -306,7 +307,7 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
         step("repair: stand-in written anew");
         slots.seq_max = slots.seq_max.max(next_seq);
         chosen.winners[n] = Version { seq: next_seq, epoch, lone: false, slot, ..old };
-        chosen.retired.push((old.slot, epoch)); // The latest epoch, so the order holds.
+        chosen.retired.push((old.slot, epoch.number())); // The latest epoch, so the order holds.
     }
     Ok(())
 }
@@ -347,31 +348,31 @@ fn look_at_slots(
             match state {
                 SlotState::Version(h) | SlotState::Tombstone(h) if is_of_lost_batch(region, cause, &h) => {
                     // It goes as the rest of its batch does. Scrubbed in step 5.
-                    slots.seq_max = slots.seq_max.max(h.seq);
+                    slots.seq_max = slots.seq_max.max(h.seq());
                     rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
                     rebuilt.of_lost_batches += 1;
                     slots.free.push(slot);
                 }
                 SlotState::Version(h) | SlotState::Tombstone(h) => {
-                    slots.seq_max = slots.seq_max.max(h.seq);
+                    slots.seq_max = slots.seq_max.max(h.seq());
                     rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
                     let is_record = matches!(state, SlotState::Version(_));
                     let state = if is_record { State::Whole } else { State::Tombstone };
                     let (epoch, lone) = (h.epoch(), h.is_lone());
-                    slots.versions.push(Version { id: h.id, seq: h.seq, epoch, lone, slot, state });
+                    slots.versions.push(Version { id: h.id(), seq: h.seq(), epoch, lone, slot, state });
                 }
                 SlotState::Damaged(h, what) if cause != Cause::Process => {
-                    rebuilt.dropped.push(Damage::of_slot(region.number, slot, Some(h.id), what));
+                    rebuilt.dropped.push(Damage::of_slot(region.number, slot, Some(h.id()), what));
                     slots.given_up.push(slot);
                 }
                 SlotState::Damaged(h, _) => {
                     // Its id is believed if the index leads from it to this slot: then it is the current
                     // version, whatever its `seq` has become.
                     slots.damaged += 1;
-                    let hash = arena.geo.hash(h.id);
+                    let hash = arena.geo.hash(h.id());
                     let is_ours = arena.geo.region_of(hash) == region.number;
                     if is_ours && table.is_some_and(|table| region.leads_to(table, hash, slot)) {
-                        let (id, seq, epoch, state) = (h.id, u64::MAX, h.epoch(), State::Damaged);
+                        let (id, seq, epoch, state) = (h.id(), u64::MAX, h.epoch(), State::Damaged);
                         slots.versions.push(Version { id, seq, epoch, lone: false, slot, state });
                     }
                 }
@@ -399,7 +400,7 @@ fn is_of_lost_batch(region: &Region<'_>, cause: Cause, header: &Header) -> bool 
         return is_undecided(arena, region.number, header);
     }
     // Where the word is damaged it is not known which are whole. What there is, is kept then.
-    let settled = checked::decode(arena.word(control::SETTLED).load(Ordering::SeqCst));
+    let settled = Epoch::decode(arena.word(control::SETTLED).load(Ordering::SeqCst));
     header.is_of_batch() && settled.is_some_and(|s| header.epoch() > s) && !fault::on(Fault::PartOfBatch)
 }
 
@@ -448,7 +449,7 @@ fn link(region: &Region<'_>, retired: &[(u32, u64)], parked: &[(u32, u64)]) -> R
 /// Whether the control page's epochs can be used as they are.
 pub(crate) fn epochs_hold(region: &Region<'_>) -> bool {
     let arena = region.arena;
-    matches!((arena.epoch(), arena.durable()), (Ok(epoch), Ok(durable)) if epoch > durable && epoch >= control::FIRST_EPOCH)
+    matches!((arena.epoch(), arena.durable()), (Ok(epoch), Ok(durable)) if epoch > durable && epoch >= Epoch::FIRST)
 }
 
 /// The error for a region that stays in trouble after a rebuild.

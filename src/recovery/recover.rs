@@ -46,9 +46,13 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
     }
     let epoch_max = rebuilt.epoch_max;
 
-    let known = arena.epoch().unwrap_or(0).max(arena.durable().unwrap_or(0)).max(epoch_max);
-    arena.word(control::DURABLE).store(checked::encode(known), Ordering::SeqCst);
-    arena.word(control::EPOCH).store(checked::encode(known + 1), Ordering::SeqCst);
+    let known = [arena.epoch().ok(), arena.durable().ok(), Some(epoch_max)]
+        .into_iter()
+        .flatten()
+        .max()
+        .unwrap_or(epoch_max);
+    arena.word(control::DURABLE).store(known.encode(), Ordering::SeqCst);
+    arena.word(control::EPOCH).store(known.next().encode(), Ordering::SeqCst);
     for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
         arena.word(at).store(checked::encode(u64::from(arena.extent_count()?)), Ordering::SeqCst);
     }
@@ -57,7 +61,7 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
         report.fixed.push(what.to_owned());
     }
     for at in [control::BATCHED, control::SETTLED] {
-        arena.word(at).store(checked::encode(known), Ordering::SeqCst);
+        arena.word(at).store(known.encode(), Ordering::SeqCst);
     }
     end_batches(arena);
     step("recover: epochs raised");

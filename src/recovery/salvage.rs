@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use crate::format::PAGE_BYTES;
+use crate::format::epoch::Epoch;
 use crate::format::extent::{ExtentHeader, HEADER_WORDS as EXTENT_WORDS};
 use crate::format::geometry::{FILE_SIZE_MAX, Geometry, SUPERBLOCK_B};
 use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header, Kind, PRESENT, SLOT_ALIGN};
@@ -113,24 +114,25 @@ impl Tally {
         let header: Header = header(map.words(offset, HEADER_WORDS)?);
         let kind = header.kind();
         let len = header.len() as u64;
-        let plausible = header.seq & PRESENT != 0
+        let plausible = header.seq() & PRESENT != 0
             && header.version() <= LIKELY_MAX
-            && (1..=LIKELY_MAX).contains(&header.stamp)
+            && header.has_known_stamp()
+            && header.epoch() >= Epoch::FIRST
             && len <= len_max
             && (kind == Kind::Record || kind == Kind::Tombstone && len == 0);
         if !plausible {
             return None;
         }
-        let remains = Remains { id: header.id, seq: header.seq, offset, len: header.len() };
+        let remains = Remains { id: header.id(), seq: header.seq(), offset, len: header.len() };
         let words = map.words(offset + HEADER_BYTES, header.len().div_ceil(8))?;
         let mut data = vec![0; header.len()];
         copy_out(words, &mut data);
-        if header.sum(&data) != header.crc {
+        if !header.holds(&data) {
             self.damaged.push(remains);
             return None;
         }
-        let kept = self.newest.entry(header.id).or_insert((remains, kind));
-        if kept.0.seq < header.seq {
+        let kept = self.newest.entry(header.id()).or_insert((remains, kind));
+        if kept.0.seq < header.seq() {
             *kept = (remains, kind);
         }
         Some(HEADER_BYTES + len)

@@ -135,16 +135,16 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
                 state @ (SlotState::Version(h) | SlotState::Tombstone(h)) => {
                     census.versions += 1;
                     census.version_slots.push(slot);
-                    census.seq_max = census.seq_max.max(h.seq);
-                    let this = (h.seq, slot, matches!(state, SlotState::Version(_)));
-                    let newest = census.newest.entry(h.id).or_insert(this);
-                    if newest.0 < h.seq {
+                    census.seq_max = census.seq_max.max(h.seq());
+                    let this = (h.seq(), slot, matches!(state, SlotState::Version(_)));
+                    let newest = census.newest.entry(h.id()).or_insert(this);
+                    if newest.0 < h.seq() {
                         *newest = this;
                     }
                 }
                 SlotState::Damaged(h, what) => {
                     census.damaged += 1;
-                    report.damage.push(Damage::of_slot(number, slot, Some(h.id), what));
+                    report.damage.push(Damage::of_slot(number, slot, Some(h.id()), what));
                 }
                 SlotState::FreeButForSeq => {
                     report.damage.push(Damage::of_slot(number, slot, None, "a free slot's seq is not 0"));
@@ -180,7 +180,7 @@ fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
                 continue;
             };
             live += 1;
-            let id = arena.slot(slot).map(|words| header(words).id);
+            let id = arena.slot(slot).map(|words| header(words).id());
             let newest = id.and_then(|id| census.newest.get(&id));
             if newest.is_some_and(|n| n.1 != slot || !n.2) {
                 flaws.push(format!("its index names slot {slot}, which is not its record's any more"));
@@ -210,7 +210,7 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     while next != 0 && free <= census.free {
         let words = u32::try_from(next - 1).ok().and_then(|slot| arena.slot(slot));
         match words.map(header) {
-            Some(h) if is_free(&h, region.number) => next = h.id,
+            Some(h) if is_free(&h, region.number) => next = h.id(),
             _ => {
                 flaws.push(format!("its free list names {next}, which is no free slot"));
                 break;

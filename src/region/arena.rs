@@ -6,11 +6,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::error::{Error, Holder, Lock, Result};
+use crate::format::epoch::Epoch;
 use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
 use crate::format::geometry::Geometry;
-use crate::format::{checked, control, index, region};
+use crate::format::{control, index, region};
 use crate::protocol::lock::Owner;
-use crate::protocol::slot::{header, is_free};
+use crate::protocol::slot::header;
 use crate::region::grow::Extents;
 use crate::region::seat::noted_holder;
 use crate::region::survey::{SlotState, survey};
@@ -138,15 +139,15 @@ impl Arena {
 
     /// The current epoch.
     #[inline]
-    pub(crate) fn epoch(&self) -> Result<u64> {
-        checked::decode(self.word(control::EPOCH).load(Ordering::SeqCst))
+    pub(crate) fn epoch(&self) -> Result<Epoch> {
+        Epoch::decode(self.word(control::EPOCH).load(Ordering::SeqCst))
             .ok_or_else(|| self.damaged("the epoch in the control page"))
     }
 
     /// The epoch up to which everything is on disk.
     #[inline]
-    pub(crate) fn durable(&self) -> Result<u64> {
-        checked::decode(self.word(control::DURABLE).load(Ordering::SeqCst))
+    pub(crate) fn durable(&self) -> Result<Epoch> {
+        Epoch::decode(self.word(control::DURABLE).load(Ordering::SeqCst))
             .ok_or_else(|| self.damaged("the durable epoch in the control page"))
     }
 
@@ -217,11 +218,10 @@ impl Arena {
         self.slots_of(extent).find_map(|slot| {
             let words = self.slot(slot)?;
             let header = header(words);
-            let by_stamp = checked::decode(header.stamp).and_then(|region| u32::try_from(region).ok());
-            if let Some(region) = by_stamp.filter(|&r| r < self.geo.regions && is_free(&header, r)) {
+            if let Some(region) = header.free_in().filter(|&r| r < self.geo.regions) {
                 return Some(region);
             }
-            let region = self.geo.region_of(self.geo.hash(header.id));
+            let region = self.geo.region_of(self.geo.hash(header.id()));
             let state = survey(words, region, &self.geo, &mut buffer);
             matches!(state, SlotState::Version(_) | SlotState::Tombstone(_)).then_some(region)
         })

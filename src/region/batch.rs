@@ -2,6 +2,7 @@
 //! stand in the chapter on the protocol.
 
 use crate::error::Error;
+use crate::format::epoch::Epoch;
 use crate::format::index::ENTRIES;
 use crate::format::region::word;
 use crate::format::slot::{Header, PRESENT};
@@ -31,7 +32,7 @@ pub(crate) struct Member<'c> {
 impl Region<'_> {
     /// Step 3: sees to all that a member will need, so that nothing can go wrong later. After an error
     /// nothing is held.
-    pub(crate) fn prepare(&self, members: &mut [Member<'_>], epoch: u64) -> Result<(), Trouble> {
+    pub(crate) fn prepare(&self, members: &mut [Member<'_>], epoch: Epoch) -> Result<(), Trouble> {
         let prepared = self.try_prepare(members, epoch);
         if prepared.is_err() {
             self.give_back(members)?;
@@ -39,7 +40,7 @@ impl Region<'_> {
         prepared
     }
 
-    fn try_prepare(&self, members: &mut [Member<'_>], epoch: u64) -> Result<(), Trouble> {
+    fn try_prepare(&self, members: &mut [Member<'_>], epoch: Epoch) -> Result<(), Trouble> {
         let seq = self.get(word::NEXT_SEQ);
         if seq & PRESENT == 0 || seq.checked_add(members.len() as u64).is_none() {
             return Err(Trouble::Flaw("the next sequence number"));
@@ -51,7 +52,7 @@ impl Region<'_> {
             (member.slot, member.seq) = (None, 0);
             is_needed.push(match self.find(member.hash, member.id)? {
                 Found::Hit { header, slot, .. } => {
-                    if header.seq >= seq && self.is_whole(slot) {
+                    if header.seq() >= seq && self.is_whole(slot) {
                         return Err(Trouble::Flaw("the next sequence number was used already"));
                     }
                     needs_links |= header.is_wanted_after(epoch) || member.data.is_none();
@@ -105,7 +106,7 @@ impl Region<'_> {
     pub(crate) fn write_members(
         &self,
         members: &mut [Member<'_>],
-        epoch: u64,
+        epoch: Epoch,
         number: u64,
     ) -> Result<(), Trouble> {
         // Release: who sees a member sees that the region has some.
@@ -126,7 +127,7 @@ impl Region<'_> {
     }
 
     /// Step 7: makes the members visible. The batch counts, so what goes wrong here is left to a rebuild.
-    pub(crate) fn show_members(&self, members: &[Member<'_>], epoch: u64) {
+    pub(crate) fn show_members(&self, members: &[Member<'_>], epoch: Epoch) {
         for member in members {
             self.afterwards(|| self.show(member, epoch));
         }
@@ -134,7 +135,7 @@ impl Region<'_> {
         step("batch: region done");
     }
 
-    fn show(&self, member: &Member<'_>, epoch: u64) -> Result<(), Trouble> {
+    fn show(&self, member: &Member<'_>, epoch: Epoch) -> Result<(), Trouble> {
         let Some(slot) = member.slot else { return Ok(()) };
         let found = self.find(member.hash, member.id)?;
         // As for a single write: all before it but the last is visible.
@@ -152,7 +153,7 @@ impl Region<'_> {
         // The tombstone goes behind what it hides. The hint may be an old one; to ask lowers it.
         let is_pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
         if is_pinned || self.older_may_come_back()? {
-            self.push(&RETIRED, slot, epoch)
+            self.push(&RETIRED, slot, epoch.number())
         } else {
             self.release(slot)
         }
@@ -163,10 +164,10 @@ impl Region<'_> {
 pub(crate) type Group<'a, 'c> = (Region<'a>, &'a mut [Member<'c>]);
 
 /// Steps 4 to 7. The caller holds the lock of batches too. After an error nothing has changed.
-pub(crate) fn commit(arena: &Arena, groups: &mut [Group<'_, '_>], epoch: u64) -> Result<(), Error> {
+pub(crate) fn commit(arena: &Arena, groups: &mut [Group<'_, '_>], epoch: Epoch) -> Result<(), Error> {
     let store = |at, number| arena.word(at).store(checked::encode(number), Ordering::SeqCst);
     let number = batch_number(arena, control::BEGUN)? + 1;
-    store(control::BATCHED, epoch);
+    arena.word(control::BATCHED).store(epoch.encode(), Ordering::SeqCst);
     store(control::BEGUN, number); // Step 4.
     step("batch: begun");
     for n in 0..groups.len() {
@@ -225,7 +226,7 @@ pub(crate) fn is_undecided(arena: &Arena, region: u32, header: &Header) -> bool 
     let head = arena.head(region);
     let pending = || checked::decode(head[word::PENDING].load(Ordering::Acquire)).unwrap_or(0);
     header.is_of_batch()
-        && header.seq >= head[word::NEXT_SEQ].load(Ordering::Acquire)
+        && header.seq() >= head[word::NEXT_SEQ].load(Ordering::Acquire)
         && pending() > batch_number(arena, control::COMMITTED).unwrap_or(0)
 }
 

@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
 use crate::format::checked;
+use crate::format::epoch::Epoch;
 use crate::format::index::{ENTRIES, LINE_WORDS, Line, Shape};
 use crate::format::region::word;
 use crate::format::slot::{Header, PRESENT};
@@ -197,16 +198,16 @@ impl<'a> Region<'a> {
                 let slot_words =
                     self.arena.slot(slot).ok_or(Trouble::Flaw("the index names a slot outside the file"))?;
                 let header = header(slot_words);
-                if header.seq == 0 {
+                if header.seq() == 0 {
                     return Err(Trouble::Flaw("the index names a free slot"));
                 }
-                if header.id == id {
+                if header.id() == id {
                     if self.is_linked()? && !line.holds(shape.seed(self.number, number)) {
                         break; // It may name a version that was replaced.
                     }
                     return Ok(Found::Hit { place: Place { words, line, entry }, slot, header });
                 }
-                if self.arena.geo.region_of(self.arena.geo.hash(header.id)) != self.number {
+                if self.arena.geo.region_of(self.arena.geo.hash(header.id())) != self.number {
                     return Err(Trouble::Flaw("the index names a slot of another region"));
                 }
             }
@@ -255,7 +256,7 @@ impl<'a> Region<'a> {
         &self,
         hash: u64,
         id: u64,
-        epoch: u64,
+        epoch: Epoch,
         content: Content<'_>,
         lone: bool,
         mut found: Found<'a>,
@@ -265,7 +266,7 @@ impl<'a> Region<'a> {
             return Err(Trouble::Flaw("the next sequence number"));
         }
         if let Found::Hit { header, slot, .. } = &found {
-            if header.seq >= seq && self.is_whole(*slot) {
+            if header.seq() >= seq && self.is_whole(*slot) {
                 return Err(Trouble::Flaw("the next sequence number was used already"));
             }
             if header.is_wanted_after(epoch) || borrow::may_be_borrowed(self.arena) {
@@ -302,7 +303,7 @@ impl<'a> Region<'a> {
             Content::Bytes(data) => publish(words, header(data.len()), data),
             Content::Reserved { len, sum, .. } => {
                 let header = header(len);
-                publish_filled(words, Header { crc: header.sum_with(sum), ..header });
+                publish_filled(words, header.with_crc(header.sum_with(sum)));
             }
         }
         let before = self.store_visible(place, hash, slot);
@@ -331,7 +332,7 @@ impl<'a> Region<'a> {
         &self,
         old: Option<(u32, Header)>,
         before: u32,
-        epoch: u64,
+        epoch: Epoch,
     ) -> Result<(), Trouble> {
         match old {
             Some((old, header)) => self.retire(old, &header, epoch),
@@ -394,7 +395,7 @@ impl<'a> Region<'a> {
         }
         self.afterwards(|| {
             self.remove_entry(&mut place)?;
-            if bury_it { self.push(&RETIRED, slot, epoch) } else { self.release(slot) }
+            if bury_it { self.push(&RETIRED, slot, epoch.number()) } else { self.release(slot) }
         });
         step("delete: done");
         Ok(true)
@@ -402,7 +403,7 @@ impl<'a> Region<'a> {
 
     /// Deletes a record by a tombstone in a slot of its own; the version is kept as a replaced one is, for
     /// somebody may still read it.
-    fn delete_with_tombstone(&self, hash: u64, id: u64, epoch: u64) -> Result<bool, Trouble> {
+    fn delete_with_tombstone(&self, hash: u64, id: u64, epoch: Epoch) -> Result<bool, Trouble> {
         self.ensure_linked()?;
         let seq = self.get(word::NEXT_SEQ);
         if seq & PRESENT == 0 || seq == u64::MAX {
@@ -418,8 +419,8 @@ impl<'a> Region<'a> {
         publish(words, Header::record(seq, id, epoch, 0).tombstone(), &[]);
         self.afterwards(|| {
             self.remove_entry(&mut place)?;
-            self.push(&RETIRED, slot, epoch)?;
-            self.push(&RETIRED, new, epoch)
+            self.push(&RETIRED, slot, epoch.number())?;
+            self.push(&RETIRED, new, epoch.number())
         });
         step("delete: done, with a tombstone");
         Ok(true)

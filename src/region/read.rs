@@ -74,7 +74,7 @@ pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Opt
                 Seen::Other(other) => {
                     // Another record with the same tag, if the entry still stands and the other
                     // record is what it says it is; else its id may be the damaged part.
-                    if !entry_is(words, i, entry) || slot_words[0].load(Ordering::Acquire) != other.seq {
+                    if !entry_is(words, i, entry) || slot_words[0].load(Ordering::Acquire) != other.seq() {
                         return Look::Moved;
                     }
                     match read_any(slot_words, capacity, true, &mut Vec::new()) {
@@ -134,7 +134,7 @@ pub(crate) fn look_at_every_slot(
     };
     let Some(words) = arena.slot(slot) else { return Ok(Look::Moved) };
     Ok(match read(words, id, arena.geo.record_size as usize, true, out) {
-        Seen::Whole(now) if now.seq == header.seq => Look::Hit(now, slot),
+        Seen::Whole(now) if now.seq() == header.seq() => Look::Hit(now, slot),
         Seen::Damaged(_, what) => Look::Damaged { slot: Some(slot), what },
         _ => Look::Moved,
     })
@@ -166,7 +166,7 @@ fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<Newest> {
                 SlotState::Moved => return Ok(Newest::Neither(Look::Moved)),
                 _ => continue,
             };
-            let is_newest = header.id == id && best.is_none_or(|(_, best, _)| best.seq < header.seq);
+            let is_newest = header.id() == id && best.is_none_or(|(_, best, _)| best.seq() < header.seq());
             if is_newest && !is_undecided(arena, region, &header) {
                 best = Some((slot, header, is_record));
             }

@@ -7,6 +7,7 @@
 use crate::error::{Error, Holder, Result};
 use crate::format::checked;
 use crate::format::control;
+use crate::format::epoch::Epoch;
 use crate::format::seat::{BORROWS, LEAVING, SEATS, TAKEN, borrows, generation, pid, pin, seat_byte, taken};
 use crate::protocol::lock::{self, Owner, State};
 use crate::region::arena::Arena;
@@ -135,9 +136,9 @@ pub(crate) fn noted_holder(arena: &Arena, word: &AtomicU64) -> Option<Holder> {
 /// Pins the current epoch for the holder of `owner`, who has no pin. Who raises the epoch afterwards
 /// and waits for the writers of the old one knows that all others respect the pin; it is the epoch
 /// that is given.
-pub(crate) fn set_pin(arena: &Arena, owner: Owner) -> Result<u64> {
+pub(crate) fn set_pin(arena: &Arena, owner: Owner) -> Result<Epoch> {
     let epoch = arena.epoch()?;
-    arena.word(pin(owner.seat)).store(checked::encode(epoch), Ordering::SeqCst);
+    arena.word(pin(owner.seat)).store(epoch.encode(), Ordering::SeqCst);
     raise_hint(arena.word(control::PINNED));
     Ok(epoch)
 }
@@ -154,19 +155,19 @@ pub(crate) fn may_be_pinned(arena: &Arena) -> bool {
 }
 
 /// The oldest epoch that a living handle has pinned. A damaged pin pins everything.
-pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<u64>> {
+pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<Epoch>> {
     let hint = arena.word(control::PINNED).load(Ordering::SeqCst);
     if hint & HINT == 0 {
         return Ok(None);
     }
-    let mut oldest: Option<u64> = None;
+    let mut oldest: Option<Epoch> = None;
     for seat in 0..SEATS {
         let word = arena.word(pin(seat)).load(Ordering::SeqCst);
         if word == 0 {
             continue;
         }
         if is_held(arena, seat)? {
-            let epoch = checked::decode(word).unwrap_or(0);
+            let epoch = Epoch::decode(word).unwrap_or(Epoch::BEFORE);
             oldest = Some(oldest.map_or(epoch, |o| o.min(epoch)));
         }
     }

@@ -4,6 +4,7 @@
 use crate::error::Error;
 use crate::fault::{self, Fault};
 use crate::format::checked;
+use crate::format::epoch::Epoch;
 use crate::format::extent::Kind;
 use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind};
@@ -42,7 +43,7 @@ impl<'a> Region<'a> {
     /// may be the one that has to come back until then. A damaged version can't help anybody, but who reads a
     /// pinned epoch must not miss it: an older one would stand in for it.
     #[inline]
-    pub(super) fn retire(&self, old: u32, header: &Header, epoch: u64) -> Result<(), Trouble> {
+    pub(super) fn retire(&self, old: u32, header: &Header, epoch: Epoch) -> Result<(), Trouble> {
         let is_wanted = header.is_wanted_after(epoch)
             && !(fault::on(Fault::LoneReplaced) && header.epoch() == epoch)
             && !fault::on(Fault::ReuseEarly);
@@ -52,12 +53,12 @@ impl<'a> Region<'a> {
         }
         let is_whole = self.is_whole(old);
         if is_wanted && is_whole {
-            return self.push(&RETIRED, old, epoch);
+            return self.push(&RETIRED, old, epoch.number());
         }
         // The hint may be an old one; to ask lowers it.
         if !is_whole && is_pinned && seat::oldest_pin(self.arena)?.is_some() {
             self.ensure_linked()?;
-            return self.push(&RETIRED, old, epoch);
+            return self.push(&RETIRED, old, epoch.number());
         }
         self.release(old)
     }
@@ -170,7 +171,7 @@ impl<'a> Region<'a> {
                 if !is_free(&header, self.number) {
                     return Err(Trouble::Flaw("the free list names a slot that is not free"));
                 }
-                self.set(word::FREE, header.id);
+                self.set(word::FREE, header.next_free());
                 self.add(word::FREE_COUNT, -1)?;
                 return Ok(slot);
             }
@@ -241,7 +242,7 @@ impl<'a> Region<'a> {
         let mut freed = 0;
         while freed < AT_ONCE {
             let Some((slot, stamp)) = self.first(&RETIRED)? else { break };
-            let (replaced, is_marked) = (stamp & !SCRUBBED, stamp & SCRUBBED != 0);
+            let (replaced, is_marked) = (Epoch::of(stamp & !SCRUBBED), stamp & SCRUBBED != 0);
             if replaced > limit {
                 break;
             }
@@ -249,18 +250,18 @@ impl<'a> Region<'a> {
             let kept = header(words);
             let is_tombstone = kept.kind() == SlotKind::Tombstone;
             // The queue is derived: before it costs a record, the index is asked.
-            if !self.owns(slot) || kept.seq == 0 || self.is_current(slot, &kept)? {
+            if !self.owns(slot) || kept.seq() == 0 || self.is_current(slot, &kept)? {
                 return Err(Trouble::Flaw("the queue of retired slots"));
             }
             self.pop(&RETIRED)?;
             let hides = !is_marked && self.given_up_may_come_back()? && !fault::on(Fault::TombstoneEarly);
             if is_tombstone && hides {
                 let mark = if self.count(word::PARKED_COUNT)? == 0 { SCRUBBED } else { 0 };
-                self.push(&RETIRED, slot, epoch | mark)?;
+                self.push(&RETIRED, slot, epoch.number() | mark)?;
                 continue; // Its epoch is beyond the durable one now, so this comes to an end.
             }
             if !is_tombstone {
-                self.set(word::RECLAIMED, checked::encode(epoch));
+                self.set(word::RECLAIMED, epoch.encode());
             }
             self.release(slot)?;
             freed += 1;
@@ -276,13 +277,14 @@ impl<'a> Region<'a> {
 
     /// Whether the index leads to this slot.
     fn is_current(&self, slot: u32, header: &Header) -> Result<bool, Trouble> {
-        let found = self.find(self.arena.geo.hash(header.id), header.id)?;
+        let found = self.find(self.arena.geo.hash(header.id()), header.id())?;
         Ok(matches!(found, Found::Hit { slot: current, .. } if current == slot))
     }
 
     /// Whether a version whose slot was given up may still be whole on disk, or is parked.
     fn given_up_may_come_back(&self) -> Result<bool, Trouble> {
-        Ok(self.count(word::PARKED_COUNT)? != 0 || self.count(word::RECLAIMED)? > self.arena.durable()?)
+        Ok(self.count(word::PARKED_COUNT)? != 0
+            || Epoch::of(self.count(word::RECLAIMED)?) > self.arena.durable()?)
     }
 
     /// Whether an older version of some record of the region may be whole in a slot, or on disk.
@@ -307,12 +309,12 @@ impl<'a> Region<'a> {
             let kept = header(words);
             if !self.owns(slot)
                 || is_free(&kept, self.number)
-                || kept.seq != 0 && self.is_current(slot, &kept)?
+                || kept.seq() != 0 && self.is_current(slot, &kept)?
             {
                 return Err(Trouble::Flaw("the queue of parked slots"));
             }
             self.pop(&PARKED)?;
-            self.set(word::RECLAIMED, checked::encode(epoch));
+            self.set(word::RECLAIMED, epoch.encode());
             self.free(slot)?;
             freed += 1;
         }
@@ -385,8 +387,8 @@ impl<'a> Region<'a> {
 }
 
 /// The epoch in which a retired slot was given up, by the stamp in its link.
-pub(crate) fn retired_in(stamp: u64) -> Option<u64> {
-    checked::decode(stamp).map(|stamp| stamp & !SCRUBBED)
+pub(crate) fn retired_in(stamp: u64) -> Option<Epoch> {
+    checked::decode(stamp).map(|stamp| Epoch::of(stamp & !SCRUBBED))
 }
 
 /// The reference to the slot after this one in its queue.

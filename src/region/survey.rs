@@ -32,9 +32,8 @@ pub(crate) enum SlotState {
 /// Judges a slot. `buffer` is room for its data.
 pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &mut Vec<u8>) -> SlotState {
     let header = header(slot);
-    let rest_is_zero = header.id == 0 && header.stamp == 0 && header.len_kind == 0 && header.crc == 0;
-    let free = Header { seq: 0, ..header };
-    let state = if header.seq == 0 {
+    let rest_is_zero = header.is_fresh_but_for_seq();
+    let state = if header.seq() == 0 {
         match (is_free(&header, region), rest_is_zero) {
             (true, _) => SlotState::Free,
             (_, true) => SlotState::Fresh,
@@ -43,7 +42,7 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
                 None => SlotState::CutOff,
             },
         }
-    } else if is_free(&free, region) || rest_is_zero {
+    } else if header.is_free_but_for_seq(region) || rest_is_zero {
         // No version has a stamp of 0: epochs begin at 1.
         SlotState::FreeButForSeq
     } else if !matches!(header.kind(), Kind::Record | Kind::Tombstone) {
@@ -54,9 +53,9 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
     } else {
         buffer.resize(header.len(), 0);
         copy_out(&slot[crate::format::slot::HEADER_WORDS..], buffer);
-        if header.sum(buffer) != header.crc {
+        if !header.holds(buffer) {
             SlotState::Damaged(header, "checksum mismatch")
-        } else if header.seq & PRESENT == 0 || geo.region_of(geo.hash(header.id)) != region {
+        } else if header.seq() & PRESENT == 0 || geo.region_of(geo.hash(header.id())) != region {
             SlotState::Damaged(header, "it does not belong into its region")
         } else if header.kind() == Kind::Tombstone {
             SlotState::Tombstone(header)
@@ -65,5 +64,5 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
         }
     };
     fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`.
-    if slot[0].load(Ordering::Relaxed) == header.seq { state } else { SlotState::Moved }
+    if slot[0].load(Ordering::Relaxed) == header.seq() { state } else { SlotState::Moved }
 }

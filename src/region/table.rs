@@ -46,7 +46,7 @@ impl Region<'_> {
             for slot in slots_of(&old, &line) {
                 let words =
                     self.arena.slot(slot).ok_or(Trouble::Flaw("the index names a slot outside the file"))?;
-                let id = header(words).id;
+                let id = header(words).id();
                 let hash = self.arena.geo.hash(id);
                 if !table.insert(hash, slot)? {
                     return Err(Trouble::Flaw("an index without room"));

@@ -235,7 +235,7 @@ impl Changes<'_> {
         for id in changed {
             match look_at(store, region, id, &mut data) {
                 Ok(Now::Is(header)) => {
-                    if known.insert(id, header.seq) != Some(header.seq) {
+                    if known.insert(id, header.seq()) != Some(header.seq()) {
                         told.push((Some(Version(header.version())), id));
                     }
                 }

@@ -98,10 +98,10 @@ impl Store {
                     let slots = arena.slots_of(extent);
                     (stats.first_slot, stats.slots) = (Some(slots.start), geo.slots_per_extent());
                     for header in slots.filter_map(|slot| arena.slot(slot)).map(header) {
-                        if header.seq != 0 && matches!(header.kind(), Kind::Record | Kind::Tombstone) {
+                        if header.seq() != 0 && matches!(header.kind(), Kind::Record | Kind::Tombstone) {
                             stats.used_slots += 1;
                             stats.data_bytes += header.len() as u64;
-                            stats.newest_epoch = stats.newest_epoch.max(header.epoch());
+                            stats.newest_epoch = stats.newest_epoch.max(header.epoch().number());
                         }
                     }
                 }

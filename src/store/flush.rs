@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::error::{Error, Holder, Lock, Result};
 use crate::fault::{self, Fault};
+use crate::format::epoch::Epoch;
 use crate::format::region::word;
 use crate::format::seat::{LEAVING, SYNC_BYTE, taken};
 use crate::format::{checked, control};
@@ -111,21 +112,21 @@ impl Handle {
         let extents = arena.word(control::EXTENTS).load(Ordering::SeqCst);
         step("sync: writers of the old epoch are done");
         if fault::on(Fault::DurableEarly) {
-            arena.word(control::DURABLE).store(checked::encode(old), Ordering::SeqCst);
+            arena.word(control::DURABLE).store(old.encode(), Ordering::SeqCst);
         }
         let unsettled = self.has_unsettled_batches();
         if unsettled && fault::on(Fault::SettledEarly) {
-            arena.word(control::SETTLED).store(checked::encode(old), Ordering::SeqCst);
+            arena.word(control::SETTLED).store(old.encode(), Ordering::SeqCst);
         }
         self.flush_pages()?;
         step(FLUSHED);
         if unsettled {
-            arena.word(control::SETTLED).store(checked::encode(old), Ordering::SeqCst);
+            arena.word(control::SETTLED).store(old.encode(), Ordering::SeqCst);
             step("sync: batches settled");
             self.flush_pages()?;
             step(FLUSHED);
         }
-        arena.word(control::DURABLE).store(checked::encode(old), Ordering::SeqCst);
+        arena.word(control::DURABLE).store(old.encode(), Ordering::SeqCst);
         arena.word(control::DURABLE_EXTENTS).store(extents, Ordering::SeqCst);
         arena.word(control::FLUSHES).fetch_add(1, Ordering::Relaxed);
         step("sync: durable epoch raised");
@@ -164,7 +165,7 @@ impl Handle {
         let (first, _) = unpair(head[word::RETIRED].load(Ordering::Relaxed));
         let link = first.checked_sub(1).and_then(|slot| arena.link(slot));
         let since = link.map(|link| retired_in(link[1].load(Ordering::Relaxed)));
-        let durable = checked::decode(arena.word(control::DURABLE).load(Ordering::SeqCst));
+        let durable = Epoch::decode(arena.word(control::DURABLE).load(Ordering::SeqCst));
         since.flatten() > durable
     }
 
@@ -192,16 +193,16 @@ impl Handle {
     /// Whether there was a batch since batches were last known to be whole on disk.
     fn has_unsettled_batches(&self) -> bool {
         let [batched, settled] = [control::BATCHED, control::SETTLED]
-            .map(|at| checked::decode(self.arena.word(at).load(Ordering::SeqCst)));
+            .map(|at| Epoch::decode(self.arena.word(at).load(Ordering::SeqCst)));
         batched.is_none() || settled.is_none() || batched > settled
     }
 
     /// Raises the epoch, and waits until nobody writes in the one before, which is given. The caller
     /// holds the sync lock.
-    fn cut(&self, deadline: &Deadline) -> Result<u64> {
+    fn cut(&self, deadline: &Deadline) -> Result<Epoch> {
         let arena = &self.arena;
         let old = arena.epoch()?;
-        arena.word(control::EPOCH).store(checked::encode(old + 1), Ordering::SeqCst);
+        arena.word(control::EPOCH).store(old.next().encode(), Ordering::SeqCst);
         step("sync: epoch raised");
         for region in 0..arena.geo.regions {
             if arena.head(region)[word::LOCK].load(Ordering::SeqCst) != 0 {
@@ -213,7 +214,7 @@ impl Handle {
 
     /// Pins the records as they are at one moment, which lies inside of this call, for the handle's
     /// seat; gives the epoch that they are of. There must be no pin yet.
-    pub(crate) fn pin_moment(&self, owner: Owner) -> Result<u64> {
+    pub(crate) fn pin_moment(&self, owner: Owner) -> Result<Epoch> {
         let arena = &self.arena;
         let deadline = arena.deadline();
         let _lock = SyncLock::take(self, &deadline, || Ok(false))?;

@@ -125,7 +125,7 @@ impl Store {
         let kind = arena.extent_kind(extent);
         let region = match kind {
             Some(ExtentKind::Data { region }) => region,
-            _ => arena.geo.region_of(arena.geo.hash(header.id)),
+            _ => arena.geo.region_of(arena.geo.hash(header.id())),
         };
         let mut buffer = Vec::new();
         let state = survey(words, region, &arena.geo, &mut buffer);
@@ -139,8 +139,7 @@ impl Store {
             },
             describe(&state)
         );
-        let raw = [header.seq, header.id, header.stamp, header.words()[3]];
-        for (name, word) in ["seq", "id", "stamp", "len, kind, crc"].iter().zip(raw) {
+        for (name, word) in ["seq", "id", "stamp", "len, kind, crc"].iter().zip(header.words()) {
             let _ = writeln!(out, "  {name:<14} {word:#018x}");
         }
         let len = if header.kind() == Kind::Free { 0 } else { header.len() };
@@ -164,11 +163,11 @@ fn describe(state: &SlotState) -> String {
     let version = |h: &Header| {
         format!(
             "record {} ({:#x}), version {}, {} bytes, epoch {}",
-            h.id,
-            h.id,
+            h.id(),
+            h.id(),
             h.version(),
             h.len(),
-            h.epoch()
+            h.epoch().number()
         )
     };
     match state {

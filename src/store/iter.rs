@@ -253,19 +253,19 @@ impl Cursor {
                     };
                     match seen {
                         Seen::Whole(header)
-                            if header.seq < cut
+                            if header.seq() < cut
                                 && is_current(store, self.region, self.was_free, at, &header)? =>
                         {
-                            self.given.push(header.id);
-                            if each(header.id, Version(header.version()), data).is_break() {
+                            self.given.push(header.id());
+                            if each(header.id(), Version(header.version()), data).is_break() {
                                 return Ok(ControlFlow::Break(()));
                             }
                             store.handle.check()?; // `each` may have forked, and this may be the child.
                         }
-                        Seen::Damaged(header, what) if header.seq < cut => {
+                        Seen::Damaged(header, what) if header.seq() < cut => {
                             // Given as an error once; if it is indexed under its id, not again in step 3.
-                            self.given.push(header.id);
-                            return Err(store.corrupt(header.id, Some(at), what));
+                            self.given.push(header.id());
+                            return Err(store.corrupt(header.id(), Some(at), what));
                         }
                         _ => {}
                     }
@@ -296,10 +296,10 @@ fn is_current(store: &Store, region: u32, was_free: bool, slot: u32, header: &He
     if was_free && linked == checked::encode(0) {
         return Ok(true);
     }
-    match store.read(header.id, None) {
+    match store.read(header.id(), None) {
         // The slot alone is not enough: it may have been used again, for the version that is current. Nor is the
         // number, which in the slot of the current version may be damaged.
-        Ok(now) => Ok(now.is_some_and(|(current, at)| at == slot && current.seq == header.seq)),
+        Ok(now) => Ok(now.is_some_and(|(current, at)| at == slot && current.seq() == header.seq())),
         Err(Error::Corrupt { .. }) => Ok(false),
         Err(error) => Err(error),
     }
@@ -364,10 +364,10 @@ fn try_gather(arena: &Arena, number: u32, owner: Owner) -> Option<Vec<(u64, u64)
                     let Some(slot) = shape.slot(entry) else { return true };
                     let Some(slot) = arena.slot(slot) else { return false };
                     let header = header(slot);
-                    if header.seq == 0 {
+                    if header.seq() == 0 {
                         return owner == Owner::Stopped;
                     }
-                    found.push((header.id, header.seq));
+                    found.push((header.id(), header.seq()));
                     unchanged(slot, header)
                 })
                 && load_line(words).0 == line.0;
@@ -396,17 +396,17 @@ fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
         for slot in arena.slots_to_read(extent) {
             let Some(words) = arena.slot(slot) else { continue };
             let header = header(words);
-            if header.seq != 0
-                && arena.geo.region_of(arena.geo.hash(header.id)) == number
+            if header.seq() != 0
+                && arena.geo.region_of(arena.geo.hash(header.id())) == number
                 && !is_undecided(arena, number, &header)
             {
-                let kept = newest.entry(header.id).or_insert(header);
-                if kept.seq < header.seq {
+                let kept = newest.entry(header.id()).or_insert(header);
+                if kept.seq() < header.seq() {
                     *kept = header;
                 }
             }
         }
     }
     newest.retain(|_, header| header.kind() != Kind::Tombstone);
-    Ok(newest.into_iter().map(|(id, header)| (id, header.seq)).collect())
+    Ok(newest.into_iter().map(|(id, header)| (id, header.seq())).collect())
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Holder, Lock, Result};
+use crate::format::epoch::Epoch;
 use crate::format::geometry::{FIRST_INDEX_BYTES, Geometry, REGION_TABLE, SUPERBLOCK_B};
 use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, Line, Shape};
 use crate::format::region::{HEAD_BYTES, word};
@@ -99,8 +100,8 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
     file.write_all_at(superblock.bytes(), 0)?;
     file.write_all_at(superblock.bytes(), SUPERBLOCK_B)?;
     let write = |at: u64, word: u64| file.write_all_at(&word.to_le_bytes(), at);
-    write(control::EPOCH, checked::encode(control::FIRST_EPOCH))?;
-    write(control::DURABLE, checked::encode(control::FIRST_EPOCH - 1))?;
+    write(control::EPOCH, Epoch::FIRST.encode())?;
+    write(control::DURABLE, Epoch::BEFORE.encode())?;
     write(control::EXTENTS, checked::encode(0))?;
     write(control::DURABLE_EXTENTS, checked::encode(0))?;
     for at in [control::BEGUN, control::COMMITTED, control::ENDED, control::BATCHED, control::SETTLED] {

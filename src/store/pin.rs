@@ -96,7 +96,7 @@ impl Pin<'_> {
             // process that keeps the protocol before the borrow ends, and the slice does not outlive
             // that (`&self`).
             let Some(data) = (unsafe { frozen(words_of_data, header.len()) }) else { continue };
-            if handle.verify_reads && header.sum(data) != header.crc {
+            if handle.verify_reads && !header.holds(data) {
                 if unchanged(words, header) {
                     return Err(self.store.corrupt(id, Some(slot), "checksum mismatch"));
                 }

@@ -17,6 +17,7 @@ use std::sync::OnceLock;
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
+use crate::format::epoch::Epoch;
 use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header};
 use crate::protocol::slot::header;
@@ -46,7 +47,7 @@ pub struct Snapshot<'a> {
     store: &'a Store,
     /// Has the seat whose pin this is; dropping it takes the pin back.
     _pinned: Store,
-    epoch: u64,
+    epoch: Epoch,
     pub(super) verify: bool,
     /// Per region: the next `seq`, before the moment.
     before: Box<[u64]>,
@@ -234,7 +235,7 @@ impl Snapshot<'_> {
         };
         let damaged = versions.unknown.iter();
         let mut found: Vec<Found> =
-            damaged.map(|&(slot, h, what)| Found::Damaged(h.id, slot, what)).collect();
+            damaged.map(|&(slot, h, what)| Found::Damaged(h.id(), slot, what)).collect();
         let mut newest: Vec<(u64, Newest)> =
             versions.newest.iter().map(|(&id, &newest)| (id, newest)).collect();
         newest.sort_unstable_by_key(|(_, newest)| newest.slot);
@@ -275,7 +276,7 @@ impl Snapshot<'_> {
 
     fn lend_newest(&self, id: u64, newest: &Newest) -> Result<(u64, Version, &[u8])> {
         let header = self.store.handle.arena.slot(newest.slot).map(header);
-        match header.filter(|header| (header.id, header.seq) == (id, newest.seq)) {
+        match header.filter(|header| (header.id(), header.seq()) == (id, newest.seq)) {
             Some(header) => self.lend(id, newest.slot, header).map(|(version, data)| (id, version, data)),
             None => Err(self.store.corrupt(id, Some(newest.slot), "it changed while it was pinned")),
         }
@@ -290,7 +291,7 @@ impl Snapshot<'_> {
         let words = words.ok_or_else(|| corrupt("its length cannot be"))?;
         // If it is the epoch in the header that is damaged, somebody may be writing here: so the checksum is
         // taken by word loads, before there is a reference.
-        if self.verify && sum(&header, words) != header.crc {
+        if self.verify && sum(&header, words) != header.crc() {
             return Err(corrupt("checksum mismatch"));
         }
         // SAFETY: the version was current at the moment (steps 2 and 3), so its slot is not written by any process
@@ -319,8 +320,8 @@ impl Snapshot<'_> {
                     SlotState::Version(header) => (header, State::Record),
                     SlotState::Tombstone(header) => (header, State::Tombstone),
                     // The index tells whose it is, if it is a record's now; its `seq` and its epoch nobody tells.
-                    SlotState::Damaged(header, what) if self.leads_to(region, header.id, slot) => {
-                        (Header { seq: u64::MAX, ..header }, State::Damaged(what))
+                    SlotState::Damaged(header, what) if self.leads_to(region, header.id(), slot) => {
+                        (header.with_seq(u64::MAX), State::Damaged(what))
                     }
                     SlotState::Damaged(header, what) => {
                         versions.unknown.push((slot, header, what));
@@ -331,8 +332,8 @@ impl Snapshot<'_> {
                 if header.epoch() > self.epoch && !matches!(state, State::Damaged(_)) {
                     continue;
                 }
-                let this = Newest { seq: header.seq, slot, state };
-                let kept = versions.newest.entry(header.id).or_insert(this);
+                let this = Newest { seq: header.seq(), slot, state };
+                let kept = versions.newest.entry(header.id()).or_insert(this);
                 if kept.seq < this.seq {
                     *kept = this;
                 }
@@ -387,7 +388,7 @@ mod tests {
         let words: Vec<AtomicU64> = (0..data.len().div_ceil(8)).map(|_| AtomicU64::new(0)).collect();
         copy_in(&words, &data);
         for len in [0, 1, 7, 8, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK + 20] {
-            let header = Header::record(9, 7, 3, len);
+            let header = Header::record(9, 7, Epoch::of(3), len);
             assert_eq!(sum(&header, &words), header.sum(&data[..len]), "{len} bytes");
         }
     }

@@ -1,6 +1,7 @@
 //! Verify and repair: the whole store, region by region.
 
 use crate::error::Result;
+use crate::format::epoch::Epoch;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::region::word;
 use crate::format::superblock::Superblock;
@@ -105,7 +106,7 @@ impl Store {
             adopt(arena, false, &mut report.fixed)?
         };
         self.repair_batches(&mut report)?;
-        let mut epoch_max = 0;
+        let mut epoch_max = Epoch::BEFORE;
         for number in 0..arena.geo.regions {
             let locked = handle.lock(number)?;
             let region = Region::new(arena, number);
@@ -124,12 +125,12 @@ impl Store {
         }
         let region = Region::new(arena, 0);
         if !epochs_hold(&region) {
-            let durable = arena.durable().unwrap_or(0);
-            let epoch = epoch_max.max(durable) + 1;
-            arena.word(control::EPOCH).store(checked::encode(epoch), Ordering::SeqCst);
+            let durable = arena.durable().unwrap_or(Epoch::BEFORE);
+            let epoch = epoch_max.max(durable).next();
+            arena.word(control::EPOCH).store(epoch.encode(), Ordering::SeqCst);
             // Nothing is taken for durable until the next flush.
-            let durable = if durable < epoch { durable } else { 0 };
-            arena.word(control::DURABLE).store(checked::encode(durable), Ordering::SeqCst);
+            let durable = if durable < epoch { durable } else { Epoch::BEFORE };
+            arena.word(control::DURABLE).store(durable.encode(), Ordering::SeqCst);
             report.fixed.push("the epochs in the control page were found anew".to_owned());
         }
         Ok(report)
@@ -153,12 +154,14 @@ impl Store {
             report.fixed.push("the numbers of batches in the control page were put right".to_owned());
         }
         if is_damaged(control::BATCHED) {
-            arena.word(control::BATCHED).store(checked::encode(arena.epoch().unwrap_or(0)), Ordering::SeqCst);
+            arena
+                .word(control::BATCHED)
+                .store(arena.epoch().unwrap_or(Epoch::BEFORE).encode(), Ordering::SeqCst);
             report.fixed.push("the epoch of the last batch was taken to be the present one".to_owned());
         }
         if is_damaged(control::SETTLED) {
-            let durable = arena.durable().unwrap_or(0);
-            arena.word(control::SETTLED).store(checked::encode(durable), Ordering::SeqCst);
+            let durable = arena.durable().unwrap_or(Epoch::BEFORE);
+            arena.word(control::SETTLED).store(durable.encode(), Ordering::SeqCst);
             report.fixed.push("the epoch of settled batches was taken to be the durable one".to_owned());
         }
         Ok(())

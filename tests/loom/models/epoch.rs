@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64 as GhostU64, Ordering as Ghost};
 use loom::thread;
 
 use crate::explore::{Seen, explore_and_tell};
+use crate::format::control;
+use crate::format::epoch::Epoch;
 use crate::format::region::word;
 use crate::format::slot::{FIRST_SEQ, Header};
-use crate::format::{checked, control};
 use crate::models::lock::{give_back, lock};
 use crate::protocol::slot::{header, publish};
 use crate::region::arena::Arena;
@@ -17,9 +18,9 @@ use crate::region::borrow;
 use crate::sys::atomic::{AtomicU64, Ordering, die_before};
 
 /// Step 2 of a flush, as in `store::flush`: the old epoch.
-fn cut(arena: &Arena) -> u64 {
+fn cut(arena: &Arena) -> Epoch {
     let old = arena.epoch().unwrap();
-    arena.word(control::EPOCH).store(checked::encode(old + 1), Ordering::SeqCst);
+    arena.word(control::EPOCH).store(old.next().encode(), Ordering::SeqCst);
     if arena.head(0)[word::LOCK].load(Ordering::SeqCst) != 0 {
         lock(arena);
         give_back(arena);
@@ -37,7 +38,7 @@ impl Slots {
 
     /// The writers whose versions are there.
     fn written(&self) -> Vec<usize> {
-        (0..self.0.len()).filter(|&n| header(&self.0[n]).seq != 0).collect()
+        (0..self.0.len()).filter(|&n| header(&self.0[n]).seq() != 0).collect()
     }
 }
 
@@ -61,7 +62,10 @@ fn hand_over(name: &str, preemptions: Option<usize>, writers: usize, death: u32)
                         let epoch = arena.epoch().unwrap();
                         stamp = Some(epoch);
                         publish(&slots.0[n], Header::record(FIRST_SEQ + n as u64, 1, epoch, 0), &[]);
-                        assert!(epoch > done.load(Ghost::Relaxed), "written in epoch {epoch}, which is over");
+                        assert!(
+                            epoch.number() > done.load(Ghost::Relaxed),
+                            "written in {epoch:?}, which is over"
+                        );
                         give_back(&arena);
                     });
                     if lived.is_none() {
@@ -75,7 +79,7 @@ fn hand_over(name: &str, preemptions: Option<usize>, writers: usize, death: u32)
             let slots = Arc::clone(&slots);
             move || {
                 let old = cut(&flusher);
-                done.store(old, Ghost::Relaxed);
+                done.store(old.number(), Ghost::Relaxed);
                 (old, slots.written())
             }
         });
@@ -120,7 +124,7 @@ fn a_writer_of_a_later_epoch_sees_the_pin() {
         assert_eq!(cut(&pinner), pinned);
         let (epoch, sees_pin) = writer.join().unwrap();
         assert!(epoch <= pinned || sees_pin);
-        notes.note(format!("{epoch} {sees_pin}"));
+        notes.note(format!("{} {sees_pin}", epoch.number()));
     });
     seen.expect(&["2 false", "2 true", "3 true"]);
 }

@@ -64,7 +64,7 @@ pub(super) fn look_once(arena: &Arena, id: u64) -> Option<Option<u64>> {
     let mut out = Vec::new();
     match look(arena, arena.geo.hash(id), id, false, Some(&mut out)) {
         Look::Hit(header, _) => {
-            assert_eq!(header.id, id);
+            assert_eq!(header.id(), id);
             assert_eq!(out, data(id, header.version()), "data of another version");
             Some(Some(header.version()))
         }
@@ -244,7 +244,7 @@ fn a_look_at_every_slot_never_misses_a_record_that_is_there() {
 fn a_look_at_every_slot_gives_no_version_that_was_replaced_before_it_began() {
     let two_are_there = |arena: &Arena| {
         put(arena, X, 1);
-        arena.word(control::EPOCH).store(checked::encode(arena.epoch().unwrap() + 1), Ordering::SeqCst);
+        arena.word(control::EPOCH).store(arena.epoch().unwrap().next().encode(), Ordering::SeqCst);
         let other = same_tag(arena);
         put(arena, other, 2);
         put(arena, X, 3);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use crate::explore::{ALL, IN_TURN, Seen as Notes, explore, explore_and_tell};
+use crate::format::epoch::Epoch;
 use crate::format::slot::{FIRST_SEQ, HEADER_WORDS, Header, Kind};
 use crate::protocol::slot::{
     Copies, Seen, bury, publish, publish_filled, read, read_any, reserve, retract, scrub,
@@ -24,9 +25,7 @@ fn data(n: u64, len: usize) -> Vec<u8> {
 /// The header of version `n`, as it is stored. Odd versions are another record's.
 fn version(n: u64, len: usize) -> Header {
     let id = if n % 2 == 0 { X } else { Y };
-    let mut header = Header::record(FIRST_SEQ + n, id, 1, len);
-    header.crc = header.sum(&data(n, len));
-    header
+    Header::record(FIRST_SEQ + n, id, Epoch::FIRST, len).summed(&data(n, len))
 }
 
 fn new_slot(len: usize) -> Arc<Vec<AtomicU64>> {
@@ -43,18 +42,18 @@ fn check(seen: Seen, out: Option<&[u8]>, len: usize, last: &mut u64, notes: &Not
     let header = match seen {
         Seen::Whole(header) => {
             if let Some(out) = out {
-                assert_eq!(out, data(header.seq - FIRST_SEQ, len), "data of another version");
+                assert_eq!(out, data(header.seq() - FIRST_SEQ, len), "data of another version");
             }
             header
         }
         Seen::Other(header) => {
-            assert_eq!(header.id, Y);
+            assert_eq!(header.id(), Y);
             header
         }
         Seen::InMotion => return notes.note("motion"),
         Seen::Damaged(header, what) => panic!("{header:?}: {what}, and nothing is damaged"),
     };
-    let n = header.seq - FIRST_SEQ;
+    let n = header.seq() - FIRST_SEQ;
     assert_eq!(header, version(n, len), "a header of two versions");
     assert!(n >= *last, "version {n} after {last}");
     *last = n;

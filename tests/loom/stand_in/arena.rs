@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::epoch::Epoch;
 use crate::format::extent::Kind;
 use crate::format::geometry::Geometry;
 use crate::format::slot::{FIRST_SEQ, HEADER_WORDS};
@@ -157,13 +158,13 @@ impl Arena {
         self.words.links.get(slot as usize).map(|l| &l[..])
     }
 
-    pub(crate) fn epoch(&self) -> Result<u64> {
-        checked::decode(self.word(control::EPOCH).load(Ordering::SeqCst))
+    pub(crate) fn epoch(&self) -> Result<Epoch> {
+        Epoch::decode(self.word(control::EPOCH).load(Ordering::SeqCst))
             .ok_or_else(|| self.damaged("the epoch"))
     }
 
-    pub(crate) fn durable(&self) -> Result<u64> {
-        checked::decode(self.word(control::DURABLE).load(Ordering::SeqCst))
+    pub(crate) fn durable(&self) -> Result<Epoch> {
+        Epoch::decode(self.word(control::DURABLE).load(Ordering::SeqCst))
             .ok_or_else(|| self.damaged("the durable epoch"))
     }
 

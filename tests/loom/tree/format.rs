@@ -4,6 +4,8 @@
 pub(crate) mod checked;
 #[path = "../../../src/format/control.rs"]
 pub(crate) mod control;
+#[path = "../../../src/format/epoch.rs"]
+pub(crate) mod epoch;
 #[path = "../../../src/format/extent.rs"]
 pub(crate) mod extent;
 #[path = "../stand_in/geometry.rs"]

@@ -1,0 +1,52 @@
+//! The epoch: the store's clock of flushes. Raised by every flush and every snapshot.
+//!
+//! An epoch is not the stamp of a slot, which has marks beside it, nor the checked word that stores it: neither
+//! can be compared with one.
+
+use super::checked;
+
+/// A moment between two flushes or snapshots: 48 bits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct Epoch(u64);
+
+impl Epoch {
+    /// Before the first epoch.
+    pub(crate) const BEFORE: Self = Self(0);
+    /// The first epoch of a store.
+    pub(crate) const FIRST: Self = Self(1);
+    /// The last one.
+    pub(crate) const LAST: Self = Self(checked::MAX);
+
+    /// The epoch of this number: its low 48 bits.
+    #[inline]
+    pub(crate) const fn of(number: u64) -> Self {
+        Self(number & checked::MAX)
+    }
+
+    /// Its number.
+    #[inline]
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The one after it; after the last one, the last one.
+    pub(crate) const fn next(self) -> Self {
+        if self.0 < checked::MAX { Self(self.0 + 1) } else { self }
+    }
+
+    /// The checked word that stores it.
+    #[inline]
+    pub(crate) const fn encode(self) -> u64 {
+        checked::encode(self.0)
+    }
+
+    /// The epoch that a checked word stores, or `None` if the word is damaged.
+    #[inline]
+    pub(crate) const fn decode(word: u64) -> Option<Self> {
+        match checked::decode(word) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+}
