@@ -282,7 +282,7 @@ fn rebuilt_and_again<T>(
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let (Some(owner), true) = (self.arena.owner, self.arena.file.is_ours()) {
+        if let (Some(owner), true) = (self.arena.owner, self.arena.file.is_surely_ours()) {
             seat::release(&self.arena, owner);
             file_lock::unlock_whole(&self.arena.file);
         }

@@ -57,7 +57,24 @@ const ASK_BYTES_MAX: u64 = 512;
 /// in many. Dropping it detaches; [`close`](Self::close) also flushes and marks the store clean.
 ///
 /// Reads take no lock and make no system call. A write takes its region's lock, a compare-and-swap.
-/// After `fork`, the child's handle gives [`Error::Forked`] for everything.
+///
+/// # After `fork`
+///
+/// A child has no part in the stores of its parent. It opens them anew.
+///
+/// * Every call gives [`Error::Forked`]: of the inherited handle, and of all that was made from it. All of it can be
+///   dropped, which does nothing to the parent's.
+/// * Bytes that were lent to the parent, by a [`Pin`](crate::Pin), a [`Snapshot`](crate::Snapshot) or a
+///   [`Reservation`](crate::Reservation), are not in the child's memory: to touch them is SIGSEGV. Were they there, they would
+///   change under the child, and it could write into a record that its parent has published. Copy what the child needs
+///   before the fork.
+/// * The child keeps nothing of the parent's alive: if the parent dies, that is seen at once.
+///
+/// That holds for `fork`, and for all that is made of it (`daemon`, Python's `os.fork`, [`std::process::Command`]). A
+/// child that is made without the handlers of `fork` (`_Fork`, a raw `clone`) has no mapping either, so any call on an
+/// inherited handle is SIGSEGV; but it does keep the parent's descriptors, as does a process that got one in another way
+/// (`dup` without close-on-exec before an `exec`, `SCM_RIGHTS`). The locks that belong to a descriptor live as long as the
+/// last copy of it: the parent's death is not seen before that. [`Error::Busy`] says so where it names the holder.
 pub struct Store {
     pub(crate) handle: Arc<Handle>,
     pub(crate) opened: RepairReport,

@@ -17,6 +17,8 @@ use crate::sys::mapping::frozen;
 const LOOKS: u32 = 64;
 
 /// Reads records where they lie in the file, without a copy: see [`Store::pin`].
+///
+/// A forked child must not touch what it gave: the bytes are not in its memory (SIGSEGV). To drop it there is fine.
 #[derive(Debug)]
 pub struct Pin<'a> {
     store: &'a Store,

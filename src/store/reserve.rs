@@ -12,6 +12,8 @@ use crate::store::Store;
 use crate::sys::mapping::exclusive;
 
 /// Room for a record inside of the file, to be filled in place: see [`Store::reserve`].
+///
+/// A forked child must not touch the bytes: they are not in its memory (SIGSEGV). To drop it there is fine.
 #[derive(Debug)]
 pub struct Reservation<'a> {
     store: &'a Store,

@@ -109,6 +109,7 @@ pub(super) fn wait_in_region<T>(
     timeout: Option<Duration>,
     look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<Option<T>> {
+    store.handle.check()?; // A forked child has no mapping to sleep on.
     let head = store.handle.arena.head(region);
     let arm = || _ = head[word::WATCHED].fetch_or(REGION, Ordering::SeqCst);
     sleep_until(timeout, &head[word::CHANGES], arm, look, || store.handle.heal(region))
@@ -147,6 +148,7 @@ pub(super) fn wait_in_store<T>(
     timeout: Option<Duration>,
     look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<Option<T>> {
+    store.handle.check()?;
     let arena = &store.handle.arena;
     let arm = || {
         for region in 0..arena.geo.regions {

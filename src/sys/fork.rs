@@ -4,7 +4,7 @@
 //! open, a dead parent would seem alive for as long as the child lives. So the descriptors of all
 //! handles are closed in the child (`pthread_atfork`), and a generation counter tells an inherited
 //! handle that it is one. A descriptor is opened and registered, and unregistered and closed, while
-//! no fork can happen (`GATE`).
+//! no fork can happen (`GATE`). The mapping is not there in a child (see `mapping`).
 
 use std::fs::File;
 use std::io;
@@ -95,7 +95,7 @@ impl Birthplace {
 pub(crate) struct ForkFile {
     file: ManuallyDrop<File>,
     node: &'static Node,
-    generation: u64,
+    opened_in: Birthplace,
 }
 
 // SAFETY: a node is only changed through its atomic; `next` is written before the node is shared.
@@ -107,7 +107,7 @@ impl ForkFile {
         without_fork(|| {
             let file = open()?;
             let node = Self::register(file.as_raw_fd());
-            Ok(Self { file: ManuallyDrop::new(file), node, generation: generation() })
+            Ok(Self { file: ManuallyDrop::new(file), node, opened_in: Birthplace::here() })
         })
     }
 
@@ -131,7 +131,12 @@ impl ForkFile {
     /// Whether this handle was opened in this process.
     #[inline]
     pub(crate) fn is_ours(&self) -> bool {
-        self.generation == generation()
+        self.opened_in.generation == generation()
+    }
+
+    /// The same, also for a child that was made without the handlers of `fork`.
+    pub(crate) fn is_surely_ours(&self) -> bool {
+        self.opened_in.is_here()
     }
 }
 

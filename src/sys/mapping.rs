@@ -8,17 +8,23 @@
 //!
 //! A file that is *truncated* by somebody while it is mapped, or a disk that fails to read a page,
 //! gives SIGBUS; a store's file is only ever extended by this crate.
+//!
+//! A forked child that touches what was lent to its parent gets SIGSEGV.
 
 use std::fs::File;
 use std::io;
+use std::mem::ManuallyDrop;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::atomic::{AtomicU64, Ordering};
+use super::fork::Birthplace;
 
-/// A shared mapping of a file that grows.
+/// A shared mapping of a file that grows. A forked child has none: what was lent to its parent changes when the
+/// parent says so, and the child would see it, or write to it, without a word.
 pub(crate) struct Mapping {
-    raw: MmapRaw,
+    raw: ManuallyDrop<MmapRaw>,
+    mapped_in: Birthplace,
     reserved: u64,
     grain: Grain,
     known: AtomicU64,
@@ -61,7 +67,10 @@ impl Mapping {
         // for; and what is read ahead lies in large folios, all of which a flush writes for one changed byte.
         // Whoever goes through the file asks for it (`will_read`). Only speed depends on it.
         let _ = raw.advise(Advice::Random);
-        Ok(Self { raw, reserved, grain, known: AtomicU64::new(len) })
+        // Refused, a child would have it as before; the kernel refuses it to mappings of devices alone.
+        let _ = raw.advise(Advice::DontFork);
+        let raw = ManuallyDrop::new(raw);
+        Ok(Self { raw, mapped_in: Birthplace::here(), reserved, grain, known: AtomicU64::new(len) })
     }
 
     /// Length of the file in bytes, in whole units, as last seen.
@@ -143,6 +152,16 @@ impl Mapping {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
                 _mm_prefetch::<_MM_HINT_T0>(self.raw.as_ptr().add(offset as usize).cast());
             }
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // In a child other memory may be at this address, perhaps the same file that it opened anew.
+        if self.mapped_in.is_here() {
+            // SAFETY: dropped once, here; the field is not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.raw) };
         }
     }
 }

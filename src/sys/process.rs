@@ -8,13 +8,19 @@ pub(crate) fn pid_namespace() -> u32 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino() as u32)
 }
 
-/// Whether a process with this id exists in this process's PID namespace.
+/// Whether a process with this id exists in this process's PID namespace, and has not ended.
 pub(crate) fn exists(pid: u32) -> bool {
-    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    let Some(number) = libc::pid_t::try_from(pid).ok().filter(|&number| number > 0) else { return false };
     // SAFETY: signal 0 is not sent; the call only says whether it could be.
-    let refused = pid <= 0 || unsafe { libc::kill(pid, 0) } != 0;
+    let refused = unsafe { libc::kill(number, 0) } != 0;
     // What exists and belongs to somebody else may not be signalled.
-    !refused || pid > 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+    if refused && std::io::Error::last_os_error().raw_os_error() != Some(libc::EPERM) {
+        return false;
+    }
+    // One that nobody has waited for has ended all the same. After the name, which may hold anything, comes the state.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    !matches!(state, Some('Z' | 'X'))
 }
 
 /// A process that has a `flock` on the file, as `/proc/locks` tells it: the one that has it alone, if there is one.
