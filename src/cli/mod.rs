@@ -34,8 +34,10 @@ mod salvage;
 mod select;
 mod shared;
 mod stat;
+mod top;
 mod verify;
 mod walk;
+mod watch;
 mod write;
 
 use std::process::ExitCode;
@@ -84,6 +86,8 @@ enum Command {
     Dump(dump::Dump),
     Export(export::Export),
     Stat(stat::Stat),
+    Watch(watch::Watch),
+    Top(top::Top),
     Map(map::Map),
     Verify(verify::Verify),
     Repair(repair::Repair),
@@ -114,6 +118,8 @@ impl Command {
             Self::Dump(args) => args.run(access),
             Self::Export(args) => args.run(access),
             Self::Stat(args) => args.run(access),
+            Self::Watch(args) => args.run(access),
+            Self::Top(args) => args.run(access),
             Self::Map(args) => args.run(access),
             Self::Verify(args) => args.run(access),
             Self::Repair(args) => args.run(access),

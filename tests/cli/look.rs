@@ -1,7 +1,9 @@
 //! What a look at a store tells: the verdict, processes that are stopped or dead, the map, metrics.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 
@@ -113,4 +115,69 @@ fn the_map_is_drawn_into_a_new_file() {
         assert!(text.contains("&lt;a&amp;b&gt;") && text.matches("<rect").count() > 1, "{text}");
         run(args!["map", store, "--svg", picture]).refused(4, "File exists");
     }
+}
+
+#[test]
+fn top_gives_a_sample_with_rates_and_who_is_attached() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[]);
+    let mut load = Talk::new(args!["load", store, "--ack"]);
+    load.say(r#"{"id":3,"data":"three"}"#);
+    assert_eq!(load.hear(), "3");
+    let mut input = load.take_input();
+    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let is_done = done.clone();
+    let feeding = std::thread::spawn(move || {
+        for id in (0..50).cycle() {
+            let line = format!("{{\"id\":{id},\"data\":\"x\"}}\n");
+            if is_done.load(Ordering::Relaxed) || input.write_all(line.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let sample = loop {
+        let sample = run(args!["top", store, "--json", "--interval", "0.05"]).done().json().remove(0);
+        if sample["writes_per_second"].as_f64().is_some_and(|rate| rate > 0.0) {
+            break sample;
+        }
+    };
+    let pids: Vec<_> = sample["processes"].as_array().expect("a list").iter().map(|p| &p["pid"]).collect();
+    assert!(pids.contains(&&load.pid().into()), "{sample}");
+    done.store(true, Ordering::Relaxed);
+    feeding.join().expect("the input is fed");
+    send(load.pid(), Signal::SIGKILL);
+}
+
+#[test]
+fn watch_tells_what_is_there_and_then_every_change_until_its_reader_goes() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one")]);
+    let mut all = Talk::new(args!["watch", store, "--json"]);
+    assert!(all.hear().starts_with(r#"{"id":1,"change":"written","version":1,"data":"one"}"#));
+    let mut one = Talk::new(args!["watch", store, "2"]);
+    let mut new = Talk::new(args!["watch", store, "--json", "--from-now", "--limit", "2"]);
+    // It has begun when it tells of a change; each is told of at most once.
+    let mut n = 0;
+    let heard = std::thread::scope(|scope| {
+        let hearing = scope.spawn(|| new.hear());
+        while !hearing.is_finished() {
+            n += 1;
+            run(args!["write", store, "7", n.to_string()]).done();
+        }
+        hearing.join().expect("a line")
+    });
+    assert!(heard.starts_with(r#"{"id":7,"change":"written""#), "what was there before is not told: {heard}");
+    run(args!["write", store, "2", "two"]).done();
+    let written = one.hear();
+    assert!(written.starts_with("written") && written.ends_with(" two"), "{written}");
+    run(args!["delete", store, "2"]).done();
+    assert!(one.hear().split_whitespace().eq(["deleted", "2"]));
+    new.wait().1.done();
+    while all.hear() != r#"{"id":2,"change":"deleted"}"# {}
+    all.interrupt(Signal::SIGINT);
+    let (_, ended) = all.wait();
+    assert!(ended.code == -2 || ended.code == 130, "{ended:?}");
+    run(args!["write", store, "2", "again"]).done();
+    let _ = one.hear();
+    send(one.pid(), Signal::SIGKILL);
 }

@@ -2,7 +2,7 @@
 
 use crate::command::{Dir, args, run, run_with, store_of};
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 25] = [
     "create",
     "write",
     "read",
@@ -17,7 +17,9 @@ const COMMANDS: [&str; 23] = [
     "dump",
     "export",
     "stat",
+    "watch",
     "map",
+    "top",
     "verify",
     "repair",
     "backup",
@@ -56,6 +58,9 @@ fn a_command_line_that_makes_no_sense_is_exit_code_2() {
         args!["export", store, "--format", "csv", "--separator", "::"].to_vec(),
         args!["diff", store].to_vec(),
         args!["map", store, "--width", "19"].to_vec(),
+        args!["top", store].to_vec(),
+        args!["watch", store, "--limit", "x"].to_vec(),
+        args!["top", store, "--interval", "0"].to_vec(),
         args!["stat", store, "--json", "--prometheus"].to_vec(),
         args!["completions", "tcsh"].to_vec(),
         args!["read", store, "1", "--lock-timeout", "soon"].to_vec(),
