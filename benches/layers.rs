@@ -139,7 +139,7 @@ fn reserve_commit(bencher: Bencher, size: usize) {
     let s = store(Store::options(), size, 1);
     bencher.counter(BytesCount::new(size)).bench_local(|| {
         let mut room = s.store.reserve(0, size).unwrap();
-        room.fill(black_box(7));
+        room.fill(black_box(7)).unwrap();
         room.commit().unwrap()
     });
 }

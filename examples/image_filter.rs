@@ -270,13 +270,15 @@ fn work(member: &Member<'_>, arguments: &[String]) -> Result<(), Failure> {
             .map(|row| pin.get(id(stage, row))?.ok_or_else(|| format!("row {row} is missing").into()))
             .collect::<Result<Vec<&[u8]>, Failure>>()?;
         let middle = rows.start + rows.len() / 2;
+        let mut new = vec![0; plan.row_bytes()];
         for (row, around) in rows.zip(old.windows(2 * filter.reach() + 1)) {
             let mut room = store.reserve(id(stage + 1, row), plan.row_bytes())?;
             if row == middle {
-                room[..plan.row_bytes() / 2].fill(0xAA);
+                room.write_at(0, &vec![0xAA; plan.row_bytes() / 2])?;
                 member.stop_if_victim(format_args!("{} {row}", stage + 1))?;
             }
-            filter.row(around, &mut room);
+            filter.row(around, &mut new);
+            room.write_at(0, &new)?;
             room.commit()?;
         }
         drop(pin);

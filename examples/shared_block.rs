@@ -27,6 +27,8 @@ mod common;
 const SHAPE: u64 = 0;
 /// Row `n` of the block is record `FIRST_ROW + n`.
 const FIRST_ROW: u64 = 1;
+/// Numbers that are written at a time.
+const AT_ONCE: usize = 512;
 /// What a worker is asked to do, and says that it has done.
 const CREATE: &str = "create a block";
 const CHANGE: &str = "change a row";
@@ -102,14 +104,16 @@ fn work(arguments: &[String]) -> Result<(), Failure> {
     })?;
 
     // The new numbers, written where they will lie. Until `commit` the row is the old one, for everybody.
+    let columns = old.len();
     let mut reservation = store.reserve(FIRST_ROW + row, size_of_val(old))?;
-    let half = old.len() / 2;
-    for (n, (new, old)) in reservation.as_mut_slice_of::<f64>()?.iter_mut().zip(old).enumerate() {
-        if n == half && task == HALF_WAY {
+    let mut is_half_way = false;
+    for (n, old) in old.chunks(AT_ONCE).enumerate() {
+        if n * AT_ONCE >= columns / 2 && task == HALF_WAY && !std::mem::replace(&mut is_half_way, true) {
             writeln!(out, "{HALF_WAY}")?;
             wait_for_release()?;
         }
-        *new = change(*old);
+        let new: Vec<f64> = old.iter().map(|&old| change(old)).collect();
+        reservation.write_slice_at(n * AT_ONCE, &new)?;
     }
     reservation.commit()?;
     store.typed::<Shape>()?.update(SHAPE, |shape| shape.map(|s| Shape { changed: s.changed + 1, ..s }))?;
@@ -137,8 +141,10 @@ fn demonstrate(arguments: Arguments) -> Result<(), Failure> {
     let store = options.shared(&name)?;
     for row in 0..rows {
         let mut reservation = store.reserve(FIRST_ROW + row, columns as usize * size_of::<f64>())?;
-        for (column, number) in reservation.as_mut_slice_of::<f64>()?.iter_mut().enumerate() {
-            *number = before(row, column);
+        for first in (0..columns as usize).step_by(AT_ONCE) {
+            let columns = first..columns.min((first + AT_ONCE) as u64) as usize;
+            let numbers: Vec<f64> = columns.map(|column| before(row, column)).collect();
+            reservation.write_slice_at(first, &numbers)?;
         }
         reservation.commit()?;
     }

@@ -227,7 +227,7 @@ const SCENARIOS: &[Scenario] = &[
         prepare: three,
         operate: |s| {
             let mut room = s.reserve(1, 60).unwrap();
-            room.copy_from_slice(&value(1, 1, 7, 60));
+            room.write_at(0, &value(1, 1, 7, 60)).unwrap();
             room.commit().unwrap();
         },
     },
@@ -237,7 +237,7 @@ const SCENARIOS: &[Scenario] = &[
         prepare: three_replaced_since_a_sync,
         operate: |s| {
             let mut room = s.reserve(9, 60).unwrap();
-            room.copy_from_slice(&value(9, 1, 7, 60));
+            room.write_at(0, &value(9, 1, 7, 60)).unwrap();
             room.commit().unwrap();
         },
     },

@@ -20,7 +20,8 @@ fn what_is_committed_is_read_and_until_then_the_old_record_is() {
     let store = small().create(dir.path().join("s.rec")).unwrap();
     store.put(1, b"old").unwrap();
     let mut room = store.reserve(1, 24).unwrap();
-    room.as_mut_slice_of::<u64>().unwrap().copy_from_slice(&[1, 2, 3]);
+    room.write_slice_at(1, &[2u64, 3]).unwrap();
+    room.write_slice_at(0, &[1u64]).unwrap();
     assert_eq!(store.get(1).unwrap().unwrap().data(), b"old");
     // The region's lock is not held: others write meanwhile, to this record too.
     let between = store.put(1, b"between").unwrap();
@@ -32,13 +33,23 @@ fn what_is_committed_is_read_and_until_then_the_old_record_is() {
     let record = store.get(1).unwrap().unwrap();
     assert_eq!((record.version(), record.data()), (version, bytemuck::cast_slice(&[1u64, 2, 3])));
     let mut new = store.reserve(2, 64).unwrap();
-    new.fill(7);
+    new.fill(7).unwrap();
+    assert!(matches!(new.write_at(60, b"fives"), Err(Error::RecordTooLong { len: 65, max: 64, .. })));
+    let mut half = [0; 5];
+    new.write_at(30, b"three").unwrap();
+    new.read_at(28, &mut half).unwrap();
+    assert_eq!(&half, b"\x07\x07thr");
+    new.write_at(30, &[7; 5]).unwrap();
     new.commit().unwrap();
     assert_eq!(store.get(2).unwrap().unwrap().data(), [7; 64]);
     store.reserve(3, 0).unwrap().commit().unwrap();
     assert_eq!(store.get(3).unwrap().unwrap().data(), b"");
     assert!(matches!(store.reserve(4, 65), Err(Error::RecordTooLong { len: 65, max: 64, .. })));
-    assert!(matches!(store.reserve(4, 9).unwrap().as_mut_slice_of::<u64>(), Err(Error::TypeMismatch { .. })));
+    let mut streamed = store.reserve(4, 9).unwrap();
+    assert_eq!(std::io::copy(&mut &b"nine byte"[..], &mut streamed).unwrap(), 9);
+    assert_eq!(std::io::Write::write(&mut streamed, b"more").unwrap(), 0);
+    streamed.commit().unwrap();
+    assert_eq!(store.get(4).unwrap().unwrap().data(), b"nine byte");
     is_clean(&store);
 }
 
@@ -49,7 +60,7 @@ fn what_is_dropped_leaves_the_old_record_and_gives_its_room_back() {
     store.put(1, b"old").unwrap();
     let before = store.stats().unwrap();
     for _ in 0..100 {
-        store.reserve(1, 10).unwrap().fill(9);
+        store.reserve(1, 10).unwrap().fill(9).unwrap();
     }
     let after = store.stats().unwrap();
     assert_eq!((after.extents, after.free_slots), (before.extents, before.free_slots));
@@ -74,7 +85,7 @@ fn a_rebuild_leaves_what_the_living_have_reserved() {
     for id in 100..200 {
         store.put(id, b"after the rebuild").unwrap();
     }
-    room.copy_from_slice(b"new");
+    room.write_at(0, b"new").unwrap();
     room.commit().unwrap();
     assert_eq!(store.get(1).unwrap().unwrap().data(), b"new");
     for id in 100..200 {
@@ -114,7 +125,7 @@ fn many_fill_at_once() {
             scope.spawn(move || {
                 for round in 0..500u64 {
                     let mut room = store.reserve(round % 20, 40).unwrap();
-                    room.fill(thread);
+                    room.fill(thread).unwrap();
                     std::thread::yield_now();
                     if round % 7 != 0 {
                         room.commit().unwrap();

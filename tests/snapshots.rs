@@ -83,7 +83,7 @@ fn a_snapshot_shows_its_moment_whatever_is_written_afterwards() {
             batch(&store, &[20, 21, 60, 61], &[22, 23, 50, 51], &[round; 64]);
             store.update(24, |old| old.map(|old| old.iter().map(|b| b ^ 1).collect::<Vec<u8>>())).unwrap();
             let mut room = store.reserve(25, 8).unwrap();
-            room.fill(round);
+            room.fill(round).unwrap();
             room.commit().unwrap();
             match round % 20 {
                 5 => store.sync().unwrap(),

@@ -84,6 +84,7 @@ fn work(member: &Member<'_>, arguments: &[String]) -> Result<(), Failure> {
     let matrices = Store::shared(&arguments[0])?;
     let pin = matrices.pin()?;
     let mut panels = Panels::new(&pin, plan.is_sparse);
+    let mut product = Vec::new();
     while let Some(task) = member.take(|_, _| true)? {
         let mine: Vec<_> = plan.tiles().filter(|&tile| plan.task_of(tile) == task).collect();
         for &(i, j) in &mine {
@@ -91,11 +92,13 @@ fn work(member: &Member<'_>, arguments: &[String]) -> Result<(), Failure> {
             let (a, b) = panels.get((i, j))?;
             let mut room = member.store().reserve(plan.tile(i, j), 8 * rows * columns)?;
             if (i, j) == mine[mine.len() / 2] {
-                let half = room.len() / 2;
-                room[..half].fill(0xAA);
+                room.write_at(0, &vec![0xAA; room.len() / 2])?;
                 member.stop_if_victim(plan.tile(i, j))?;
             }
-            a.times(plan.k, b, columns, room.as_mut_slice_of()?);
+            product.clear();
+            product.resize(rows * columns, 0.0);
+            a.times(plan.k, b, columns, &mut product);
+            room.write_slice_at(0, &product)?;
             room.commit()?;
         }
         member.done(task)?;
@@ -220,9 +223,8 @@ fn store_panels(store: &Store, plan: &Plan, a: &Matrix, b: &Matrix) -> Result<()
     for panel in 0..plan.cuts.1 {
         let columns = plan.columns(panel);
         let mut room = store.reserve(matrix::OF_B + panel as u64, 8 * plan.k * columns.len())?;
-        let rows = room.as_mut_slice_of::<f64>()?.chunks_exact_mut(columns.len());
-        for (new, row) in rows.zip(b.values.chunks_exact(plan.n)) {
-            new.copy_from_slice(&row[columns.clone()]);
+        for (n, row) in b.values.chunks_exact(plan.n).enumerate() {
+            room.write_slice_at(n * columns.len(), &row[columns.clone()])?;
         }
         room.commit()?;
     }

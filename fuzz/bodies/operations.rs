@@ -605,7 +605,7 @@ impl Machine {
         let becomes = if is_committed { Some(value.clone()) } else { self.model.get(&id).cloned() };
         self.call(number, &[(id, becomes)], |store| {
             let mut reservation = store.reserve(id, value.len())?;
-            reservation.copy_from_slice(&value);
+            reservation.write_at(0, &value)?;
             if is_committed { reservation.commit().map(drop) } else { Ok(()) }
         });
     }

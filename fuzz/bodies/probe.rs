@@ -94,11 +94,10 @@ pub(crate) fn write_everything(store: &Store, ids: &[u64]) {
     }
     if let Some(&id) = ids.first()
         && let Ok(mut reservation) = store.reserve(id, data.len())
+        && reservation.write_at(0, &data).is_ok()
+        && reservation.commit().is_ok()
     {
-        reservation.copy_from_slice(&data);
-        if reservation.commit().is_ok() {
-            holds(store, id, Some(&data));
-        }
+        holds(store, id, Some(&data));
     }
     let _ = store.sync();
 }

@@ -1,6 +1,9 @@
 //! Reservations: records written where they will lie.
+//!
+//! The room is never lent as a slice: a reader that began when another version lay in the slot may still be copying from it,
+//! and throws away what it got. So the room is written by word stores, as every slot is, and no reader races with it.
 
-use std::ops::{Deref, DerefMut};
+use std::io;
 
 use bytemuck::Pod;
 
@@ -9,27 +12,58 @@ use crate::format::slot::HEADER_WORDS;
 use crate::record::{Durability, Version};
 use crate::region::owned::Content;
 use crate::store::Store;
-use crate::sys::mapping::exclusive;
+use crate::sys::atomic::AtomicU64;
+use crate::sys::copy::{copy_in_at, copy_out_at};
 
-/// Room for a record inside of the file, to be filled in place: see [`Store::reserve`].
+/// Bytes whose checksum is taken, or that are filled, at a time.
+const CHUNK: usize = 4096;
+
+/// Room for a record inside of the file, to be written in place: see [`Store::reserve`].
 ///
-/// A forked child must not touch the bytes: they are not in its memory (SIGSEGV). To drop it there is fine.
+/// It lends no slice: a reader that was at the slot before it was reserved may be copying from it still. That reader finds out
+/// and reads again, but a plain store beside its loads would be a data race. In a forked child a write into it is refused, and to drop it is fine.
+///
+/// ```compile_fail
+/// fn bytes<'a>(room: &'a mut recstore::Reservation<'_>) -> &'a mut [u8] {
+///     room
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Reservation<'a> {
     store: &'a Store,
     id: u64,
     hash: u64,
     slot: u32,
-    data: &'a mut [u8],
+    len: usize,
+    /// Where [`io::Write`] goes on.
+    at: usize,
     is_open: bool,
 }
 
 impl Store {
-    /// Reserves room for a record of `len` bytes, to be filled in place and then committed. The region's
-    /// lock is held to take the room and to commit, not in between. Until it is committed the old
+    /// Reserves room for a record of `len` bytes, to be written in place, in parts and in any order, and then committed. The
+    /// region's lock is held to take the room and to commit, not in between. Until it is committed the old
     /// record stands; to drop the reservation, or to die, leaves it so.
     ///
-    /// The bytes begin at a multiple of 32 and are unspecified at first: fill all of them.
+    /// What has not been written when it is committed is unspecified: write all of it.
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # use recstore::Store;
+    /// # let path = std::env::temp_dir().join(format!("recstore-reserve-{}.rec", std::process::id()));
+    /// let store = Store::options().record_size(8 * 1024).open_or_create(&path)?;
+    /// let mut room = store.reserve(1, 8 * 1000)?;
+    /// for n in 0..10 {
+    ///     room.write_slice_at(100 * n, &[n as f64; 100])?;
+    /// }
+    /// assert!(store.get(1)?.is_none());
+    /// room.commit()?;
+    /// assert_eq!(store.pin()?.get_slice::<f64>(1)?.unwrap()[250], 2.0);
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -39,27 +73,70 @@ impl Store {
         let owner = arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
         let number = arena.geo.region_of(hash);
         let slot = self.handle.with_region(number, |region| region.reserve(id, owner))?;
-        let words = arena.slot(slot).and_then(|words| words.get(HEADER_WORDS..));
-        // SAFETY: the slot is reserved for this handle, which gives each slot to one reservation; no
-        // process that keeps the protocol touches its data before it is committed or given back, and
-        // the slice is not used after that.
-        let data = words.and_then(|words| unsafe { exclusive(words, len) });
-        let data = data.ok_or_else(|| arena.damaged(format!("slot {slot} is not in the file")))?;
-        Ok(Reservation { store: self, id, hash, slot, data, is_open: true })
+        Ok(Reservation { store: self, id, hash, slot, len, at: 0, is_open: true })
     }
 }
 
 impl Reservation<'_> {
-    /// The bytes as a slice of `T`.
+    /// Length of the record in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the record has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Writes `data` into the record, from byte `offset` on.
     ///
     /// # Errors
-    /// [`Error::TypeMismatch`] if the length or the place is not that of a slice of `T`.
-    pub fn as_mut_slice_of<T: Pod>(&mut self) -> Result<&mut [T]> {
-        let path = self.store.path();
-        bytemuck::try_cast_slice_mut(self.data).map_err(|error| Error::TypeMismatch {
-            path: path.to_path_buf(),
-            what: format!("the room for record {:#x}: {error}", self.id),
-        })
+    /// [`Error::RecordTooLong`] if it goes beyond the length that was reserved, and then nothing is written;
+    /// [`Error::Forked`]: what was reserved before a `fork` is the parent's.
+    pub fn write_at(&mut self, offset: usize, data: &[u8]) -> Result<()> {
+        copy_in_at(self.words(offset, data.len())?, offset, data);
+        Ok(())
+    }
+
+    /// Writes `values` into the record, which is a slice of `T`, from index `index` on.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub fn write_slice_at<T: Pod>(&mut self, index: usize, values: &[T]) -> Result<()> {
+        self.write_at(index.saturating_mul(size_of::<T>()), bytemuck::cast_slice(values))
+    }
+
+    /// Fills the record with a byte.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub fn fill(&mut self, byte: u8) -> Result<()> {
+        let chunk = [byte; CHUNK];
+        (0..self.len).step_by(CHUNK).try_for_each(|at| self.write_at(at, &chunk[..CHUNK.min(self.len - at)]))
+    }
+
+    /// Reads what was written, from byte `offset` on.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub fn read_at(&self, offset: usize, out: &mut [u8]) -> Result<()> {
+        copy_out_at(self.words(offset, out.len())?, offset, out);
+        Ok(())
+    }
+
+    /// The words of the data, if these bytes lie in the record.
+    fn words(&self, offset: usize, len: usize) -> Result<&[AtomicU64]> {
+        self.store.handle.check()?;
+        let end = offset.saturating_add(len);
+        if end > self.len {
+            let path = self.store.path().to_path_buf();
+            return Err(Error::RecordTooLong { path, id: self.id, len: end, max: self.len });
+        }
+        let arena = &self.store.handle.arena;
+        let words = arena.slot(self.slot).and_then(|words| words.get(HEADER_WORDS..));
+        words.ok_or_else(|| arena.damaged(format!("slot {} is not in the file", self.slot)))
     }
 
     /// Publishes the record, with the handle's durability: from here on it is what `get` gives.
@@ -68,10 +145,15 @@ impl Reservation<'_> {
     /// As [`Store::put`]; the old record stands then.
     pub fn commit(mut self) -> Result<Version> {
         let store = self.store;
-        store.check_write(self.id, self.data.len())?;
+        store.check_write(self.id, self.len)?;
         let mut sum = crc32fast::Hasher::new();
-        sum.update(self.data);
-        let content = Content::Reserved { slot: self.slot, len: self.data.len(), sum: &sum };
+        let mut chunk = [0; CHUNK];
+        for at in (0..self.len).step_by(CHUNK) {
+            let chunk = &mut chunk[..CHUNK.min(self.len - at)];
+            self.read_at(at, chunk)?;
+            sum.update(chunk);
+        }
+        let content = Content::Reserved { slot: self.slot, len: self.len, sum: &sum };
         let number = store.handle.arena.geo.region_of(self.hash);
         let durability = store.handle.durability;
         let written = store.handle.with_region(number, |region| {
@@ -83,17 +165,17 @@ impl Reservation<'_> {
     }
 }
 
-impl Deref for Reservation<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.data
+/// Writes from the beginning to the end, as to a slice.
+impl io::Write for Reservation<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let data = &data[..data.len().min(self.len - self.at)];
+        self.write_at(self.at, data).map_err(io::Error::other)?;
+        self.at += data.len();
+        Ok(data.len())
     }
-}
 
-impl DerefMut for Reservation<'_> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.data
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

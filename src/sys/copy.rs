@@ -145,6 +145,42 @@ pub(crate) fn copy_in(to: &[AtomicU64], from: &[u8]) {
     }
 }
 
+/// Copies `from` to byte `offset` of `to` and the bytes after it; all other bytes stay as they are. Nobody else may store to
+/// these words meanwhile. What `to` has no room for is left out.
+pub(crate) fn copy_in_at(to: &[AtomicU64], offset: usize, from: &[u8]) {
+    let change = |word: Option<&AtomicU64>, at: usize, new: &[u8]| {
+        if let (false, Some(word)) = (new.is_empty(), word) {
+            let mut bytes = word.load(Ordering::Relaxed).to_le_bytes();
+            bytes[at..at + new.len()].copy_from_slice(new);
+            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+        }
+    };
+    let at = offset % 8;
+    let before = if at == 0 { 0 } else { from.len().min(8 - at) };
+    let (first, from) = from.split_at(before);
+    change(to.get(offset / 8), at, first);
+    let to = to.get((offset + before).div_ceil(8)..).unwrap_or_default();
+    let whole = (from.len() / 8).min(to.len());
+    let (whole, last) = from.split_at(8 * whole);
+    copy_in(to, whole);
+    if last.len() < 8 {
+        change(to.get(whole.len() / 8), 0, last);
+    }
+}
+
+/// Copies the bytes of `from` from byte `offset` on. What `from` lacks stays as it was.
+pub(crate) fn copy_out_at(from: &[AtomicU64], offset: usize, to: &mut [u8]) {
+    let at = offset % 8;
+    let before = if at == 0 { 0 } else { to.len().min(8 - at) };
+    let (first, to) = to.split_at_mut(before);
+    if let (false, Some(word)) = (first.is_empty(), from.get(offset / 8)) {
+        first.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes()[at..at + before]);
+    }
+    let from = from.get((offset + before).div_ceil(8)..).unwrap_or_default();
+    let len = to.len().min(size_of_val(from));
+    copy_out(from, &mut to[..len]);
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -159,5 +195,30 @@ mod tests {
             copy_out(&words, &mut back);
             assert_eq!(back, data);
         }
+    }
+
+    #[test]
+    fn every_part_goes_to_its_place_and_leaves_the_rest() {
+        const BYTES: usize = 200;
+        for offset in (0..20).chain(60..80).chain(BYTES - 10..=BYTES) {
+            for len in (0..=BYTES - offset).filter(|len| *len < 90 || offset + len >= BYTES - 9) {
+                let words: Vec<AtomicU64> = (0..BYTES / 8).map(|_| AtomicU64::new(u64::MAX)).collect();
+                let mut expected = [0xff; BYTES];
+                let part: Vec<u8> = (0..len).map(|n| n as u8).collect();
+                expected[offset..offset + len].copy_from_slice(&part);
+                copy_in_at(&words, offset, &part);
+                let mut all = [0; BYTES];
+                copy_out(&words, &mut all);
+                assert_eq!(all, expected, "{len} bytes at {offset}");
+                let mut back = vec![0xee; len];
+                copy_out_at(&words, offset, &mut back);
+                assert_eq!(back, part, "{len} bytes at {offset}");
+            }
+        }
+        let words = [AtomicU64::new(0)];
+        copy_in_at(&words, 4, &[7; 100]);
+        let mut back = [1; 12];
+        copy_out_at(&words, 0, &mut back);
+        assert_eq!(back, [0, 0, 0, 0, 7, 7, 7, 7, 1, 1, 1, 1]);
     }
 }

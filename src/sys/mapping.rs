@@ -179,18 +179,3 @@ pub(crate) unsafe fn frozen(words: &[AtomicU64], len: usize) -> Option<&[u8]> {
     // promise).
     Some(unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), len) })
 }
-
-/// The first `len` bytes of words that nobody else reads or writes, or `None` if there are not as many.
-///
-/// # Safety
-/// No process may read or write the words while the slice lives, other than through it. The protocol
-/// sees to that; a process that does not keep the protocol can break it.
-#[expect(clippy::mut_from_ref, reason = "the words are atomics; the caller promises that they are its own")]
-pub(crate) unsafe fn exclusive(words: &[AtomicU64], len: usize) -> Option<&mut [u8]> {
-    if len > size_of_val(words) {
-        return None;
-    }
-    // SAFETY: the bytes are inside of `words`, which may be written through a shared reference, and
-    // nobody else touches them meanwhile (the caller's promise).
-    Some(unsafe { std::slice::from_raw_parts_mut(words.as_ptr().cast::<u8>().cast_mut(), len) })
-}

@@ -325,8 +325,9 @@ fn write(store: &Store, op: &Op, values: &Values) -> Result<(), String> {
                 Ok(mut room) => {
                     meanwhile.iter().try_for_each(|op| write(store, op, values))?;
                     if *commit {
-                        room.copy_from_slice(&begin(*id, *len));
-                        room.commit().map(|version| note(Entry::Acknowledge(*id, Some(version.get()))))
+                        room.write_at(0, &begin(*id, *len))
+                            .and_then(|()| room.commit())
+                            .map(|version| note(Entry::Acknowledge(*id, Some(version.get()))))
                     } else {
                         Ok(())
                     }
