@@ -34,11 +34,13 @@ fn assert_segmentation_fault(child: Pid) {
 fn lent(me: &mut Me) {
     let store = small(&me.var("STORE"));
     let mut reservation = store.reserve(1, 32).unwrap();
-    reservation.fill(b'p');
-    assert_segmentation_fault(in_fork(|| {
-        reservation[0] = b'c';
-        0
-    }));
+    reservation.fill(b'p').unwrap();
+    let child = in_fork(|| {
+        let written =
+            [reservation.write_at(0, b"c"), reservation.fill(b'c'), reservation.read_at(0, &mut [0])];
+        i32::from(!written.iter().all(|written| matches!(written, Err(Error::Forked { .. }))))
+    });
+    assert_eq!(wait_for(child), End::Exited(0), "a child is refused to write into its parent's room");
     reservation.commit().unwrap();
     assert_eq!(store.get(1).unwrap().unwrap().data(), [b'p'; 32]);
     let (pin, snapshot) = (store.pin().unwrap(), store.snapshot().unwrap());

@@ -64,9 +64,8 @@ const ASK_BYTES_MAX: u64 = 512;
 ///
 /// * Every call gives [`Error::Forked`]: of the inherited handle, and of all that was made from it. All of it can be
 ///   dropped, which does nothing to the parent's.
-/// * Bytes that were lent to the parent, by a [`Pin`](crate::Pin), a [`Snapshot`](crate::Snapshot) or a
-///   [`Reservation`](crate::Reservation), are not in the child's memory: to touch them is SIGSEGV. Were they there, they would
-///   change under the child, and it could write into a record that its parent has published. Copy what the child needs
+/// * Bytes that were lent to the parent, by a [`Pin`](crate::Pin) or a [`Snapshot`](crate::Snapshot), are not in the
+///   child's memory: to touch them is SIGSEGV. Were they there, they would change under the child. Copy what the child needs
 ///   before the fork.
 /// * The child keeps nothing of the parent's alive: if the parent dies, that is seen at once.
 ///
