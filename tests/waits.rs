@@ -18,7 +18,7 @@ use common::{Me, PATIENCE, Worker};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, raise};
 use recstore::testing::{set_boot_id, set_hook};
-use recstore::{Error, Lock, Options, Store};
+use recstore::{Durability, Error, Lock, Options, Store};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -265,6 +265,31 @@ fn threads_of_one_handle_wait_for_a_growth_of_theirs_no_longer_than_the_time_out
         }
     };
     beside_a_thread_at("grow: blocks allocated", here, there, Lock::Growth);
+}
+
+#[test]
+fn durable_writes_of_single_records_wait_for_nobody_in_other_regions() {
+    let (_dir, path) = new_store();
+    let patient = || Options::new().durability(Durability::Disk);
+    let store = patient().open(&path).unwrap();
+    let with = [("STORE", path.to_str().unwrap()), ("ID", "7")];
+    let mut owner = Worker::spawn("stays_inside", &with);
+    owner.expect("inside");
+    let others: Vec<u64> = (0..).filter(|&id| store.region_of(id) != store.region_of(7)).take(100).collect();
+    let written = comes_back(move || {
+        // New extents, and more replaced versions than a region keeps without a flush of everything.
+        for n in 0..1500u64 {
+            store.put(others[n as usize % others.len()], &n.to_le_bytes()).unwrap();
+        }
+        let mut reservation = store.reserve(others[0], 8).unwrap();
+        reservation.fill(9).unwrap();
+        reservation.commit().unwrap();
+        others
+    });
+    owner.kill();
+    let again = patient().open(&path).unwrap();
+    assert_eq!(again.get(written[0]).unwrap().unwrap().data(), [9; 8]);
+    assert!(again.verify().unwrap().is_clean());
 }
 
 #[test]

@@ -12,14 +12,19 @@ use super::output::{counted, say};
 /// The capacity of a record in a store that a command creates on its own, in bytes.
 pub(crate) const RECORD_SIZE_DEFAULT: usize = 256;
 
+/// How long a command whose work is done waits for others before it says that it is not on disk yet.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// And how long for marking the store clean.
+const PATIENCE_FOR_THE_MARK: Duration = Duration::from_millis(100);
+
 /// Heads the options that every command takes, below its own.
 const COMMON: &str = "Common options";
 
 /// The options that every command takes.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Access {
-    /// Give up on a write after waiting this long for another process that is inside the same
-    /// region; the default is to wait
+    /// Give up after waiting this long for a lock that another process holds: the error names both. The default
+    /// is to wait
     #[arg(long, global = true, value_name = "SECONDS", value_parser = parse_seconds, env = "RECSTORE_LOCK_TIMEOUT", help_heading = COMMON)]
     lock_timeout: Option<Duration>,
     /// Use a store on a network or host-shared file system; safe only while one machine has it open
@@ -80,9 +85,26 @@ impl Access {
         Ok(store)
     }
 
-    /// Ends what a command wrote: when this is done it is on disk.
+    /// Ends what a command wrote: when this is done it is on disk. It waits a moment for who is inside of other regions,
+    /// and no longer: the command is done, whatever they do.
     pub(crate) fn settle(&self, store: Store) -> Result<(), Failure> {
-        Ok(store.close()?)
+        let path = store.path().to_owned();
+        match store.close_timeout(self.lock_timeout.unwrap_or(PATIENCE)) {
+            Err(busy @ Error::Busy { .. }) => Err(Failure::Unflushed(format!(
+                "{}: done, and no process's death undoes it; but not flushed to disk yet: {busy}",
+                path.display()
+            ))),
+            closed => Ok(closed?),
+        }
+    }
+
+    /// Leaves a store in which what the command wrote is on disk already.
+    pub(crate) fn leave(&self, store: Store) -> Result<(), Failure> {
+        match store.close_timeout(PATIENCE_FOR_THE_MARK) {
+            // The last one to close it marks it clean.
+            Err(Error::Busy { .. }) => Ok(()),
+            closed => Ok(closed?),
+        }
     }
 
     /// Opens the store to write to it; creates it with defaults if it is absent, and says so.

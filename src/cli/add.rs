@@ -32,9 +32,10 @@ impl Add {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
         let store = access.write_or_create(&self.store)?;
         let sum = store.counter(self.id).add(self.by.cast_unsigned())?;
-        access.settle(store)?;
+        let settled = access.settle(store);
         let mut out = Output::new();
         out.line(format_args!("{sum}"))?;
-        out.finish()
+        out.finish()?;
+        settled
     }
 }

@@ -66,7 +66,7 @@ impl Apply {
         }
         let count = batch.len() as u64;
         let committed = batch.commit()?;
-        access.settle(store)?;
+        let settled = access.settle(store);
         let versions = match committed {
             Commit::Done(versions) => versions,
             Commit::Conflict { id, current } => return Err(conflict(&self.store, id, current)),
@@ -76,10 +76,11 @@ impl Apply {
                 versions.into_iter().map(|(id, version)| (id.to_string(), version.get().into())).collect();
             let mut out = Output::new();
             out.line(format_args!("{}", json!({"versions": versions})))?;
-            return out.finish();
+            out.finish()?;
+            return settled;
         }
         note(format_args!("{}: {} applied", self.store.display(), counted(count, "change")));
-        Ok(())
+        settled
     }
 
     fn read(&self) -> Result<Vec<Change>, Failure> {

@@ -54,12 +54,13 @@ impl Cas {
         let data = write::bytes_of(self.file, self.data)?;
         let store = access.write(&self.store)?;
         let swapped = store.compare_and_swap(self.id, self.expected.map(Version::from_u64), &data)?;
-        access.settle(store)?;
+        let settled = access.settle(store);
         match swapped {
             Swap::Done(version) => {
                 let mut out = Output::new();
                 out.line(format_args!("{version}"))?;
-                out.finish()
+                out.finish()?;
+                settled
             }
             Swap::Conflict { current } => Err(conflict(&self.store, self.id, current)),
         }

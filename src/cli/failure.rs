@@ -12,6 +12,10 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const DAMAGED: u8 = 3;
 /// Any other failure.
 const OTHER: u8 = 4;
+/// Another process holds a lock; nothing was changed.
+const BUSY: u8 = 6;
+/// Done, but not flushed to disk yet.
+const UNFLUSHED: u8 = 7;
 
 const SIGPIPE: u8 = 13;
 
@@ -24,6 +28,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// Damage was found, and has been listed.
     Damaged(String),
+    /// The command is done, but what it wrote could not be flushed to disk, because of what others do.
+    Unflushed(String),
     /// The library refused.
     Store(Error),
     /// A writer process of `load` failed; this is the same failure in the process that started it.
@@ -58,12 +64,14 @@ impl Failure {
             Self::Absent(_) => ABSENT,
             Self::Usage(_) => USAGE,
             Self::Damaged(_) => DAMAGED,
+            Self::Unflushed(_) => UNFLUSHED,
             Self::Store(error) => match error {
                 Error::Corrupt { .. }
                 | Error::Damaged { .. }
                 | Error::NotAStore { .. }
                 | Error::Truncated { .. }
                 | Error::NeedsRepair { .. } => DAMAGED,
+                Error::Busy { .. } => BUSY,
                 Error::InvalidOption { .. } => USAGE,
                 _ => OTHER,
             },
@@ -80,6 +88,7 @@ impl Failure {
             Self::Absent(message)
             | Self::Usage(message)
             | Self::Damaged(message)
+            | Self::Unflushed(message)
             | Self::Writer { message, .. }
             | Self::Other(message)
             | Self::Interrupted { message, .. } => Some(message.clone()),
@@ -99,6 +108,7 @@ impl Failure {
             Self::Absent(message)
             | Self::Usage(message)
             | Self::Damaged(message)
+            | Self::Unflushed(message)
             | Self::Writer { message, .. }
             | Self::Other(message)
             | Self::Interrupted { message, .. } => *message = format!("{message}; {more}"),

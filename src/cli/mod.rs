@@ -55,7 +55,8 @@ Exit codes:
   3  the store is damaged, or verify found damage
   4  any other failure
   5  the file is not a store
-  6  busy: another process holds a lock for longer than --lock-timeout
+  6  busy: another process holds a lock for longer than --lock-timeout; nothing was changed
+  7  done, but not flushed to disk yet: another process is inside the store, in some other region
   128 + N  ended by signal N: 130 after Ctrl-C, 141 when the reader of the output went away
 
 An ID is any number from 0 to 2^64-1, in decimal or in hexadecimal after 0x.";

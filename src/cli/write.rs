@@ -6,6 +6,8 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use recstore::Durability;
+
 use super::access::{Access, RECORD_SIZE_DEFAULT};
 use super::failure::Failure;
 use super::ids;
@@ -53,8 +55,9 @@ impl Write {
             )));
         }
         let store = access.write_or_create(&self.store)?;
-        store.put(self.id, &data)?;
-        Ok(store.close()?)
+        // Waits for nobody in other regions.
+        store.put_with(self.id, &data, Durability::Disk)?;
+        access.leave(store)
     }
 }
 

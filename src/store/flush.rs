@@ -2,6 +2,7 @@
 //! the chapter on the protocol.
 
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::error::{Error, Holder, Lock, Result};
 use crate::fault::{self, Fault};
@@ -14,7 +15,7 @@ use crate::region::owned::unpair;
 use crate::region::seat;
 use crate::region::slots::retired_in;
 use crate::store::handle::Handle;
-use crate::sys::atomic::Ordering;
+use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
 use crate::sys::file::Witness;
 use crate::sys::file_lock;
@@ -30,12 +31,19 @@ const KEPT_BYTES_MAX: u64 = 1 << 20;
 /// And so many versions, within these bounds.
 const KEPT_MIN_MAX: std::ops::RangeInclusive<u64> = 16..=512;
 
+/// A write that is flushed by itself waits no longer than this for a flush of everything, which is for room alone; and,
+/// after it waited in vain, so many writes don't try.
+const FOR_ROOM: Duration = Duration::from_millis(50);
+const PUT_OFF: u64 = 256;
+
 /// Whose turn it is to flush, among the threads of a handle.
 #[derive(Default)]
 pub(crate) struct Turn {
     taken: Mutex<bool>,
     given_back: Condvar,
     witnesses: Mutex<Vec<Witness>>,
+    /// So many writes that are flushed by themselves do not try to flush everything for the sake of room.
+    put_off: AtomicU64,
 }
 
 /// The sync lock, held: the handle's turn, and the sync byte, which excludes other handles.
@@ -137,18 +145,55 @@ impl Handle {
     pub(crate) fn sync_one(&self, region: u32, slot: u32) -> Result<()> {
         let arena = &self.arena;
         self.refuse_after_failure()?;
-        let extents = checked::decode(arena.word(control::DURABLE_EXTENTS).load(Ordering::SeqCst));
-        // The extent has to be on disk, and known to be.
-        let is_in_durable_extent = extents.is_some_and(|n| u64::from(arena.geo.extent_of(slot)) < n);
-        if !is_in_durable_extent || self.keeps_much(region) {
-            return self.sync();
+        if self.keeps_much(region) && self.flushes_all_for_room()? {
+            return Ok(());
         }
         let Some(witness) = self.take_witness() else { return self.sync() };
-        let flushed = arena.map.flush(arena.geo.slot_offset(slot), arena.geo.slot_size);
-        flushed.and_then(|()| witness.ask()).map_err(|source| self.note_failure(source))?;
+        let durable = checked::decode(arena.word(control::DURABLE_EXTENTS).load(Ordering::SeqCst));
+        let flushed = if durable.is_some_and(|n| u64::from(arena.geo.extent_of(slot)) < n) {
+            let flushed = arena.map.flush(arena.geo.slot_offset(slot), arena.geo.slot_size);
+            flushed.and_then(|()| witness.ask())
+        } else {
+            self.flush_extents(&witness)
+        };
+        flushed.map_err(|source| self.note_failure(source))?;
         self.flush.witnesses.lock().unwrap_or_else(PoisonError::into_inner).push(witness);
         step("put: flushed by itself");
         self.refuse_after_failure()
+    }
+
+    /// The extent has to be on disk, and known to be: flushes everything, and waits for no region.
+    fn flush_extents(&self, witness: &Witness) -> std::io::Result<()> {
+        let extents = self.arena.word(control::EXTENTS).load(Ordering::SeqCst);
+        witness.flush_all()?;
+        step("put: its extent flushed");
+        // A flush of everything may store less than that, which it knows too.
+        let raise = |now| {
+            let is_more = checked::decode(extents)? > checked::decode(now).unwrap_or(0);
+            is_more.then_some(extents)
+        };
+        let durable = self.arena.word(control::DURABLE_EXTENTS);
+        let _ = durable.fetch_update(Ordering::SeqCst, Ordering::SeqCst, raise);
+        Ok(())
+    }
+
+    /// Flushes everything for the sake of the replaced versions that can go then; whether it did. Beside a process that is
+    /// stopped in some region it can't: then the write is flushed by itself, as all are.
+    fn flushes_all_for_room(&self) -> Result<bool> {
+        let put_off = &self.flush.put_off;
+        if put_off.load(Ordering::Relaxed) != 0 {
+            // Inexact among threads, which does no harm.
+            put_off.fetch_sub(1, Ordering::Relaxed);
+            return Ok(false);
+        }
+        match self.sync_by(&Deadline::after(Some(FOR_ROOM))) {
+            Ok(()) => Ok(true),
+            Err(error @ Error::FlushFailed { .. }) => Err(error),
+            Err(_) => {
+                put_off.store(PUT_OFF, Ordering::Relaxed);
+                Ok(false)
+            }
+        }
     }
 
     /// Whether a region keeps many replaced versions, none of which can go before the next flush of
@@ -241,7 +286,7 @@ impl Handle {
 
     /// Flushes, and marks the store clean if no other handle is attached. Whether one is, is asked
     /// first: nobody may write between the flush and the mark.
-    pub(crate) fn close(&self) -> Result<()> {
+    pub(crate) fn close(&self, deadline: &Deadline) -> Result<()> {
         let arena = &self.arena;
         if self.is_clean() {
             return Ok(());
@@ -252,16 +297,16 @@ impl Handle {
         // The lock keeps others from coming in. Of several that leave at once, one has it: who tries in vain
         // gives its share in it up.
         let alone = file_lock::try_lock_whole(&arena.file) && !seat::any_staying(arena)?;
-        let closed = self.leave(alone);
+        let closed = self.leave(alone, deadline);
         // A checkpoint may keep the handle for a moment: nobody is to be locked out by it.
         file_lock::unlock_whole(&arena.file);
         closed
     }
 
     /// Flushes, and marks the store clean if the handle is `alone`: then nobody can come in meanwhile.
-    fn leave(&self, alone: bool) -> Result<()> {
+    fn leave(&self, alone: bool, deadline: &Deadline) -> Result<()> {
         let arena = &self.arena;
-        self.sync()?;
+        self.sync_by(deadline)?;
         if alone {
             for region in 0..arena.geo.regions {
                 lock::mark_clean(&arena.head(region)[word::LOCK]);

@@ -27,6 +27,7 @@ pub(crate) mod watch;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::control;
@@ -41,6 +42,7 @@ use crate::store::inside::{Inside, is_inside};
 use crate::store::iter::{Cursor, Iter};
 use crate::store::options::Options;
 use crate::sys::atomic::Ordering;
+use crate::sys::deadline::Deadline;
 
 /// Looks without a lock before a reader takes the region's lock.
 const LOOKS: u32 = 64;
@@ -134,8 +136,21 @@ impl Store {
     /// # Errors
     /// As [`sync`](Self::sync). The handle is gone in any case.
     pub fn close(self) -> Result<()> {
+        let timeout = self.handle.arena.lock_timeout;
+        self.close_by(timeout)
+    }
+
+    /// [`close`](Self::close) that waits for locks no longer than `timeout`, whatever the handle's lock time-out is.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync). After [`Error::Busy`] all that was written is there, and not known to be on disk.
+    pub fn close_timeout(self, timeout: Duration) -> Result<()> {
+        self.close_by(Some(timeout))
+    }
+
+    fn close_by(self, timeout: Option<Duration>) -> Result<()> {
         self.handle.check()?;
-        if self.is_read_only() { Ok(()) } else { self.handle.close() }
+        if self.is_read_only() { Ok(()) } else { self.handle.close(&Deadline::after(timeout)) }
     }
 
     /// The path that the store was opened by.
@@ -560,6 +575,33 @@ impl Store {
     pub fn sync(&self) -> Result<()> {
         self.check_write(0, 0)?;
         self.handle.sync()
+    }
+
+    /// [`sync`](Self::sync) that waits for locks no longer than `timeout`, whatever the handle's lock time-out is: for the
+    /// writers that are at work when it begins, and for a flush that is under way. The disk takes its time beyond that.
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # use std::time::Duration;
+    /// # use recstore::Error;
+    /// # let path = std::env::temp_dir().join(format!("recstore-sync-{}.rec", std::process::id()));
+    /// let store = recstore::Store::open_or_create(&path)?;
+    /// store.put(1, b"one")?;
+    /// match store.sync_timeout(Duration::from_secs(2)) {
+    ///     Err(Error::Busy { lock, .. }) => println!("written, and not flushed yet: {lock} is held"),
+    ///     synced => synced?,
+    /// }
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn sync_timeout(&self, timeout: Duration) -> Result<()> {
+        self.check_write(0, 0)?;
+        self.handle.sync_by(&Deadline::after(Some(timeout)))
     }
 
     /// What every write asks first; the id's hash.

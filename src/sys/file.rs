@@ -177,6 +177,11 @@ impl Witness {
         File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(Self)
     }
 
+    /// Flushes all pages of the file, and its length.
+    pub(crate) fn flush_all(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
     /// Gives an error that happened since it was last asked. Nothing is written.
     pub(crate) fn ask(&self) -> io::Result<()> {
         // SAFETY: the descriptor is open; the call changes nothing.

@@ -7,6 +7,7 @@
 //! * [`damage`]: what damaged stores and foreign files give.
 //! * [`look`]: the verdict, the map, metrics.
 //! * [`query`]: several records at once, selections, counters, conditions, comparisons, exports.
+//! * [`stopped`]: beside a process that stays inside of a region.
 //! * [`copies`]: backups, salvage, and stores in memory.
 
 #![cfg(feature = "cli")]
@@ -18,5 +19,6 @@ mod load;
 mod look;
 mod query;
 mod records;
+mod stopped;
 mod streams;
 mod usage;
