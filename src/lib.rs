@@ -42,9 +42,13 @@
 //! # What it asks of its surroundings
 //!
 //! Linux on a 64-bit little-endian processor; a local file system; a file that nobody shortens while
-//! it is mapped (that gives SIGBUS, as for every mapping). Who may write the file can spoil its
-//! content, never the memory safety of another process: all that is read from the mapping is checked
-//! before it is used.
+//! it is mapped (that gives SIGBUS, as for every mapping).
+//!
+//! Who may write the file can spoil its content. The memory safety of another process can't be spoilt by what stands in the
+//! file: all that is read from the mapping is copied, and checked before it is used. With one exception, which has to be
+//! asked for: [`Pin`] and [`Snapshot::get`] lend `&[u8]` over the mapping itself. They rely on every process that
+//! writes to the file doing so by this crate; one that changes lent bytes in another way causes undefined behaviour in the
+//! process that looks at them. Where that is not ruled out, [`Store::get_into`] and [`Snapshot::get_into`] copy.
 //!
 //! # How it works
 //!

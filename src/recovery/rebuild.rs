@@ -213,7 +213,7 @@ fn choose(
     // A replaced version may not stand in for a damaged one without a word.
     let mut replaced: HashSet<u32> = HashSet::new();
     if slots.damaged != 0 || !rebuilt.dropped.is_empty() {
-        replaced.extend([RETIRED, PARKED].iter().flat_map(|queue| region.queued(queue).unwrap_or_default()));
+        replaced.extend([RETIRED, PARKED].iter().flat_map(|queue| region.queued_at_least(queue)));
     }
     let may_stand_in = |version: &Version| slots.damaged == 0 || !replaced.contains(&version.slot);
     let mut retired = Vec::new();

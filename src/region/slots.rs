@@ -148,6 +148,18 @@ impl<'a> Region<'a> {
         }
     }
 
+    /// The slots of a queue, as far as its links go: all that were in it, also if its owner died while it appended one.
+    pub(crate) fn queued_at_least(&self, queue: &Queue) -> Vec<u32> {
+        let most = self.arena.extent_count().map_or(0, u64::from) << self.arena.geo.slots_log2;
+        let (mut next, _) = unpair(self.get(queue.ends));
+        let mut slots = Vec::new();
+        while next != 0 && (slots.len() as u64) < most {
+            slots.push(next - 1);
+            next = self.link(next - 1).and_then(next_of).unwrap_or(0);
+        }
+        slots
+    }
+
     /// Scrubs a slot and puts it on the free list.
     #[inline]
     pub(crate) fn free(&self, slot: u32) -> Result<(), Trouble> {

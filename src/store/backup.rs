@@ -28,9 +28,9 @@ impl Store {
             Options::new().allow_network_file_system(true).mode(metadata.permissions().mode() & 0o777);
         let mut records = 0;
         let fill = |copy: &Store| {
-            for record in snapshot.iter() {
-                let (id, _, data) = record?;
-                copy.put(id, data)?;
+            for record in snapshot.records() {
+                let record = record?;
+                copy.put(record.id(), record.data())?;
                 records += 1;
             }
             Ok(())

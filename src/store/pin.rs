@@ -19,6 +19,10 @@ const LOOKS: u32 = 64;
 /// Reads records where they lie in the file, without a copy: see [`Store::pin`].
 ///
 /// A forked child must not touch what it gave: the bytes are not in its memory (SIGSEGV). To drop it there is fine.
+///
+/// All its reads lend what lies in the file. No process that keeps the protocol changes it while the pin lives. One that
+/// writes to the file in another way can, and then a program that holds the slice has undefined behaviour. Where such
+/// writers are not ruled out, [`Store::get`], [`Store::get_into`] and [`Store::get_many`] read the same, and copy.
 #[derive(Debug)]
 pub struct Pin<'a> {
     store: &'a Store,

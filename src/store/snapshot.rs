@@ -21,7 +21,7 @@ use crate::format::epoch::Epoch;
 use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header};
 use crate::protocol::slot::header;
-use crate::record::Version;
+use crate::record::{Record, Version};
 use crate::region::read::{Look, look};
 use crate::region::survey::{SlotState, survey};
 use crate::store::Store;
@@ -42,6 +42,11 @@ const CHUNK: usize = 2048;
 const UNKNOWN: &str = "a damaged slot of the region may have been this record";
 
 /// The whole store as it was at one moment: see [`Store::snapshot`].
+///
+/// [`get`](Self::get), [`get_as`](Self::get_as), [`get_slice`](Self::get_slice) and [`iter`](Self::iter) lend what lies in the
+/// file. No process that keeps the protocol changes it while the snapshot lives. One that writes to the file in another way
+/// can, and then a program that holds the slice has undefined behaviour. Where such writers are not ruled out,
+/// [`get_into`](Self::get_into) and [`records`](Self::records) copy.
 #[derive(Debug)]
 pub struct Snapshot<'a> {
     store: &'a Store,
@@ -165,6 +170,21 @@ impl Snapshot<'_> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn get_versioned(&self, id: u64) -> Result<Option<(Version, &[u8])>> {
+        self.find(id)?.map(|(slot, header)| self.lend(id, slot, header)).transpose()
+    }
+
+    /// As [`get`](Self::get), into `out`, which is overwritten, and its room used again; the record's version. If there was no
+    /// such record, the content of `out` is unspecified. What lies in the file is copied, and the copy is checked: so it stays
+    /// as it is also where the file is written to by somebody who does not keep the protocol.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_into(&self, id: u64, out: &mut Vec<u8>) -> Result<Option<Version>> {
+        self.find(id)?.map(|(slot, header)| self.copy(id, slot, header, out)).transpose()
+    }
+
+    /// Where the record is.
+    fn find(&self, id: u64) -> Result<Option<(u32, Header)>> {
         let handle = &self.store.handle;
         handle.check()?;
         let hash = handle.arena.geo.hash(id);
@@ -176,13 +196,13 @@ impl Snapshot<'_> {
             }
             match look(&handle.arena, hash, id, false, None) {
                 Look::Hit(header, slot) if header.epoch() <= self.epoch => {
-                    return self.lend(id, slot, header).map(Some);
+                    return Ok(Some((slot, header)));
                 }
                 // Whoever sees an entry gone (Acquire) sees that its deletion drew a number.
                 Look::Miss if next_seq(self.store, region) == self.before[region as usize] => {
                     return Ok(None);
                 }
-                Look::Hit(..) | Look::Miss | Look::Damaged { .. } => return self.get_old(region, id),
+                Look::Hit(..) | Look::Miss | Look::Damaged { .. } => return self.find_old(region, id),
                 Look::Moved | Look::Broken(_) => std::hint::spin_loop(),
             }
         }
@@ -210,16 +230,32 @@ impl Snapshot<'_> {
     ///
     /// A pass over all slots, checksums included, region by region.
     pub fn iter(&self) -> impl Iterator<Item = Result<(u64, Version, &[u8])>> {
+        self.places().map(|place| {
+            let (id, slot, header) = place?;
+            self.lend(id, slot, header).map(|(version, data)| (id, version, data))
+        })
+    }
+
+    /// As [`iter`](Self::iter), copied as by [`get_into`](Self::get_into).
+    pub fn records(&self) -> impl Iterator<Item = Result<Record>> {
+        self.places().map(|place| {
+            let (id, slot, header) = place?;
+            let mut data = Vec::new();
+            let version = self.copy(id, slot, header, &mut data)?;
+            Ok(Record { id, version, data })
+        })
+    }
+
+    /// Where every record is.
+    fn places(&self) -> impl Iterator<Item = Result<(u64, u32, Header)>> {
         (0..self.store.handle.arena.geo.regions).flat_map(|region| {
             let (found, error) = match self.of_region(region) {
                 Ok(found) => (found, None),
                 Err(error) => (Vec::new(), Some(Err(error))),
             };
             error.into_iter().chain(found.into_iter().filter_map(|found| match found {
-                Found::Whole(id, newest) => Some(self.lend_newest(id, &newest)),
-                Found::Doubtful(id) => {
-                    self.get_versioned(id).map(|r| r.map(|(v, data)| (id, v, data))).transpose()
-                }
+                Found::Whole(id, newest) => Some(self.header_of(id, &newest).map(|(slot, h)| (id, slot, h))),
+                Found::Doubtful(id) => self.find(id).map(|r| r.map(|(slot, h)| (id, slot, h))).transpose(),
                 Found::Damaged(id, slot, what) => Some(Err(self.store.corrupt(id, Some(slot), what))),
             }))
         })
@@ -250,7 +286,7 @@ impl Snapshot<'_> {
 
     /// A record that is not what it was at the moment, or not there any more.
     #[cold]
-    fn get_old(&self, region: u32, id: u64) -> Result<Option<(Version, &[u8])>> {
+    fn find_old(&self, region: u32, id: u64) -> Result<Option<(u32, Header)>> {
         let versions = &self.versions[region as usize];
         let versions = match versions.get() {
             Some(versions) => versions,
@@ -267,19 +303,32 @@ impl Snapshot<'_> {
             return Err(self.store.corrupt(id, Some(*slot), UNKNOWN)); // Step 4.
         }
         match newest {
-            Some(newest) if matches!(newest.state, State::Record) => {
-                self.lend_newest(id, newest).map(|(_, version, data)| Some((version, data)))
-            }
+            Some(newest) if matches!(newest.state, State::Record) => self.header_of(id, newest).map(Some),
             _ => Ok(None),
         }
     }
 
-    fn lend_newest(&self, id: u64, newest: &Newest) -> Result<(u64, Version, &[u8])> {
+    fn header_of(&self, id: u64, newest: &Newest) -> Result<(u32, Header)> {
         let header = self.store.handle.arena.slot(newest.slot).map(header);
         match header.filter(|header| (header.id(), header.seq()) == (id, newest.seq)) {
-            Some(header) => self.lend(id, newest.slot, header).map(|(version, data)| (id, version, data)),
+            Some(header) => Ok((newest.slot, header)),
             None => Err(self.store.corrupt(id, Some(newest.slot), "it changed while it was pinned")),
         }
+    }
+
+    /// Copies a version that was current at the moment. What its header says has not been checked yet.
+    fn copy(&self, id: u64, slot: u32, header: Header, out: &mut Vec<u8>) -> Result<Version> {
+        let arena = &self.store.handle.arena;
+        let corrupt = |what| self.store.corrupt(id, Some(slot), what);
+        let words = arena.slot(slot).and_then(|words| words.get(HEADER_WORDS..));
+        let words = words.filter(|_| header.len() <= arena.geo.record_size as usize);
+        let words = words.ok_or_else(|| corrupt("its length cannot be"))?;
+        out.resize(header.len(), 0);
+        copy_out(words, out);
+        if self.verify && header.sum(out) != header.crc() {
+            return Err(corrupt("checksum mismatch"));
+        }
+        Ok(Version(header.version()))
     }
 
     /// Lends a version that was current at the moment. What its header says has not been checked yet.
