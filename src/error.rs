@@ -189,6 +189,15 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The store's file was removed, or replaced by another one, while it was open. A flush says so: its data is on
+    /// disk, in a file that nobody can open by the path any more.
+    #[error("{}: {what}; copy the records into a new store with Store::backup if they are wanted, and open the path anew", path.display())]
+    Unlinked {
+        /// The path that the store was opened by.
+        path: PathBuf,
+        /// What became of the file.
+        what: String,
+    },
     /// The operating system refused a call.
     #[error("{}: {doing}: {source}", path.display())]
     Io {

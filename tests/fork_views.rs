@@ -116,7 +116,7 @@ fn refused(me: &mut Me) {
     assert_eq!(pin.get(1).unwrap(), Some(&9u64.to_le_bytes()[..]));
     reservation.commit().unwrap();
     checkpoint.finish().unwrap();
-    assert_eq!(store.stats().unwrap().attached.iter().filter(|a| a.alive).count(), 2);
+    assert_eq!(store.stats().unwrap().attached.iter().filter(|a| a.alive).count(), 1);
     assert!(store.verify().unwrap().is_clean());
 }
 

@@ -41,6 +41,7 @@ mod watch;
 mod write;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -137,6 +138,9 @@ impl Command {
 
 /// Runs the command line of this process and gives its exit code.
 pub(crate) fn run() -> ExitCode {
+    // A file that may not become longer (`ulimit -f`) is an error of the call, and not the end of the process. Where
+    // the signal can't be caught, it is that end.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

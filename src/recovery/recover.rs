@@ -54,7 +54,7 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
     arena.word(control::DURABLE).store(known.encode(), Ordering::SeqCst);
     arena.word(control::EPOCH).store(known.next().encode(), Ordering::SeqCst);
     for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
-        arena.word(at).store(checked::encode(u64::from(arena.extent_count()?)), Ordering::SeqCst);
+        arena.word(at).store(checked::encode(u64::from(arena.extents_in_use()?)), Ordering::SeqCst);
     }
     if checked::decode(arena.word(control::SETTLED).load(Ordering::SeqCst)).is_none() {
         let what = "whether the last batches are whole is not known: a word of the control page was damaged";

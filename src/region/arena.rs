@@ -1,6 +1,7 @@
 //! The mapped file as typed places: heads, lines, slots, extent headers. Offsets come from the
 //! geometry; whether a place lies inside the file is checked at every access.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crate::error::{Error, Holder, Lock, Result};
 use crate::format::epoch::Epoch;
 use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
 use crate::format::geometry::Geometry;
-use crate::format::{control, index, region};
+use crate::format::{checked, control, index, region};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::header;
 use crate::region::grow::Extents;
@@ -17,9 +18,9 @@ use crate::region::seat::noted_holder;
 use crate::region::survey::{SlotState, survey};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
-use crate::sys::file_lock;
 use crate::sys::fork::ForkFile;
 use crate::sys::mapping::Mapping;
+use crate::sys::{file, file_lock};
 
 /// The mapped file of one handle.
 pub(crate) struct Arena {
@@ -29,6 +30,8 @@ pub(crate) struct Arena {
     pub(crate) uuid: [u8; 16],
     pub(crate) tag: u64,
     pub(crate) path: PathBuf,
+    /// The file's own path, which every flush looks for; `None` if it has no name, or none that matters.
+    pub(crate) name: Option<PathBuf>,
     /// The handle's claim of a seat; a handle for reading has none.
     pub(crate) owner: Option<Owner>,
     /// How long to wait for a live owner of a lock.
@@ -74,6 +77,28 @@ impl Arena {
     /// When a call that begins now stops waiting for locks.
     pub(crate) fn deadline(&self) -> Deadline {
         Deadline::after(self.lock_timeout)
+    }
+
+    /// The error for a system that gave no room.
+    pub(crate) fn no_room(&self, region: u32, bytes: u64, source: std::io::Error) -> Error {
+        no_room(&self.path, region, self.geo.max_size, bytes, source)
+    }
+
+    /// Whether the file still has its name: an error that says what became of it if it has not, for whoever opens the
+    /// store by its path will not see what is written here.
+    pub(crate) fn check_name(&self) -> Result<()> {
+        let Some(name) = &self.name else { return Ok(()) };
+        let metadata = self.file.same_metadata().map_err(self.io("looking at the file"))?;
+        let is_another =
+            || std::fs::metadata(name).is_ok_and(|now| (now.dev(), now.ino()) != self.file.identity());
+        let what = if metadata.nlink() == 0 {
+            "its file was removed while it was open, and goes with the last handle on it"
+        } else if is_another() {
+            "another file was put in its place while it was open, and its own has another name now"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Unlinked { path: self.path.clone(), what: what.to_owned() })
     }
 
     /// Damage of something that is not a record.
@@ -179,11 +204,23 @@ impl Arena {
         Ok(())
     }
 
-    /// Every extent in order, with what it is; the inside of an index run is passed over.
+    /// Every extent in order, with what it is; the inside of an index run is passed over, and so is what lies behind
+    /// the extents that are noted to be in use and was never written to, which may be any length if somebody
+    /// extended the file. What was written there is visited: the note may be damaged.
     pub(crate) fn each_extent(&self, mut visit: impl FnMut(u32, Option<Kind>)) -> Result<()> {
         let count = self.extent_count()?;
+        let noted = checked::decode(self.word(control::EXTENTS).load(Ordering::SeqCst)).unwrap_or(0);
         let mut extent = 0;
         while extent < count {
+            if u64::from(extent) >= noted {
+                // Asked before anything is read there: to read a hole takes memory on a file system that is in memory.
+                let file = self.file.same().map_err(self.io("looking for extents"))?;
+                let at = file::first_data(file, self.geo.extent_offset(extent));
+                extent = extent.max(self.geo.extents_in(at));
+                if extent >= count {
+                    break;
+                }
+            }
             let kind = self.extent_kind(extent);
             visit(extent, kind);
             extent += match kind {
@@ -192,6 +229,21 @@ impl Arena {
             };
         }
         Ok(())
+    }
+
+    /// The extents before this one are in use: behind it there are neither headers nor anything else.
+    pub(crate) fn extents_in_use(&self) -> Result<u32> {
+        let mut end = 0;
+        self.each_extent(|extent, kind| {
+            let words = self.words(self.geo.extent_offset(extent), (self.geo.extent_size / 8) as usize);
+            end = match kind {
+                Some(Kind::Index { run }) => extent.saturating_add(run),
+                Some(Kind::Data { .. }) => extent + 1,
+                None if words.is_some_and(|w| w.iter().any(|w| w.load(Ordering::Relaxed) != 0)) => extent + 1,
+                None => end,
+            };
+        })?;
+        Ok(end)
     }
 
     /// The data extents of a region, in order. One whose header is damaged is the region's whose slots
@@ -276,4 +328,17 @@ impl Arena {
 /// An error of the operating system while `doing` something with the file at `path`.
 pub(crate) fn io_error(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { path: path.to_path_buf(), doing, source }
+}
+
+/// The error for a system that gave no room for `bytes` bytes to a store.
+pub(crate) fn no_room(path: &Path, region: u32, limit: u64, bytes: u64, source: std::io::Error) -> Error {
+    let why = if source.kind() == std::io::ErrorKind::FileTooLarge {
+        source.to_string()
+    } else {
+        let room =
+            fs2::available_space(path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(path));
+        let room = room.map_or_else(|_| "unknown".to_owned(), |bytes| bytes.to_string());
+        format!("the file system gave no {bytes} bytes: {source}; available: {room}")
+    };
+    Error::Full { path: path.to_path_buf(), region, limit, why, source: Some(source) }
 }

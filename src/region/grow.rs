@@ -5,7 +5,6 @@
 //! The numbered steps stand in the chapter on the protocol.
 
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::{MutexGuard, PoisonError, TryLockError};
 
 use crate::error::{Error, Holder, Lock, Result};
@@ -87,7 +86,7 @@ impl<'a> Growth<'a> {
         self.arena.map.populate(at, EXTENT_HEADER_BYTES);
         self.arena.write_extent_header(extent, Kind::Data { region })?;
         step("grow: extent header written");
-        self.note_extents();
+        self.note_extents(extent + 1)?;
         Ok(extent)
     }
 
@@ -123,7 +122,7 @@ impl<'a> Growth<'a> {
         step("grow: blocks of an index run allocated");
         self.arena.write_extent_header(extent, Kind::Index { run })?;
         step("grow: header of an index run written");
-        self.note_extents();
+        self.note_extents(extent + run)?;
         self.arena.map.populate(at, (EXTENT_HEADER_BYTES + bytes).min(POPULATE_BYTES_MAX));
         Ok((at + EXTENT_HEADER_BYTES) / LINE_BYTES)
     }
@@ -138,10 +137,16 @@ impl<'a> Growth<'a> {
         Ok(())
     }
 
-    /// Notes how many extents the file has, so that a cut-off one is recognised.
-    fn note_extents(&self) {
-        let extents = self.arena.geo.extents_in(self.arena.map.len());
-        self.arena.word(control::EXTENTS).store(checked::encode(u64::from(extents)), Ordering::SeqCst);
+    /// Notes that the extents before this one are in use, so that a file that was cut off is recognised. What
+    /// lies behind them, for somebody extended the file, is nothing that could be missed.
+    fn note_extents(&self, end: u32) -> Result<()> {
+        let word = self.arena.word(control::EXTENTS);
+        let noted = match checked::decode(word.load(Ordering::SeqCst)) {
+            Some(noted) if noted <= u64::from(self.arena.extent_count()?) => noted,
+            _ => u64::from(self.arena.extents_in_use()?),
+        };
+        word.store(checked::encode(noted.max(u64::from(end))), Ordering::SeqCst);
+        Ok(())
     }
 
     /// Moves the cursor past all extents in use.
@@ -198,28 +203,21 @@ impl<'a> Growth<'a> {
         Ok(first)
     }
 
+    /// Step 2 of growth: the blocks of a range, in a file that ends at `end` at least. A descriptor that leads to
+    /// another file by now is not the one to extend.
     fn allocate(&self, region: u32, offset: u64, bytes: u64, end: u64) -> Result<()> {
         let arena = self.arena;
-        let result = file::allocate(&arena.file, offset, bytes).and_then(|()| {
-            let len = arena.map.refresh(&arena.file)?;
-            if len < end {
-                step("grow: length not yet extended");
-                arena.file.set_len(end)?;
-                arena.map.refresh(&arena.file)?;
-            }
-            Ok(())
-        });
-        result.map_err(|source| {
-            let room =
-                fs2::available_space(&arena.path).map_or_else(|_| "unknown".to_owned(), |b| b.to_string());
-            Error::Full {
-                path: arena.path.clone(),
-                region,
-                limit: arena.geo.max_size,
-                why: format!("the file system gave no {bytes} bytes: {source}; available: {room}"),
-                source: Some(source),
-            }
-        })
+        let refresh = || arena.map.refresh(&arena.file).map_err(arena.io("mapping more of the file"));
+        let file = arena.file.same().map_err(arena.io("extending the file"))?;
+        file::may_extend(file, end)
+            .and_then(|()| file::allocate(file, offset, bytes))
+            .map_err(|source| arena.no_room(region, bytes, source))?;
+        if refresh()? < end {
+            step("grow: length not yet extended");
+            file.set_len(end).map_err(|source| arena.no_room(region, bytes, source))?;
+            refresh()?;
+        }
+        Ok(())
     }
 }
 
@@ -260,19 +258,11 @@ pub(crate) fn populate_fresh(arena: &Arena, region: u32, slot: u32, is_linked: b
 /// folios: a page takes a quarter of the time that it takes to fault. Only speed depends on it. That nothing was
 /// written there is the file system's word, and not that of the store's own bytes, which may be damaged.
 #[cold]
-fn make_pages(arena: &Arena, mut at: u64, bytes: u64) {
+fn make_pages(arena: &Arena, at: u64, bytes: u64) {
     static ZEROS: [u8; *FOLIO_BYTES.end() as usize] = [0; *FOLIO_BYTES.end() as usize];
-    let end = at + bytes;
-    let folio = (1 << arena.geo.slot_size.ilog2()).min(*FOLIO_BYTES.end());
-    if end > arena.map.len() || !file::is_unwritten(&arena.file, at, bytes) {
-        return;
-    }
-    while at < end {
-        let next = (at / folio * folio + folio).min(end);
-        if arena.file.write_all_at(&ZEROS[..(next - at) as usize], at).is_err() {
-            return;
-        }
-        at = next;
+    if at + bytes <= arena.map.len() {
+        let folio = (1 << arena.geo.slot_size.ilog2()).min(*FOLIO_BYTES.end());
+        file::write_zeros(&arena.file, at, bytes, folio, &ZEROS);
     }
 }
 

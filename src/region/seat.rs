@@ -143,6 +143,11 @@ pub(crate) fn set_pin(arena: &Arena, owner: Owner) -> Result<Epoch> {
     Ok(epoch)
 }
 
+/// Changes the pin to a later epoch, of which the holder has a snapshot as well.
+pub(crate) fn move_pin(arena: &Arena, owner: Owner, epoch: Epoch) {
+    arena.word(pin(owner.seat)).store(epoch.encode(), Ordering::SeqCst);
+}
+
 /// Takes the pin back.
 pub(crate) fn clear_pin(arena: &Arena, owner: Owner) {
     arena.word(pin(owner.seat)).store(0, Ordering::SeqCst);

@@ -1,7 +1,8 @@
 //! Flushing: what was acknowledged before is made to survive a loss of power. The numbered steps stand in
 //! the chapter on the protocol.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Holder, Lock, Result};
@@ -98,6 +99,58 @@ impl Drop for SyncLock<'_> {
     }
 }
 
+/// The epochs that a handle has pinned, each with the number of its snapshots. The seat's pin is the oldest of them:
+/// what is replaced after it keeps its slot, so what was current in a later one does too.
+#[derive(Default)]
+pub(crate) struct Pinned(Mutex<BTreeMap<Epoch, usize>>);
+
+/// A pinned epoch; dropping it takes the pin back.
+pub(crate) struct Moment {
+    handle: Arc<Handle>,
+    owner: Owner,
+    pub(crate) epoch: Epoch,
+}
+
+impl Moment {
+    /// Pins the current epoch. The caller holds the sync lock, so nobody raises the epoch meanwhile.
+    fn pin(handle: &Arc<Handle>) -> Result<Self> {
+        let arena = &handle.arena;
+        let owner = arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
+        let mut pinned = handle.pinned.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // An older pin of the seat stands for this one as well, and all others know of it.
+        let epoch = if pinned.is_empty() { seat::set_pin(arena, owner)? } else { arena.epoch()? };
+        *pinned.entry(epoch).or_default() += 1;
+        drop(pinned);
+        Ok(Self { handle: Arc::clone(handle), owner, epoch })
+    }
+}
+
+impl Drop for Moment {
+    fn drop(&mut self) {
+        let arena = &self.handle.arena;
+        if !arena.file.is_surely_ours() {
+            return; // A forked child: the pin is the parent's.
+        }
+        let mut pinned = self.handle.pinned.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshots) = pinned.get_mut(&self.epoch) {
+            *snapshots -= 1;
+            if *snapshots == 0 {
+                pinned.remove(&self.epoch);
+            }
+        }
+        match pinned.first_key_value() {
+            Some((&oldest, _)) => seat::move_pin(arena, self.owner, oldest),
+            None => seat::clear_pin(arena, self.owner),
+        }
+    }
+}
+
+impl std::fmt::Debug for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Moment").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
 impl Handle {
     /// Makes every write that was done before durable.
     pub(crate) fn sync(&self) -> Result<()> {
@@ -106,6 +159,11 @@ impl Handle {
 
     /// [`sync`](Self::sync), with the patience of the caller.
     pub(crate) fn sync_by(&self, deadline: &Deadline) -> Result<()> {
+        self.sync_whatever_its_name(deadline)?;
+        self.arena.check_name()
+    }
+
+    fn sync_whatever_its_name(&self, deadline: &Deadline) -> Result<()> {
         let arena = &self.arena;
         self.refuse_after_failure()?;
         if self.is_clean() {
@@ -159,7 +217,8 @@ impl Handle {
         flushed.map_err(|source| self.note_failure(source))?;
         self.flush.witnesses.lock().unwrap_or_else(PoisonError::into_inner).push(witness);
         step("put: flushed by itself");
-        self.refuse_after_failure()
+        self.refuse_after_failure()?;
+        arena.check_name()
     }
 
     /// The extent has to be on disk, and known to be: flushes everything, and waits for no region.
@@ -221,7 +280,9 @@ impl Handle {
 
     /// Step 3: one flush of all that was written to the mapping before.
     fn flush_pages(&self) -> Result<()> {
-        self.arena.file.sync_data().map_err(|source| self.note_failure(source))
+        // A flush of another file makes nothing durable.
+        let file = self.arena.file.same().map_err(self.arena.io("flushing"))?;
+        file.sync_data().map_err(|source| self.note_failure(source))
     }
 
     fn note_failure(&self, source: std::io::Error) -> Error {
@@ -257,18 +318,13 @@ impl Handle {
         Ok(old)
     }
 
-    /// Pins the records as they are at one moment, which lies inside of this call, for the handle's
-    /// seat; gives the epoch that they are of. There must be no pin yet.
-    pub(crate) fn pin_moment(&self, owner: Owner) -> Result<Epoch> {
-        let arena = &self.arena;
-        let deadline = arena.deadline();
+    /// Pins the records as they are at one moment, which lies inside of this call.
+    pub(crate) fn pin_moment(self: &Arc<Self>) -> Result<Moment> {
+        let deadline = self.arena.deadline();
         let _lock = SyncLock::take(self, &deadline, || Ok(false))?;
-        let epoch = seat::set_pin(arena, owner)?;
-        let cut = self.cut(&deadline);
-        if cut.is_err() {
-            seat::clear_pin(arena, owner);
-        }
-        cut.map(|_| epoch)
+        let moment = Moment::pin(self)?;
+        self.cut(&deadline)?;
+        Ok(moment)
     }
 
     /// After a failed flush the kernel may take pages for clean that never reached the disk, so no
@@ -289,7 +345,7 @@ impl Handle {
     pub(crate) fn close(&self, deadline: &Deadline) -> Result<()> {
         let arena = &self.arena;
         if self.is_clean() {
-            return Ok(());
+            return arena.check_name();
         }
         if let Some(owner) = arena.owner {
             arena.word(taken(owner.seat)).store(LEAVING, Ordering::SeqCst);
@@ -300,13 +356,14 @@ impl Handle {
         let closed = self.leave(alone, deadline);
         // A checkpoint may keep the handle for a moment: nobody is to be locked out by it.
         file_lock::unlock_whole(&arena.file);
-        closed
+        closed?;
+        arena.check_name()
     }
 
     /// Flushes, and marks the store clean if the handle is `alone`: then nobody can come in meanwhile.
     fn leave(&self, alone: bool, deadline: &Deadline) -> Result<()> {
         let arena = &self.arena;
-        self.sync_by(deadline)?;
+        self.sync_whatever_its_name(deadline)?;
         if alone {
             for region in 0..arena.geo.regions {
                 lock::mark_clean(&arena.head(region)[word::LOCK]);

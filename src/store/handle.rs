@@ -16,7 +16,7 @@ use crate::region::arena::Arena;
 use crate::region::batch::batch_number;
 use crate::region::owned::Region;
 use crate::region::{seat, watch};
-use crate::store::flush::Turn;
+use crate::store::flush::{Pinned, Turn};
 use crate::store::options::Options;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
@@ -40,6 +40,8 @@ pub(crate) struct Handle {
     pub(crate) durability: Durability,
     /// Excludes the handle's threads from the sync byte, which excludes handles.
     pub(crate) flush: Turn,
+    /// What the handle's snapshots have pinned.
+    pub(crate) pinned: Pinned,
 }
 
 /// A region's lock, or that of batches, held.
@@ -77,6 +79,7 @@ impl Handle {
             verify_reads: options.verify_reads,
             durability: options.durability,
             flush: Turn::default(),
+            pinned: Pinned::default(),
         }
     }
 

@@ -134,7 +134,7 @@ impl Store {
     /// that is marked clean opens without recovery after a reboot.
     ///
     /// # Errors
-    /// As [`sync`](Self::sync). The handle is gone in any case.
+    /// As [`sync`](Self::sync), [`Error::Unlinked`] included. The handle is gone in any case.
     pub fn close(self) -> Result<()> {
         let timeout = self.handle.arena.lock_timeout;
         self.close_by(timeout)
@@ -569,8 +569,13 @@ impl Store {
     /// Makes every write that was done before, by anyone, survive a loss of power. Shares one flush
     /// with all who ask for one at the same time.
     ///
+    /// A file that was removed while it was open, or in whose place another one was put, is flushed all the same;
+    /// then the error says what became of it, for nobody who opens the path will see these records. A file that was
+    /// only renamed is no error, nor is one that never had a name, nor a [`shared`](Self::shared) store's. A program that removes its
+    /// file on purpose while it is open has no use for a flush.
+    ///
     /// # Errors
-    /// [`Error::FlushFailed`], then and ever after on this handle; [`Error::ReadOnly`];
+    /// [`Error::Unlinked`] as said above; [`Error::FlushFailed`], then and ever after on this handle; [`Error::ReadOnly`];
     /// [`Error::Reentrant`]; [`Error::Busy`] if a lock time-out is set; [`Error::Forked`].
     pub fn sync(&self) -> Result<()> {
         self.check_write(0, 0)?;

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +19,7 @@ use crate::format::slot::FIRST_SEQ;
 use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag};
 use crate::format::{FORMAT_VERSION, checked, control, round_up};
 use crate::recovery::recover::{cut_off, is_wholly_clean, mark_in_use, recover};
-use crate::region::arena::{Arena, io_error};
+use crate::region::arena::{Arena, io_error, no_room};
 use crate::region::seat;
 use crate::report::RepairReport;
 use crate::store::Store;
@@ -84,7 +84,13 @@ fn fill_file(
     {
         return Err(Error::NetworkFileSystem { path: path.to_path_buf(), kind: kind.to_owned() });
     }
-    write_empty(file, geo, uuid).map_err(io_error(path, "writing the empty store"))?;
+    write_empty(file, geo, uuid).map_err(|source| {
+        if file::is_no_room(&source) {
+            no_room(path, 0, geo.max_size, geo.base, source)
+        } else {
+            io_error(path, "writing the empty store")(source)
+        }
+    })?;
     let Some(fill) = fill else { return Ok(()) };
     let unnamed =
         ForkFile::open(|| file::open_again(file, true)).map_err(io_error(path, "opening the new file"))?;
@@ -158,13 +164,6 @@ pub(crate) fn open(options: &Options, path: &Path, writable: bool) -> Result<Sto
     enter(options, file, path, writable)
 }
 
-/// Opens the store of another handle once more, whatever its path leads to by now.
-pub(crate) fn open_again(options: &Options, arena: &Arena) -> Result<Store> {
-    let opened = ForkFile::open(|| file::open_again(&arena.file, arena.owner.is_some()));
-    let file = opened.map_err(arena.io("opening the store once more"))?;
-    enter(options, file, &arena.path, arena.owner.is_some())
-}
-
 /// Comes into the store whose file is open.
 fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Result<Store> {
     let opening = if writable { "opening for writing" } else { "opening for reading" };
@@ -188,9 +187,12 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
     let reserved = round_up(geo.extent_offset(geo.extents_max()), crate::format::PAGE_BYTES);
     // No slot lies in a part of an extent, so none is read there, whatever names it.
     let grain = Grain { base: geo.base, unit: geo.extent_size };
-    let map = file::open_again(&file, writable)
-        .and_then(|unlocked| Mapping::new(&unlocked, reserved, writable, grain))
-        .map_err(io_error(path, "reserving address space up to the store's ceiling (Options::max_size)"))?;
+    let map = Mapping::of_handle(&file, reserved, writable, grain)
+        .map_err(io_error(path, "reserving address space for the file"))?;
+    // A file that never had a name has none to lose, and on a network file system inodes tell little.
+    let has_name = options.keeps_name
+        && metadata.nlink() != 0
+        && file::network_file_system(&file).is_ok_and(|kind| kind.is_none());
     let mut arena = Arena {
         map,
         file,
@@ -198,6 +200,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         uuid,
         tag: store_tag(&uuid),
         path: path.to_path_buf(),
+        name: if has_name { std::fs::canonicalize(path).ok() } else { None },
         owner: None,
         lock_timeout: options.lock_timeout,
         extents: Mutex::default(),

@@ -31,6 +31,8 @@ pub struct Options {
     pub(crate) lock_timeout: Option<Duration>,
     pub(crate) allow_network_file_system: bool,
     pub(crate) verify_reads: bool,
+    /// Whether it is an error of a flush that the file lost its name.
+    pub(crate) keeps_name: bool,
     pub(crate) durability: Durability,
 }
 
@@ -53,6 +55,7 @@ impl Options {
             lock_timeout: None,
             allow_network_file_system: false,
             verify_reads: true,
+            keeps_name: true,
             durability: Durability::Process,
         }
     }
@@ -81,9 +84,8 @@ impl Options {
         self
     }
 
-    /// Ceiling of the file's size in bytes, up to 16 TiB. Default 1 TiB. So much address space is
-    /// reserved by every handle; no memory and no disk is. A process has 128 TiB, unless `ulimit -v`
-    /// gives it less: for more than about a hundred handles in one process choose a lower ceiling.
+    /// Ceiling of the file's size in bytes, up to 16 TiB. Default 1 TiB. It costs nothing: the address space that a
+    /// process reserves follows the file, and all handles of a process on one file share it.
     #[must_use]
     pub fn max_size(mut self, bytes: u64) -> Self {
         self.max_size = bytes;

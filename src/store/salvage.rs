@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::store::open;
 use crate::store::options::Options;
 use crate::sys::file;
-use crate::sys::mapping::{Grain, Mapping};
+use crate::sys::mapping::Mapping;
 
 /// Recovers every record that has a good checksum from the file at `from`, whatever else of it is
 /// destroyed, into a new store at `to`. `from` is only read. Of each id the newest whole version is
@@ -41,8 +41,7 @@ pub fn salvage(
     if !metadata.is_file() || metadata.len() == 0 {
         return Err(nothing("it is empty, or no regular file"));
     }
-    let map = Mapping::new(&file, metadata.len(), false, Grain::BYTE)
-        .map_err(io_error(from, "mapping the file"))?;
+    let map = Mapping::of_file(&file).map_err(io_error(from, "mapping the file"))?;
     let found = search(&map, record_size.map(|n| n as u64));
     let geometry = match found.geometry {
         Some(geometry) => geometry,

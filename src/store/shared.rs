@@ -88,12 +88,15 @@ impl Options {
     /// [`open_or_create`](Self::open_or_create).
     pub fn shared(&self, name: &str) -> Result<Shared> {
         let path = path_of(name)?;
+        // Its name may be taken from it on purpose.
+        let mut options = self.clone();
+        options.keeps_name = false;
         // Each turn loses against somebody who came, left or removed at the same time.
         loop {
             if is_deserted(&path)? {
                 continue;
             }
-            let store = self.open_or_create(&path)?;
+            let store = options.open_or_create(&path)?;
             let metadata =
                 store.handle.arena.file.metadata().map_err(io_error(&path, "looking at the file"))?;
             if metadata.nlink() != 0 {

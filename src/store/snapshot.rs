@@ -1,6 +1,7 @@
 //! Snapshots: the whole store as it is at one moment, while others write.
 //!
-//! 1. The moment is the end of an epoch. It is pinned for a seat of the snapshot's own, then ended: the epoch is
+//! 1. The moment is the end of an epoch. It is pinned for the handle's seat (all its snapshots share one pin, that of the
+//!    oldest: what that keeps is enough for all), then ended: the epoch is
 //!    raised, and the writers that are still in the old one are waited for.
 //! 2. A version that was current then has a stamp of that epoch or an earlier one, stays untouched in its slot while the
 //!    pin stands, and is the one with the highest `seq` among those of its id. What is written later has a later stamp;
@@ -16,8 +17,7 @@ use std::sync::OnceLock;
 
 use bytemuck::Pod;
 
-use crate::error::{Error, Result};
-use crate::format::epoch::Epoch;
+use crate::error::Result;
 use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header};
 use crate::protocol::slot::header;
@@ -25,8 +25,7 @@ use crate::record::{Record, Version};
 use crate::region::read::{Look, look};
 use crate::region::survey::{SlotState, survey};
 use crate::store::Store;
-use crate::store::open;
-use crate::store::options::Options;
+use crate::store::flush::Moment;
 use crate::store::typed::{as_slice, as_value};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::copy::copy_out;
@@ -50,9 +49,8 @@ const UNKNOWN: &str = "a damaged slot of the region may have been this record";
 #[derive(Debug)]
 pub struct Snapshot<'a> {
     store: &'a Store,
-    /// Has the seat whose pin this is; dropping it takes the pin back.
-    _pinned: Store,
-    epoch: Epoch,
+    /// Dropping it takes the pin back.
+    moment: Moment,
     pub(super) verify: bool,
     /// Per region: the next `seq`, before the moment.
     before: Box<[u64]>,
@@ -112,7 +110,8 @@ impl Store {
     /// # }
     /// ```
     ///
-    /// Takes O(regions), some tens of microseconds: the file is opened once more, for a seat of the snapshot's own. It
+    /// Takes O(regions), some microseconds. A snapshot takes no handle and no descriptor: a handle has as many as there
+    /// is memory for, some 24 bytes for each region of the store. It
     /// waits for a flush that is under way, and for the writes that are, each in its region; never for one that begins
     /// later. Where a record alone is to stay readable, [`pin`](Self::pin) takes nanoseconds.
     ///
@@ -123,22 +122,16 @@ impl Store {
     /// an older version of it then, as `get` may.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]: whoever reads the past has to say so in the file; [`Error::TooManyHandles`];
-    /// [`Error::Busy`] if a lock time-out is set; [`Error::Reentrant`]; [`Error::Io`]; [`Error::Forked`].
+    /// [`Error::ReadOnly`]: whoever reads the past has to say so in the file; [`Error::Busy`] if a lock time-out is set; [`Error::Reentrant`]; [`Error::Io`]; [`Error::Forked`].
     pub fn snapshot(&self) -> Result<Snapshot<'_>> {
         self.handle.check_writable()?;
         self.check_outside(0)?;
-        let arena = &self.handle.arena;
-        let options = Options::new().allow_network_file_system(true).lock_timeout(arena.lock_timeout);
-        let pinned = open::open_again(&options, arena)?;
-        let owner = pinned.handle.arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
-        let regions = 0..arena.geo.regions;
+        let regions = 0..self.handle.arena.geo.regions;
         let before = regions.clone().map(|region| next_seq(self, region)).collect();
-        let epoch = pinned.handle.pin_moment(owner)?; // Step 1.
+        let moment = self.handle.pin_moment()?; // Step 1.
         Ok(Snapshot {
             store: self,
-            _pinned: pinned,
-            epoch,
+            moment,
             verify: self.handle.verify_reads,
             before,
             versions: regions.map(|_| OnceLock::new()).collect(),
@@ -195,7 +188,7 @@ impl Snapshot<'_> {
                 self.store.read(id, None)?;
             }
             match look(&handle.arena, hash, id, false, None) {
-                Look::Hit(header, slot) if header.epoch() <= self.epoch => {
+                Look::Hit(header, slot) if header.epoch() <= self.moment.epoch => {
                     return Ok(Some((slot, header)));
                 }
                 // Whoever sees an entry gone (Acquire) sees that its deletion drew a number.
@@ -378,7 +371,7 @@ impl Snapshot<'_> {
                     }
                     _ => continue,
                 };
-                if header.epoch() > self.epoch && !matches!(state, State::Damaged(_)) {
+                if header.epoch() > self.moment.epoch && !matches!(state, State::Damaged(_)) {
                     continue;
                 }
                 let this = Newest { seq: header.seq(), slot, state };
@@ -429,6 +422,7 @@ fn sum(header: &Header, words: &[AtomicU64]) -> u32 {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::format::epoch::Epoch;
     use crate::sys::copy::copy_in;
 
     #[test]

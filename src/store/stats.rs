@@ -123,7 +123,7 @@ pub struct Attached {
     pub pid_exists: Option<bool>,
     /// Whether the holder lives.
     pub alive: bool,
-    /// Pins that it holds.
+    /// Pins that it holds; all of its snapshots count as one.
     pub pins: u64,
 }
 

@@ -98,7 +98,7 @@ impl Store {
             let _growth = Growth::lock(arena)?;
             for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
                 if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
-                    let extents = u64::from(arena.extent_count()?);
+                    let extents = u64::from(arena.extents_in_use()?);
                     arena.word(at).store(checked::encode(extents), Ordering::SeqCst);
                     report.fixed.push("a number of extents in the control page was counted anew".to_owned());
                 }

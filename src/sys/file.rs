@@ -4,8 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use super::fork::ForkFile;
 
 /// Opens an existing file.
 pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
@@ -87,8 +89,59 @@ fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(mode))
 }
 
+/// An error if the file ends before `end` and this process may not extend a file as far (`RLIMIT_FSIZE`): the kernel
+/// would kill it (`SIGXFSZ`), which nobody who writes records expects.
+pub(crate) fn may_extend(file: &File, end: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the call fills a value of its own type.
+    let asked = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    if asked != 0 || limit.rlim_cur == libc::RLIM_INFINITY || end <= limit.rlim_cur {
+        return Ok(());
+    }
+    if file.metadata()?.len() >= end {
+        return Ok(());
+    }
+    let why = format!(
+        "this process may not extend files beyond {} bytes (RLIMIT_FSIZE, `ulimit -f`), and {end} are needed",
+        limit.rlim_cur
+    );
+    Err(io::Error::new(io::ErrorKind::FileTooLarge, why))
+}
+
+/// Whether a call that writes before `end` is safe from `SIGXFSZ`, which also comes where the file is long enough.
+fn may_write(end: u64) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills a value of its own type.
+    let asked = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    asked == 0 && (limit.rlim_cur == libc::RLIM_INFINITY || end <= limit.rlim_cur)
+}
+
+/// Writes zeros over a range that nothing was ever written to, in pieces up to multiples of `piece`, unless that is
+/// not known of it, or not allowed. Only speed depends on it.
+pub(crate) fn write_zeros(file: &ForkFile, mut at: u64, bytes: u64, piece: u64, zeros: &[u8]) {
+    let end = at + bytes;
+    let Ok(file) = file.same() else { return };
+    if !may_write(end) || !is_unwritten(file, at, bytes) {
+        return;
+    }
+    while at < end {
+        let next = (at / piece * piece + piece).min(end);
+        if file.write_all_at(&zeros[..(next - at) as usize], at).is_err() {
+            return;
+        }
+        at = next;
+    }
+}
+
+/// Whether an error says that there is no room: on the disk, for the user, or for this process.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull)
+}
+
 /// Allocates the blocks of a range, and extends the file to its end, or changes nothing.
 pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    may_extend(file, offset + bytes)?;
     loop {
         // SAFETY: the descriptor is open; the call touches no memory.
         let done =
@@ -104,15 +157,21 @@ pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
 }
 
 /// Whether the file system knows that nothing was ever written to a range.
-pub(crate) fn is_unwritten(file: &File, offset: u64, bytes: u64) -> bool {
+fn is_unwritten(file: &File, offset: u64, bytes: u64) -> bool {
+    first_data(file, offset) >= offset + bytes
+}
+
+/// The first offset from `offset` on where something was written, as far as the file system knows; `u64::MAX` if
+/// nothing was.
+pub(crate) fn first_data(file: &File, offset: u64) -> u64 {
     // SAFETY: the descriptor is open; the call touches no memory. Nobody reads or writes this file where its
     // position is.
     let data = unsafe { libc::lseek(file.as_raw_fd(), offset as libc::off_t, libc::SEEK_DATA) };
-    if data >= 0 {
-        data as u64 >= offset + bytes
-    } else {
-        // No data from there on.
-        io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO)
+    match u64::try_from(data) {
+        Ok(data) => data,
+        Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO) => u64::MAX,
+        // It does not know.
+        Err(_) => offset,
     }
 }
 
@@ -141,17 +200,27 @@ pub(crate) fn boot_id() -> io::Result<[u64; 2]> {
     Ok([(number >> 64) as u64, number as u64])
 }
 
-/// The name of the file system that the file lies on, if it is shared between hosts.
-pub(crate) fn network_file_system(file: &File) -> io::Result<Option<&'static str>> {
+/// The number of the kind of file system that the file lies on.
+fn file_system_kind(file: &File) -> io::Result<u32> {
     // SAFETY: `statfs` is plain old data; the call fills it.
-    let kind = unsafe {
+    unsafe {
         let mut s: libc::statfs = std::mem::zeroed();
         if libc::fstatfs(file.as_raw_fd(), &mut s) != 0 {
             return Err(io::Error::last_os_error());
         }
-        s.f_type as u32
-    };
-    Ok(match kind {
+        Ok(s.f_type as u32)
+    }
+}
+
+/// Whether the file may lie on an overlay, where one inode number may stand for two files, one after the other.
+pub(crate) fn is_on_overlay(file: &File) -> bool {
+    const OVERLAYFS: u32 = 0x794c_7630;
+    file_system_kind(file).is_ok_and(|kind| kind == OVERLAYFS)
+}
+
+/// The name of the file system that the file lies on, if it is shared between hosts.
+pub(crate) fn network_file_system(file: &File) -> io::Result<Option<&'static str>> {
+    Ok(match file_system_kind(file)? {
         0x6969 => Some("NFS"),
         0xff53_4d42 | 0xfe53_4d42 | 0x517b => Some("CIFS/SMB"),
         0x0102_1997 => Some("9p"),
@@ -173,8 +242,8 @@ pub(crate) fn network_file_system(file: &File) -> io::Result<Option<&'static str
 pub(crate) struct Witness(File);
 
 impl Witness {
-    pub(crate) fn new(file: &File) -> io::Result<Self> {
-        File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).map(Self)
+    pub(crate) fn new(file: &ForkFile) -> io::Result<Self> {
+        File::open(format!("/proc/self/fd/{}", file.same()?.as_raw_fd())).map(Self)
     }
 
     /// Flushes all pages of the file, and its length.

@@ -3,17 +3,20 @@
 //! They are not lost when another descriptor of the file is closed, they exclude handles of one
 //! process from each other, and the kernel drops them when the last descriptor is gone: when the
 //! process dies, however it dies.
+//!
+//! A descriptor that leads to another file by now is never asked, nor told anything: see [`ForkFile::same`].
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
 use fs2::FileExt;
 
 use super::deadline::Deadline;
+use super::fork::ForkFile;
 
 /// Takes the lock of the whole file (`flock`), shared; whether it did before the deadline.
-pub(crate) fn lock_whole_shared(file: &File, deadline: &Deadline) -> io::Result<bool> {
+pub(crate) fn lock_whole_shared(file: &ForkFile, deadline: &Deadline) -> io::Result<bool> {
+    let file = file.same()?;
     if deadline.left().is_none() {
         loop {
             match FileExt::lock_shared(file) {
@@ -32,21 +35,21 @@ pub(crate) fn lock_whole_shared(file: &File, deadline: &Deadline) -> io::Result<
 
 /// Takes the lock of the whole file for this handle alone, if no other one has it; whether it did. The handle's
 /// shared lock is gone in either case: on Linux, a change that would wait gives the lock up.
-pub(crate) fn try_lock_whole(file: &File) -> bool {
-    FileExt::try_lock_exclusive(file).is_ok()
+pub(crate) fn try_lock_whole(file: &ForkFile) -> bool {
+    file.same().is_ok_and(|file| FileExt::try_lock_exclusive(file).is_ok())
 }
 
 /// Gives the lock of the whole file back.
-pub(crate) fn unlock_whole(file: &File) {
+pub(crate) fn unlock_whole(file: &ForkFile) {
     // Closing the file does it too, but for descriptors that somebody else duplicated.
-    let _ = FileExt::unlock(file);
+    let _ = file.same().and_then(FileExt::unlock);
 }
 
 /// The kernel's process id for a lock that belongs to an open file description.
 const OF_A_FILE: libc::pid_t = -1;
 
 fn fcntl(
-    file: &File,
+    file: &ForkFile,
     command: libc::c_int,
     kind: libc::c_int,
     byte: u64,
@@ -58,6 +61,7 @@ fn fcntl(
     lock.l_whence = libc::SEEK_SET as libc::c_short;
     lock.l_start = byte as libc::off_t;
     lock.l_len = bytes as libc::off_t;
+    let file = file.same()?;
     loop {
         // SAFETY: the descriptor is open for as long as `file` is borrowed; `lock` is a valid `flock`.
         if unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) } == 0 {
@@ -71,7 +75,7 @@ fn fcntl(
 }
 
 /// Takes the byte's lock if no other handle has it; whether it did.
-pub(crate) fn try_lock(file: &File, byte: u64) -> io::Result<bool> {
+pub(crate) fn try_lock(file: &ForkFile, byte: u64) -> io::Result<bool> {
     match fcntl(file, libc::F_OFD_SETLK, libc::F_WRLCK, byte, 1) {
         Ok(_) => Ok(true),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
@@ -81,7 +85,7 @@ pub(crate) fn try_lock(file: &File, byte: u64) -> io::Result<bool> {
 
 /// Takes the byte's lock, waiting for it in the kernel's queue, or, if there is a limit to the wait,
 /// trying again and again; whether it did.
-pub(crate) fn lock(file: &File, byte: u64, deadline: &Deadline) -> io::Result<bool> {
+pub(crate) fn lock(file: &ForkFile, byte: u64, deadline: &Deadline) -> io::Result<bool> {
     if deadline.left().is_none() {
         return fcntl(file, libc::F_OFD_SETLKW, libc::F_WRLCK, byte, 1).map(|_| true);
     }
@@ -91,18 +95,18 @@ pub(crate) fn lock(file: &File, byte: u64, deadline: &Deadline) -> io::Result<bo
 }
 
 /// Gives the byte's lock back.
-pub(crate) fn unlock(file: &File, byte: u64) -> io::Result<()> {
+pub(crate) fn unlock(file: &ForkFile, byte: u64) -> io::Result<()> {
     fcntl(file, libc::F_OFD_SETLK, libc::F_UNLCK, byte, 1).map(drop)
 }
 
 /// Whether another handle, of this process or any other, has the byte's lock.
-pub(crate) fn is_locked_by_other(file: &File, byte: u64) -> io::Result<bool> {
+pub(crate) fn is_locked_by_other(file: &ForkFile, byte: u64) -> io::Result<bool> {
     Ok(first_locked_by_other(file, byte, 1)?.is_some())
 }
 
 /// The first of `bytes` bytes whose lock another handle has. A lock of another kind, which a program took on the file for
 /// purposes of its own (`lockf`), says that no handle has one there: they exclude each other.
-pub(crate) fn first_locked_by_other(file: &File, byte: u64, bytes: u64) -> io::Result<Option<u64>> {
+pub(crate) fn first_locked_by_other(file: &ForkFile, byte: u64, bytes: u64) -> io::Result<Option<u64>> {
     let mut from = byte;
     while from < byte + bytes {
         let found = fcntl(file, libc::F_OFD_GETLK, libc::F_RDLCK, from, byte + bytes - from)?;
@@ -121,7 +125,7 @@ pub(crate) fn first_locked_by_other(file: &File, byte: u64, bytes: u64) -> io::R
 }
 
 /// The process that has a lock of another kind on the byte, if one has. 0: one of another PID namespace.
-pub(crate) fn foreign_holder(file: &File, byte: u64) -> Option<u32> {
+pub(crate) fn foreign_holder(file: &ForkFile, byte: u64) -> Option<u32> {
     let lock = fcntl(file, libc::F_OFD_GETLK, libc::F_RDLCK, byte, 1).ok()?;
     let is_foreign = lock.l_type != libc::F_UNLCK as libc::c_short && lock.l_pid != OF_A_FILE;
     is_foreign.then_some(lock.l_pid as u32)

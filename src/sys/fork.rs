@@ -6,10 +6,11 @@
 //! handle that it is one. A descriptor is opened and registered, and unregistered and closed, while
 //! no fork can happen (`GATE`). The mapping is not there in a child (see `mapping`).
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
@@ -52,7 +53,7 @@ extern "C" fn after_fork_in_child() {
     GATE.store(false, Ordering::Release);
 }
 
-fn without_fork<T>(body: impl FnOnce() -> T) -> T {
+pub(super) fn without_fork<T>(body: impl FnOnce() -> T) -> T {
     INSTALL.call_once(|| {
         // SAFETY: the handlers only use atomics and `close`, which are allowed around a fork.
         unsafe {
@@ -73,7 +74,7 @@ pub(crate) fn generation() -> u64 {
 
 /// The process in which something was made. By its id it is told also from a child that was made without the handlers
 /// of `fork` (`_Fork`, raw `clone`), which costs a system call: for what is done seldom.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Birthplace {
     generation: u64,
     pid: u32,
@@ -92,10 +93,22 @@ impl Birthplace {
 }
 
 /// A file whose descriptor a forked child does not keep.
+///
+/// A descriptor is a number, and other code of the process may close it and open another file under it. So
+/// the file is known by device and inode: whoever is about to lock, grow or flush asks [`same`](Self::same) first.
 pub(crate) struct ForkFile {
     file: ManuallyDrop<File>,
     node: &'static Node,
     opened_in: Birthplace,
+    identity: Identity,
+}
+
+/// What makes a file the same one: its device and its inode.
+pub(crate) type Identity = (u64, u64);
+
+/// The identity of an open file.
+pub(crate) fn identity(file: &File) -> io::Result<Identity> {
+    file.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 // SAFETY: a node is only changed through its atomic; `next` is written before the node is shared.
@@ -106,8 +119,9 @@ impl ForkFile {
     pub(crate) fn open(open: impl FnOnce() -> io::Result<File>) -> io::Result<Self> {
         without_fork(|| {
             let file = open()?;
+            let identity = identity(&file)?;
             let node = Self::register(file.as_raw_fd());
-            Ok(Self { file: ManuallyDrop::new(file), node, opened_in: Birthplace::here() })
+            Ok(Self { file: ManuallyDrop::new(file), node, opened_in: Birthplace::here(), identity })
         })
     }
 
@@ -126,6 +140,31 @@ impl ForkFile {
             Box::leak(Box::new(Node { descriptor: AtomicI32::new(descriptor), next: head }));
         NODES.store(ptr::from_ref(node).cast_mut(), Ordering::Release);
         node
+    }
+
+    /// Device and inode of the file that was opened.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The file, if the descriptor still leads to it: one system call.
+    pub(crate) fn same(&self) -> io::Result<&File> {
+        self.same_metadata().map(|_| &*self.file)
+    }
+
+    /// What the file system says of the file, if the descriptor still leads to it: one system call.
+    pub(crate) fn same_metadata(&self) -> io::Result<Metadata> {
+        let found = self.file.metadata();
+        match found {
+            Ok(metadata) if (metadata.dev(), metadata.ino()) == self.identity => Ok(metadata),
+            Err(error) if error.raw_os_error() != Some(libc::EBADF) => Err(error),
+            _ => Err(io::Error::other(format!(
+                "other code of this process closed descriptor {}, which was the store's{}; find what closes \
+                 descriptors that it did not open, and open the store anew",
+                self.file.as_raw_fd(),
+                if found.is_ok() { ", and it leads to another file now" } else { "" }
+            ))),
+        }
     }
 
     /// Whether this handle was opened in this process.
@@ -155,8 +194,11 @@ impl Drop for ForkFile {
         }
         without_fork(|| {
             self.node.descriptor.store(-1, Ordering::Release);
-            // SAFETY: dropped once, here; the field is not used afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.file) };
+            // A number that leads to another file is not ours to close.
+            if self.same().is_ok() {
+                // SAFETY: dropped once, here; the field is not used afterwards.
+                unsafe { ManuallyDrop::drop(&mut self.file) };
+            }
         });
     }
 }

@@ -1,8 +1,17 @@
 //! The file as words of shared memory.
 //!
-//! The address space is reserved up to the store's ceiling at once, so that the file grows in one
-//! process without a remap in another. Only what lies inside the file may be touched: every access
-//! is checked against a length that this process has seen the file to have.
+//! 1. **One mapping for a file and a process.** All handles of a process on one file share it (those for reading
+//!    another one, which can't be written): what is reserved does not depend on how many handles there are.
+//! 2. **What is reserved follows the file.** More address space than the file has is reserved, so that it grows in one
+//!    process without a remap in another. A file that outgrows it is mapped once more, and longer; the mapping before
+//!    stays until the last handle is gone, so what was lent from it stays where it is. Both are the same pages.
+//! 3. **A length goes with a base that covers it.** Only what lies inside the file may be touched: every access is
+//!    checked against a length that this handle has seen the file to have. The base is stored before the length
+//!    (Release), and the length is loaded before the base (Acquire).
+//! 4. A process that ends with a core dump does not write the file into it: a dump would walk all that is
+//!    reserved, and the process, with its locks, would live for as long.
+//! 5. A forked child has none of it: what was lent to its parent changes when the parent says so, and the child
+//!    would see it, or write to it, without a word.
 //!
 //! # Hazards that no check removes
 //!
@@ -11,23 +20,26 @@
 //!
 //! A forked child that touches what was lent to its parent gets SIGSEGV.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::mem::ManuallyDrop;
-
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use std::os::fd::AsRawFd;
+use std::ptr;
+use std::sync::atomic::AtomicPtr;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use super::atomic::{AtomicU64, Ordering};
-use super::fork::Birthplace;
+use super::file;
+use super::fork::{self, Birthplace, ForkFile, Identity};
 
-/// A shared mapping of a file that grows. A forked child has none: what was lent to its parent changes when the
-/// parent says so, and the child would see it, or write to it, without a word.
+/// One handle's view of a file that grows.
 pub(crate) struct Mapping {
-    raw: ManuallyDrop<MmapRaw>,
-    mapped_in: Birthplace,
-    reserved: u64,
-    grain: Grain,
+    /// Where the file's bytes are: at least as many as `known` says.
+    base: AtomicPtr<u8>,
     known: AtomicU64,
+    ceiling: u64,
+    grain: Grain,
+    shared: Arc<Shared>,
 }
 
 /// In what units a file grows: a part of one at its end is not used.
@@ -49,41 +61,212 @@ impl Grain {
     }
 }
 
-// SAFETY: the mapping is shared memory that is only ever accessed through `&AtomicU64`; the pointer
-// in `MmapRaw` may be used from any thread.
-unsafe impl Sync for Mapping {}
-// SAFETY: as above; nothing about the mapping is tied to the thread that made it.
-unsafe impl Send for Mapping {}
+/// What a process maps of a file, for all of its handles.
+struct Shared {
+    key: Option<Key>,
+    /// The last one is the longest; those before it may be in use still.
+    spans: Mutex<Vec<Span>>,
+}
 
-impl Mapping {
-    /// Maps `reserved` bytes of `file`, of which those up to its length, in whole units, may be used.
-    pub(crate) fn new(file: &File, reserved: u64, writable: bool, grain: Grain) -> io::Result<Self> {
-        let len = grain.whole(file.metadata()?.len().min(reserved));
-        let size = usize::try_from(reserved).map_err(io::Error::other)?;
-        let mut options = MmapOptions::new();
-        options.len(size);
-        let raw = if writable { options.map_raw(file) } else { options.map_raw_read_only(file) }?;
-        // By itself the kernel reads far ahead at the first touch of a new extent, which one write then waits
-        // for; and what is read ahead lies in large folios, all of which a flush writes for one changed byte.
-        // Whoever goes through the file asks for it (`will_read`). Only speed depends on it.
-        let _ = raw.advise(Advice::Random);
-        // Refused, a child would have it as before; the kernel refuses it to mappings of devices alone.
-        let _ = raw.advise(Advice::DontFork);
-        let raw = ManuallyDrop::new(raw);
-        Ok(Self { raw, mapped_in: Birthplace::here(), reserved, grain, known: AtomicU64::new(len) })
+/// A piece of address space where the file is, from its first byte on.
+struct Span {
+    at: *mut u8,
+    bytes: usize,
+    mapped_in: Birthplace,
+}
+
+// SAFETY: the pointer is an address that only `Mapping::words` and the calls of the kernel here make anything of, and
+// both may be used from any thread.
+unsafe impl Send for Span {}
+
+/// A file, whether the mapping may be written, and the process that has it: a forked child has not its parent's.
+type Key = (Identity, bool, Birthplace);
+
+/// The mappings of this process. Only locked while no fork can happen, so that no child finds it locked.
+static MAPPINGS: LazyLock<Mutex<HashMap<Key, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+
+/// Address space that all mappings of this process have reserved, in bytes.
+static RESERVED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+/// Of a process's 128 TiB, or of as much as `ulimit -v` gives it, mappings take half.
+const BUDGET_BYTES: u64 = 64 << 40;
+/// Each takes this part of what is left of it, or so many bytes.
+const PART: u64 = 1024;
+const LEAST_BYTES: u64 = 256 << 20;
+/// And so many times the file's length; fewer times if nothing is left.
+const TIMES: u64 = 4;
+const TIMES_AT_LEAST: u64 = 2;
+
+/// How much to reserve for a file of `len` bytes that may grow to `ceiling`.
+fn wanted(len: u64, ceiling: u64) -> u64 {
+    let budget = BUDGET_BYTES.min(address_space() / 2);
+    let left = budget.saturating_sub(RESERVED.load(Ordering::Relaxed));
+    let times = if len.saturating_mul(TIMES) <= left { TIMES } else { TIMES_AT_LEAST };
+    let some = (left / PART).max(LEAST_BYTES.min(budget / PART));
+    some.max(len.saturating_mul(times)).min(ceiling).max(len)
+}
+
+/// Bytes of address space that this process may have.
+fn address_space() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills a value of its own type.
+    if unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) } == 0 { limit.rlim_cur } else { u64::MAX }
+}
+
+/// Bytes of a page of memory.
+fn page_bytes() -> u64 {
+    static PAGE: OnceLock<u64> = OnceLock::new();
+    // SAFETY: the call only asks.
+    *PAGE.get_or_init(|| u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096))
+}
+
+impl Span {
+    /// What `map` gives for as many bytes as are wanted, or, where there is no address space, for as few as the file has.
+    fn of(len: u64, ceiling: u64, map: impl Fn(usize) -> *mut libc::c_void) -> io::Result<Self> {
+        let page = page_bytes();
+        let least = len.max(1).next_multiple_of(page);
+        let mut bytes = wanted(len, ceiling).next_multiple_of(page).max(least);
+        loop {
+            let size = usize::try_from(bytes).map_err(io::Error::other)?;
+            let at = map(size);
+            if at != libc::MAP_FAILED {
+                RESERVED.fetch_add(bytes, Ordering::Relaxed);
+                let span = Self { at: at.cast(), bytes: size, mapped_in: Birthplace::here() };
+                span.advise();
+                return Ok(span);
+            }
+            let error = io::Error::last_os_error();
+            if bytes == least || error.raw_os_error() != Some(libc::ENOMEM) {
+                return Err(error);
+            }
+            bytes = (bytes / 2).next_multiple_of(page).max(least);
+        }
     }
 
-    /// Length of the file in bytes, in whole units, as last seen.
+    /// Maps a file.
+    fn new(file: &File, len: u64, ceiling: u64, writable: bool) -> io::Result<Self> {
+        let access = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+        // SAFETY: the kernel chooses an address where nothing is mapped; the descriptor is open.
+        let map = |size| unsafe { libc::mmap(ptr::null_mut(), size, access, flags, file.as_raw_fd(), 0) };
+        Self::of(len, ceiling, map)
+    }
+
+    /// Maps the same file once more, for more bytes. It takes no descriptor: that of the file may be gone, or may not be
+    /// opened again by now.
+    fn longer(&self, len: u64, ceiling: u64) -> io::Result<Self> {
+        // SAFETY: with an old size of 0, a shared mapping stays as it is, and is mapped a second time where nothing is.
+        let map = |size| unsafe { libc::mremap(self.at.cast(), 0, size, libc::MREMAP_MAYMOVE) };
+        Self::of(len, ceiling, map)
+    }
+
+    fn advise(&self) {
+        // By itself the kernel reads far ahead at the first touch of a new extent, which one write then waits
+        // for; and what is read ahead lies in large folios, all of which a flush writes for one changed byte.
+        // Whoever goes through the file asks for it (`will_read`). Only speed depends on it. The second is rule 4, the
+        // third rule 5; the kernel refuses them to mappings of devices alone.
+        for advice in [libc::MADV_RANDOM, libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
+            // SAFETY: the span is mapped, and the advice changes no content.
+            unsafe { libc::madvise(self.at.cast(), self.bytes, advice) };
+        }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        RESERVED.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+        // In a child other memory may be at this address, perhaps the same file that it opened anew.
+        if self.mapped_in.is_here() {
+            // SAFETY: this process mapped it, and nobody has a reference into it: all of them borrow from a `Mapping`, and
+            // the last one is gone.
+            unsafe { libc::munmap(self.at.cast(), self.bytes) };
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        fork::without_fork(|| {
+            let mut mappings = MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner);
+            // It may be another one's by now.
+            if mappings.get(&key).is_some_and(|shared| shared.strong_count() == 0) {
+                mappings.remove(&key);
+            }
+        });
+    }
+}
+
+impl Mapping {
+    /// The view of a handle, of which no more than `ceiling` bytes are ever used, in whole units.
+    pub(crate) fn of_handle(file: &ForkFile, ceiling: u64, writable: bool, grain: Grain) -> io::Result<Self> {
+        let len = file.same_metadata()?.len().min(ceiling);
+        // The lower and the upper file of an overlay may have the same inode number, one after the other.
+        let key = (!file::is_on_overlay(file)).then(|| (file.identity(), writable, Birthplace::here()));
+        let map = || Span::new(&file::open_again(file, writable)?, len, ceiling, writable);
+        let shared = fork::without_fork(|| {
+            let mut mappings = MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(shared) = key.and_then(|key| mappings.get(&key)?.upgrade()) {
+                return Ok(shared);
+            }
+            let shared = Arc::new(Shared { key, spans: Mutex::new(vec![map()?]) });
+            if let Some(key) = key {
+                mappings.insert(key, Arc::downgrade(&shared));
+            }
+            Ok::<_, io::Error>(shared)
+        })?;
+        Self::view(shared, len, ceiling, grain)
+    }
+
+    /// All of a file as it is now, for reading.
+    pub(crate) fn of_file(file: &File) -> io::Result<Self> {
+        let len = file.metadata()?.len();
+        let shared = Shared { key: None, spans: Mutex::new(vec![Span::new(file, len, len, false)?]) };
+        Self::view(Arc::new(shared), len, len, Grain::BYTE)
+    }
+
+    fn view(shared: Arc<Shared>, len: u64, ceiling: u64, grain: Grain) -> io::Result<Self> {
+        let (base, known) = (AtomicPtr::new(ptr::null_mut()), AtomicU64::new(0));
+        let mapping = Self { base, known, ceiling, grain, shared };
+        mapping.extend(grain.whole(len))?;
+        Ok(mapping)
+    }
+
+    /// Length of the file in bytes, in whole units, as last seen. Whoever goes on to the base sees one that covers
+    /// it (Acquire: pairs with the Release in `extend`).
     #[inline]
     pub(crate) fn len(&self) -> u64 {
-        self.known.load(Ordering::Relaxed)
+        self.known.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn base(&self) -> *mut u8 {
+        self.base.load(Ordering::Relaxed)
     }
 
     /// Looks at the file's length again.
-    pub(crate) fn refresh(&self, file: &File) -> io::Result<u64> {
-        let len = self.grain.whole(file.metadata()?.len().min(self.reserved));
-        self.known.fetch_max(len, Ordering::Relaxed);
+    pub(crate) fn refresh(&self, file: &ForkFile) -> io::Result<u64> {
+        let len = self.grain.whole(file.same_metadata()?.len().min(self.ceiling));
+        if len > self.len() {
+            self.extend(len)?;
+        }
         Ok(self.len())
+    }
+
+    /// Goes on with `len` bytes, which the file has. Rules 2 and 3.
+    #[cold]
+    fn extend(&self, len: u64) -> io::Result<()> {
+        let mut spans = self.shared.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(last) = spans.last() else { return Err(io::ErrorKind::NotFound.into()) };
+        let mut at = last.at;
+        if (last.bytes as u64) < len {
+            let longer = last.longer(len, self.ceiling)?;
+            at = longer.at;
+            spans.push(longer);
+        }
+        // Spans never become shorter, so a base that another thread stores after this one covers its length as well.
+        self.base.store(at, Ordering::Relaxed);
+        self.known.fetch_max(len, Ordering::Release);
+        Ok(())
     }
 
     /// `count` words at `offset`, or `None` if they do not lie inside the file as last seen.
@@ -93,12 +276,12 @@ impl Mapping {
         if end > self.len() || !offset.is_multiple_of(8) {
             return None;
         }
-        // SAFETY: `offset..end` lies inside the reservation (`known <= reserved`) and inside the
-        // file, which is never shortened; the mapping is page-aligned and `offset` a multiple of 8,
+        // SAFETY: `offset..end` lies inside the span at the base, which was loaded after the length (rule 3), and inside
+        // the file, which is never shortened; a span is page-aligned and `offset` a multiple of 8,
         // so the words are aligned; every access by this process to the mapping is atomic; the
-        // mapping lives as long as `self`.
+        // span lives as long as `self`.
         Some(unsafe {
-            std::slice::from_raw_parts(self.raw.as_mut_ptr().add(offset as usize).cast::<AtomicU64>(), count)
+            std::slice::from_raw_parts(self.base().add(offset as usize).cast::<AtomicU64>(), count)
         })
     }
 
@@ -112,34 +295,39 @@ impl Mapping {
 
     /// The same for pages that are in memory already, and only not mapped.
     pub(crate) fn populate_cached(&self, offset: u64, bytes: u64) {
-        if bytes == 0 || offset.saturating_add(bytes) > self.len() {
-            return;
-        }
-        let from = offset & !4095;
-        // SAFETY: the range lies inside the mapping and inside the file (checked above); the advice
-        // changes no content.
-        unsafe {
-            libc::madvise(
-                self.raw.as_mut_ptr().add(from as usize).cast(),
-                (offset + bytes - from) as usize,
-                libc::MADV_POPULATE_WRITE,
-            );
-        }
-    }
-
-    /// Flushes the pages of a range, and no others.
-    pub(crate) fn flush(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        if offset.saturating_add(bytes) > self.len() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.raw.flush_range(offset as usize, bytes as usize)
+        let _ = self.advise(offset, bytes, libc::MADV_POPULATE_WRITE);
     }
 
     /// Has the kernel begin to read a range from the disk, if it is not in memory. Only speed depends on it.
     pub(crate) fn will_read(&self, offset: u64, bytes: u64) {
-        if bytes != 0 && offset.saturating_add(bytes) <= self.len() {
-            let _ = self.raw.advise_range(Advice::WillNeed, offset as usize, bytes as usize);
+        let _ = self.advise(offset, bytes, libc::MADV_WILLNEED);
+    }
+
+    fn advise(&self, offset: u64, bytes: u64, advice: libc::c_int) -> io::Result<()> {
+        if bytes == 0 {
+            return Ok(());
         }
+        let (at, len) = self.pages(offset, bytes)?;
+        // SAFETY: the range lies inside the mapping and inside the file; the advice changes no content.
+        let done = unsafe { libc::madvise(at.cast(), len, advice) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Flushes the pages of a range, and no others.
+    pub(crate) fn flush(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let (at, len) = self.pages(offset, bytes)?;
+        // SAFETY: the range lies inside the mapping and inside the file; flushing changes no content.
+        let done = unsafe { libc::msync(at.cast(), len, libc::MS_SYNC) };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Where the pages of a range are, and their bytes, up to the end of the range.
+    fn pages(&self, offset: u64, bytes: u64) -> io::Result<(*mut u8, usize)> {
+        if offset.saturating_add(bytes) > self.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let from = offset & !(page_bytes() - 1);
+        Ok((self.base().wrapping_add(from as usize), (offset + bytes - from) as usize))
     }
 
     /// Asks the processor to fetch the line at `offset`; a no-op outside the file.
@@ -150,18 +338,8 @@ impl Mapping {
             // SAFETY: a prefetch has no effect but on caches, and the address is in the mapping.
             unsafe {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(self.raw.as_ptr().add(offset as usize).cast());
+                _mm_prefetch::<_MM_HINT_T0>(self.base().add(offset as usize).cast());
             }
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // In a child other memory may be at this address, perhaps the same file that it opened anew.
-        if self.mapped_in.is_here() {
-            // SAFETY: dropped once, here; the field is not used afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.raw) };
         }
     }
 }
