@@ -504,6 +504,105 @@ impl Stage {
     }
 }
 
+/// What readers see of some records: those that the operation changes, and some of the others.
+type Answers = BTreeMap<u64, Option<Vec<u8>>>;
+
+impl Stage {
+    fn answers(&self, store: &Store) -> Answers {
+        let ids = || self.before.keys().chain(self.after.keys());
+        let changed = ids().filter(|id| self.before.get(id) != self.after.get(id));
+        let ids = changed.chain(ids().step_by(self.before.len() / 10 + 1));
+        ids.map(|&id| (id, store.get(id).unwrap().map(|r| r.into_data()))).collect()
+    }
+
+    /// What is read after a death stays so when somebody heals. `n` chooses who reads first.
+    fn check_final(&self, other: &Store, n: i64) {
+        // The pass over all slots is for the dead; one over a large index for each of them takes long.
+        let small = self.before.len() < 100;
+        let read_only = || match Store::open_read_only(&self.path) {
+            Ok(reader) => {
+                let answers = self.answers(&reader);
+                if small {
+                    let all = content(&reader);
+                    let same = |(id, is): (&u64, &Option<Vec<u8>>)| all.get(id) == is.as_ref();
+                    assert!(answers.iter().all(same), "read-only: get and iter differ");
+                    assert_eq!(reader.len().unwrap(), all.len() as u64);
+                }
+                Some(answers)
+            }
+            Err(Error::NeedsRepair { .. }) => None,
+            Err(e) => panic!("read-only: {e}"),
+        };
+        let first = read_only();
+        let seen =
+            if n % 2 == 0 { self.answers(other) } else { self.answers(&Store::open(&self.path).unwrap()) };
+        assert!(first.is_none_or(|first| first == seen), "readers differ after a death");
+        if let Ok(pin) = other.pin() {
+            for (&id, is) in &seen {
+                assert_eq!(pin.get(id).unwrap(), is.as_deref(), "a pin differs");
+            }
+        }
+        let then = read_only();
+        assert!(then.is_none_or(|then| then == seen), "readers differ after others have read");
+        // Every region is written, so every region is healed.
+        let regions = other.stats().unwrap().regions.len();
+        for region in 0..regions as u32 {
+            let id = (20_000..).find(|&id| other.region_of(id) == region).unwrap();
+            other.put(id, b"somebody else's").unwrap();
+            assert_eq!(self.answers(other), seen, "what was read after a death has changed by healing");
+        }
+        assert_eq!(self.answers(&Store::open(&self.path).unwrap()), seen);
+        assert!(other.verify().unwrap().is_clean());
+        if self.scenario.name != "write_many" {
+            let is = |model: &Content| seen.iter().all(|(id, is)| model.get(id) == is.as_ref());
+            assert!(is(&self.before) || is(&self.after), "partly as before, partly as after");
+        }
+    }
+}
+
+/// After each death, before and after it is healed.
+fn finally(me: &mut Me, stage: &Stage) {
+    for n in 1.. {
+        stage.set();
+        let other = Store::open(&stage.path).unwrap();
+        if !stage.dies_at(n) {
+            break;
+        }
+        stage.check_final(&other, n);
+        me.say(common::GOES_ON);
+    }
+}
+
+/// The same, when a healer has died as well, at some step.
+fn finally_twice(me: &mut Me, stage: &Stage) {
+    let mut rng = common::seeded();
+    let stride = if stage.before.len() > 100 { 16 } else { 3 };
+    let mut n = 1;
+    loop {
+        stage.set();
+        let other = Store::open(&stage.path).unwrap();
+        if !stage.dies_at(n) {
+            return;
+        }
+        let seen = Store::open_read_only(&stage.path).ok().map(|reader| stage.answers(&reader));
+        let healer = in_fork(|| {
+            let store = Store::open(&stage.path).unwrap();
+            arm(rng.random_range(1..60));
+            for region in 0..store.stats().unwrap().regions.len() as u32 {
+                let id = (30_000..).find(|&id| store.region_of(id) == region).unwrap();
+                store.put(id, b"a healer's").unwrap();
+            }
+            arm(0);
+            0
+        });
+        stage.ended(healer);
+        assert!(seen.is_none_or(|seen| stage.answers(&other) == seen), "changed by a healer that died");
+        stage.check_final(&other, n);
+        me.say(common::GOES_ON);
+        n += rng.random_range(1..=stride);
+    }
+}
+
 fn once(me: &mut Me, stage: &Stage) {
     let mut died = 0;
     for n in 1.. {
@@ -599,6 +698,8 @@ fn child_entry() {
     match me.role.as_str() {
         "once" => play(&mut me, once),
         "twice" => play(&mut me, twice),
+        "finally" => play(&mut me, finally),
+        "finally twice" => play(&mut me, finally_twice),
         "create" => create(&mut me),
         "steps" => steps(&mut me),
         other => panic!("no role {other}"),
@@ -620,6 +721,16 @@ fn run(role: &str, share: usize, of: usize) {
 #[test]
 fn a_process_that_dies_at_any_step_leaves_the_model_before_or_after() {
     run("once", 0, 1);
+}
+
+#[test]
+fn what_is_read_after_a_death_at_any_step_does_not_change_when_somebody_heals() {
+    run("finally", 0, 1);
+}
+
+#[test]
+fn what_is_read_after_a_death_does_not_change_when_the_healer_dies_too() {
+    run("finally twice", 0, 1);
 }
 
 #[test]

@@ -37,21 +37,24 @@ pub(crate) struct Shape {
     pub(crate) version: u32,
     /// The table is being rebuilt in place: don't read it.
     pub(crate) rebuilding: bool,
+    /// Members of an atomic batch lie in the region, and the index does not lead to all of them yet.
+    pub(crate) batch: bool,
 }
 
 /// Any number that is no store's hash key.
 const SEED_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
 const OFFSET_BITS: u32 = 38;
-const VERSION_BITS: u32 = 15;
+const VERSION_BITS: u32 = 14;
 
 impl Shape {
-    /// The word that stores the shape: offset 38, lines 5, slot bits 5, version 15, rebuilding 1.
+    /// The word that stores the shape: offset 38, lines 5, slot bits 5, version 14, batch 1, rebuilding 1.
     #[inline]
     pub(crate) fn encode(self) -> u64 {
         self.line_offset
             | (u64::from(self.lines_log2) << OFFSET_BITS)
             | (u64::from(self.slot_bits - 1) << (OFFSET_BITS + 5))
             | (u64::from(self.version & ((1 << VERSION_BITS) - 1)) << (OFFSET_BITS + 10))
+            | (u64::from(self.batch) << 62)
             | (u64::from(self.rebuilding) << 63)
     }
 
@@ -65,7 +68,14 @@ impl Shape {
             slot_bits: ((word >> (OFFSET_BITS + 5)) & 31) as u32 + 1,
             version: ((word >> (OFFSET_BITS + 10)) & ((1 << VERSION_BITS) - 1)) as u32,
             rebuilding: word >> 63 == 1,
+            batch: word >> 62 & 1 == 1,
         }
+    }
+
+    /// Whether readers must not take the table for all there is.
+    #[inline]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.rebuilding | self.batch
     }
 
     /// File offset of the table.
@@ -135,8 +145,7 @@ impl Shape {
     /// The checksum seed of a line.
     #[inline]
     pub(crate) fn seed(&self, region: u32, line: u64) -> u32 {
-        let mut same = *self;
-        same.rebuilding = false;
+        let same = Self { rebuilding: false, batch: false, ..*self };
         // Hashed first, or a bit flipped in the offset would undo one in the line's number.
         hash(same.encode(), hash((u64::from(region) << 32) | line, SEED_KEY)) as u32
     }
@@ -215,15 +224,17 @@ mod tests {
     use super::*;
 
     fn shape() -> Shape {
-        Shape { line_offset: 1234, lines_log2: 6, slot_bits: 20, version: 7, rebuilding: false }
+        Shape { line_offset: 1234, lines_log2: 6, slot_bits: 20, version: 7, rebuilding: false, batch: false }
     }
 
     #[test]
     fn a_shape_survives_its_word() {
-        for rebuilding in [false, true] {
+        for (rebuilding, batch) in [(false, false), (true, false), (false, true), (true, true)] {
             for slot_bits in [8, 20, 32] {
-                let s = Shape { rebuilding, slot_bits, line_offset: (1 << 38) - 1, ..shape() };
+                let s = Shape { rebuilding, batch, slot_bits, line_offset: (1 << 38) - 1, ..shape() };
                 assert_eq!(Shape::decode(s.encode()), s);
+                assert_eq!(s.is_marked(), rebuilding || batch);
+                assert_eq!(s.seed(3, 9), Shape { rebuilding: false, batch: false, ..s }.seed(3, 9));
             }
         }
     }

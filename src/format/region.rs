@@ -4,6 +4,9 @@ use std::mem::offset_of;
 
 use bytemuck::{Pod, Zeroable};
 
+/// Members of a batch that a region's head has room for.
+pub(crate) const LISTED_MAX: usize = 16;
+
 /// Bytes of a region head.
 pub(crate) const HEAD_BYTES: u64 = size_of::<Head>() as u64;
 
@@ -54,7 +57,11 @@ pub(crate) struct Head {
     reserved: u64,
     /// Checked: the batch whose members lie in the region and are not in its index yet; 0: none.
     pending: u64,
-    pad2: [u64; 13],
+    /// Checked: the members of that batch in the region. Their versions are the last so many below `next_seq`.
+    members: u64,
+    /// The slots of the first [`LISTED_MAX`] members, two a word; 0: none.
+    listed: [u64; LISTED_MAX / 2],
+    pad2: [u64; 4],
 }
 
 const _: () = assert!(size_of::<Head>() == 256);
@@ -80,6 +87,8 @@ pub(crate) mod word {
     pub(crate) const PARKED_COUNT: usize = offset_of!(Head, parked_count) / 8;
     pub(crate) const RESERVED: usize = offset_of!(Head, reserved) / 8;
     pub(crate) const PENDING: usize = offset_of!(Head, pending) / 8;
+    pub(crate) const MEMBERS: usize = offset_of!(Head, members) / 8;
+    pub(crate) const LISTED: usize = offset_of!(Head, listed) / 8;
     pub(crate) const DAMAGED: usize = offset_of!(Head, damaged) / 8;
     /// Words of a head.
     pub(crate) const COUNT: usize = size_of::<Head>() / 8;

@@ -14,9 +14,10 @@ use crate::format::region::word;
 use crate::format::slot::{FIRST_SEQ, Header, PRESENT};
 use crate::format::{checked, control};
 use crate::protocol::lock::Owner;
-use crate::protocol::slot::{Seen, publish, read_any, scrub};
+use crate::protocol::slot::{Seen, header, publish, read_any, retract, scrub};
 use crate::region::Trouble;
 use crate::region::batch::is_undecided;
+use crate::region::decided::took_no_effect;
 use crate::region::grow::Growth;
 use crate::region::owned::Region;
 use crate::region::slots::{PARKED, RETIRED};
@@ -30,7 +31,9 @@ use crate::sys::step::step;
 /// What has happened, and so what may be given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// A process died, or a part that is derived is damaged: damaged versions stay where they are.
+    /// The region's owner died: its last write took effect or is taken back. Damaged versions stay where they are.
+    Death,
+    /// A part that is derived is damaged, or a rebuild was cut off: damaged versions stay where they are.
     Process,
     /// The operating system went down: what fails its checksum was torn, and is given up.
     OsCrash,
@@ -43,6 +46,10 @@ pub(crate) enum Cause {
 impl Cause {
     fn is_os_crash(self) -> bool {
         matches!(self, Self::OsCrash | Self::OsCrashFlushed)
+    }
+
+    fn leaves_damage(self) -> bool {
+        matches!(self, Self::Death | Self::Process)
     }
 }
 
@@ -98,7 +105,11 @@ const SEQ_JUMP: u64 = 1 << 20;
 
 /// Rebuilds the region. On an error it stays marked, and the next owner begins anew.
 pub(crate) fn rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt> {
-    match try_rebuild(region, cause) {
+    let rebuilt = try_rebuild(region, cause);
+    if rebuilt.is_err() && !region.is_being_rebuilt() {
+        region.mark();
+    }
+    match rebuilt {
         Ok(rebuilt) => Ok(rebuilt),
         Err(Trouble::Error(error)) => Err(error),
         Err(Trouble::Flaw(what)) => {
@@ -114,19 +125,21 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     if !trusted {
         shape = first_shape(region);
     }
-    region.set_shape(Shape { rebuilding: true, ..shape }); // Step 1.
-    step("rebuild: marked");
-
     let mut rebuilt = Rebuilt::default();
-    let mut slots = look_at_slots(region, trusted.then_some(&shape), cause, &mut rebuilt)?; // Step 2.
+    let mut slots = look_at_slots(region, trusted.then_some(&shape), cause, &mut rebuilt)?; // Step 1.
     step("rebuild: slots looked at");
+    if cause == Cause::Death && trusted {
+        take_back_last(region, &shape, &mut slots)?; // Step 2.
+    }
+    region.set_shape(Shape { rebuilding: true, batch: false, ..shape }); // Step 3.
+    step("rebuild: marked");
 
     let mut chosen = choose(region, cause, trusted.then_some(&shape), &mut slots, &mut rebuilt);
     write_anew(region, &mut chosen, &mut slots)?;
     slots.free.append(&mut slots.given_up);
     let Chosen { winners, retired, parked, reclaimed, .. } = chosen;
 
-    let new = fill_table(region, shape, &winners)?; // Step 4, and 3 on the way.
+    let new = fill_table(region, shape, &winners)?; // Step 6.
     step("rebuild: index filled");
     link(region, &retired, &parked)?;
     step("rebuild: versions linked");
@@ -143,14 +156,34 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     region.set(word::DAMAGED, slots.damaged);
     region.set(word::RESERVED, checked::encode(slots.reserved));
     region.set(word::RECLAIMED, reclaimed.encode());
+    // What did not count is scrubbed. Before the next `seq` may change: by that members are told from others.
+    region.set(word::PENDING, checked::encode(0));
+    region.set(word::MEMBERS, checked::encode(0));
     let jump = if cause.is_os_crash() { SEQ_JUMP } else { 0 };
     // Where a forged version leaves no higher number, writing is refused.
     region.set(word::NEXT_SEQ, next_seq(region, &slots).saturating_add(jump));
-    region.set(word::PENDING, checked::encode(0)); // What did not count is scrubbed.
     step("rebuild: counts stored");
-    region.set_shape(new); // Step 6.
+    region.set_shape(new); // Step 8.
     step("rebuild: done");
     Ok(rebuilt)
+}
+
+/// Takes the last write of the region back if it did not take effect: see [`crate::region::decided`]. The mark comes after
+/// it: once the table is touched it tells nothing, so a rebuild that finds the mark knows that this is done.
+fn take_back_last(region: &Region<'_>, shape: &Shape, slots: &mut Slots) -> Result<(), Trouble> {
+    let last = region.get(word::NEXT_SEQ).wrapping_sub(1);
+    let is_last = |v: &Version| v.seq == last && v.state != State::Damaged;
+    let Some(at) = slots.versions.iter().position(is_last) else { return Ok(()) };
+    let Version { slot, state, .. } = slots.versions[at];
+    let words = region.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
+    let is_record = state == State::Whole;
+    if took_no_effect(region.arena, region.number, shape, slot, &header(words), is_record) {
+        retract(words);
+        step("rebuild: last write taken back");
+        slots.versions.swap_remove(at);
+        slots.free.push(slot); // Nobody borrows from it: it was never the record.
+    }
+    Ok(())
 }
 
 /// Who wins, who is kept all the same, and who goes.
@@ -240,7 +273,7 @@ fn choose(
                 Some(until) => kept.push((version, until)),
                 None if borrowed => chosen.parked.push((version.slot, clock)),
                 None => {
-                    slots.free.push(version.slot); // Scrubbed in step 5, before it can be taken.
+                    slots.free.push(version.slot); // Scrubbed in step 7, before it can be taken.
                     if version.epoch <= durable && !cause.is_os_crash() {
                         chosen.reclaimed = epoch;
                     }
@@ -328,6 +361,7 @@ fn first_shape(region: &Region<'_>) -> Shape {
         slot_bits: Shape::slot_bits_for(u64::from(arena.geo.slots_per_extent()) * 16),
         version: old.version.wrapping_add(1),
         rebuilding: true,
+        batch: false,
     }
 }
 
@@ -347,7 +381,7 @@ fn look_at_slots(
             let state = survey(words, region.number, &arena.geo, &mut buffer);
             match state {
                 SlotState::Version(h) | SlotState::Tombstone(h) if is_of_lost_batch(region, cause, &h) => {
-                    // It goes as the rest of its batch does. Scrubbed in step 5.
+                    // It goes as the rest of its batch does. Scrubbed in step 7.
                     slots.seq_max = slots.seq_max.max(h.seq());
                     rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
                     rebuilt.of_lost_batches += 1;
@@ -361,7 +395,7 @@ fn look_at_slots(
                     let (epoch, lone) = (h.epoch(), h.is_lone());
                     slots.versions.push(Version { id: h.id(), seq: h.seq(), epoch, lone, slot, state });
                 }
-                SlotState::Damaged(h, what) if cause != Cause::Process => {
+                SlotState::Damaged(h, what) if !cause.leaves_damage() => {
                     rebuilt.dropped.push(Damage::of_slot(region.number, slot, Some(h.id()), what));
                     slots.given_up.push(slot);
                 }
@@ -409,7 +443,8 @@ fn is_of_lost_batch(region: &Region<'_>, cause: Cause, header: &Header) -> bool 
 fn fill_table(region: &Region<'_>, present: Shape, winners: &[Version]) -> Result<Shape, Trouble> {
     let slot_max = winners.iter().map(|v| v.slot).max().unwrap_or(0);
     let fits = |shape: &Shape| winners.len() as u64 <= load_max(shape) && shape.holds(slot_max);
-    let same_place = Shape { version: present.version.wrapping_add(1), rebuilding: false, ..present };
+    let same_place =
+        Shape { version: present.version.wrapping_add(1), rebuilding: false, batch: false, ..present };
     let mut growth = None;
     let new = if fits(&same_place) {
         same_place

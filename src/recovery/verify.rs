@@ -113,6 +113,8 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
     let shape = region.shape();
     if shape.rebuilding {
         flaws.push("a rebuild was begun and not finished".to_owned());
+    } else if shape.batch {
+        flaws.push("a batch was begun and not finished".to_owned());
     } else if !region.arena.table_is_sound(number, &shape) {
         flaws.push("its index can't be where its head says".to_owned());
     } else {

@@ -3,22 +3,23 @@
 
 use crate::error::Error;
 use crate::format::epoch::Epoch;
-use crate::format::index::ENTRIES;
-use crate::format::region::word;
+use crate::format::index::{ENTRIES, Shape};
+use crate::format::region::{LISTED_MAX, word};
 use crate::format::slot::{Header, PRESENT};
 use crate::format::{checked, control};
 use crate::protocol::slot::publish;
 use crate::region::arena::Arena;
 use crate::region::grow::next_lines_log2;
-use crate::region::owned::{Found, Region};
+use crate::region::owned::{Found, Region, pair, unpair};
 use crate::region::slots::RETIRED;
+use crate::region::survey::{SlotState, survey};
 use crate::region::table::load_max;
 use crate::region::{Trouble, borrow, seat};
-use crate::sys::atomic::Ordering;
+use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
 
 /// A change of one record, as part of a batch.
-pub(crate) struct Member<'c> {
+pub(crate) struct Change<'c> {
     pub(crate) hash: u64,
     pub(crate) id: u64,
     /// What is written; `None`: the record is deleted.
@@ -32,7 +33,7 @@ pub(crate) struct Member<'c> {
 impl Region<'_> {
     /// Step 3: sees to all that a member will need, so that nothing can go wrong later. After an error
     /// nothing is held.
-    pub(crate) fn prepare(&self, members: &mut [Member<'_>], epoch: Epoch) -> Result<(), Trouble> {
+    pub(crate) fn prepare(&self, members: &mut [Change<'_>], epoch: Epoch) -> Result<(), Trouble> {
         let prepared = self.try_prepare(members, epoch);
         if prepared.is_err() {
             self.give_back(members)?;
@@ -40,7 +41,7 @@ impl Region<'_> {
         prepared
     }
 
-    fn try_prepare(&self, members: &mut [Member<'_>], epoch: Epoch) -> Result<(), Trouble> {
+    fn try_prepare(&self, members: &mut [Change<'_>], epoch: Epoch) -> Result<(), Trouble> {
         let seq = self.get(word::NEXT_SEQ);
         if seq & PRESENT == 0 || seq.checked_add(members.len() as u64).is_none() {
             return Err(Trouble::Flaw("the next sequence number"));
@@ -89,30 +90,45 @@ impl Region<'_> {
     }
 
     /// Gives the members' slots back, written or not. The batch does not count.
-    pub(crate) fn give_back(&self, members: &mut [Member<'_>]) -> Result<(), Trouble> {
-        let last = members.iter().map(|member| member.seq).max().unwrap_or(0);
+    pub(crate) fn give_back(&self, members: &mut [Change<'_>]) -> Result<(), Trouble> {
         for slot in members.iter_mut().filter_map(|member| member.slot.take()) {
             self.free(slot)?;
         }
-        if last != 0 {
-            self.head[word::NEXT_SEQ].store(last + 1, Ordering::Release); // None is used again.
-        }
-        self.set(word::PENDING, checked::encode(0));
+        self.unmark();
         Ok(())
     }
 
-    /// Step 5: writes the members. No index leads to them, and the region's next `seq` stays as it is:
-    /// that tells them from what counts.
+    /// Notes that no batch has members in the region that its index does not lead to.
+    fn unmark(&self) {
+        if self.shape().batch {
+            self.set_shape(Shape { batch: false, ..self.shape() });
+        }
+        self.head[word::PENDING].store(checked::encode(0), Ordering::Release);
+    }
+
+    /// Step 5: writes the members. No index leads to them; the head tells which versions are members, and readers
+    /// find the region marked.
     pub(crate) fn write_members(
         &self,
-        members: &mut [Member<'_>],
+        members: &mut [Change<'_>],
         epoch: Epoch,
         number: u64,
     ) -> Result<(), Trouble> {
-        // Release: who sees a member sees that the region has some.
-        self.head[word::PENDING].store(checked::encode(number), Ordering::Release);
-        step("batch: region marked");
         let mut seq = self.get(word::NEXT_SEQ);
+        let slots: Vec<u32> = members.iter().filter_map(|member| member.slot).collect();
+        self.set(word::MEMBERS, checked::encode(slots.len() as u64));
+        let reference = |n: usize| slots.get(n).map_or(0, |slot| slot + 1);
+        for n in 0..LISTED_MAX / 2 {
+            self.set(word::LISTED + n, pair(reference(2 * n), reference(2 * n + 1)));
+        }
+        // Before the members, as for a single write; and before it is noted that there are some.
+        self.head[word::NEXT_SEQ].store(seq + slots.len() as u64, Ordering::Release);
+        step("batch: numbers drawn");
+        // Release: who sees a member, or the number, sees all of the above.
+        self.head[word::PENDING].store(checked::encode(number), Ordering::Release);
+        step("batch: region noted");
+        self.set_shape(Shape { batch: true, ..self.shape() });
+        step("batch: region marked");
         for member in members {
             let Some(slot) = member.slot else { continue };
             let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
@@ -127,19 +143,17 @@ impl Region<'_> {
     }
 
     /// Step 7: makes the members visible. The batch counts, so what goes wrong here is left to a rebuild.
-    pub(crate) fn show_members(&self, members: &[Member<'_>], epoch: Epoch) {
+    pub(crate) fn show_members(&self, members: &[Change<'_>], epoch: Epoch) {
         for member in members {
             self.afterwards(|| self.show(member, epoch));
         }
-        self.set(word::PENDING, checked::encode(0));
+        self.unmark();
         step("batch: region done");
     }
 
-    fn show(&self, member: &Member<'_>, epoch: Epoch) -> Result<(), Trouble> {
+    fn show(&self, member: &Change<'_>, epoch: Epoch) -> Result<(), Trouble> {
         let Some(slot) = member.slot else { return Ok(()) };
         let found = self.find(member.hash, member.id)?;
-        // As for a single write: all before it but the last is visible.
-        self.head[word::NEXT_SEQ].store(member.seq + 1, Ordering::Release);
         if member.data.is_some() {
             let (place, old) = found.replaces()?;
             let before = self.store_visible(place, member.hash, slot);
@@ -161,7 +175,7 @@ impl Region<'_> {
 }
 
 /// A region, whose lock the caller holds, and the members that were prepared in it.
-pub(crate) type Group<'a, 'c> = (Region<'a>, &'a mut [Member<'c>]);
+pub(crate) type Group<'a, 'c> = (Region<'a>, &'a mut [Change<'c>]);
 
 /// Steps 4 to 7. The caller holds the lock of batches too. After an error nothing has changed.
 pub(crate) fn commit(arena: &Arena, groups: &mut [Group<'_, '_>], epoch: Epoch) -> Result<(), Error> {
@@ -206,28 +220,84 @@ pub(crate) fn give_back(groups: &mut [Group<'_, '_>]) -> bool {
     all
 }
 
-/// What `read` gives, if no batch became visible meanwhile, in whole or in part.
+/// What `read` gives, if no batch was decided meanwhile.
 pub(crate) fn between_batches<T>(
     arena: &Arena,
     read: impl FnOnce() -> Result<T, Error>,
 ) -> Result<Option<T>, Error> {
-    // A batch stores the first before any of it is visible, and the second when all of it is.
     let committed = batch_number(arena, control::COMMITTED)?;
-    if batch_number(arena, control::ENDED)? < committed {
-        return Ok(None);
-    }
     let found = read()?;
-    // Who has seen an entry of a batch (Acquire) sees that it counts.
+    // Each read gives what this word decides (see `look`), so all are on one side of every batch if it is unchanged.
+    // Who has seen a member that counts (Acquire) sees the number that says so.
     Ok((batch_number(arena, control::COMMITTED)? == committed).then_some(found))
 }
 
 /// Whether a version in a slot of `region` is a member of a batch that does not count, or not yet.
+///
+/// Of a batch that was cut off this does not change before its members are gone: whoever raises the number that counts
+/// waits until no region has such a batch (step 1).
 pub(crate) fn is_undecided(arena: &Arena, region: u32, header: &Header) -> bool {
-    let head = arena.head(region);
-    let pending = || checked::decode(head[word::PENDING].load(Ordering::Acquire)).unwrap_or(0);
     header.is_of_batch()
-        && header.seq() >= head[word::NEXT_SEQ].load(Ordering::Acquire)
-        && pending() > batch_number(arena, control::COMMITTED).unwrap_or(0)
+        && pending(arena, region) > batch_number(arena, control::COMMITTED).unwrap_or(0)
+        && is_member(arena.head(region), header)
+}
+
+/// Whether a region has members of a batch that does not count, or not yet.
+pub(crate) fn has_undecided(arena: &Arena, region: u32) -> bool {
+    pending(arena, region) > batch_number(arena, control::COMMITTED).unwrap_or(0)
+}
+
+/// The number of the batch that has members in a region to which its index does not lead yet; 0: none.
+pub(crate) fn pending(arena: &Arena, region: u32) -> u64 {
+    // Pairs with the Release store in `write_members`.
+    checked::decode(arena.head(region)[word::PENDING].load(Ordering::Acquire)).unwrap_or(0)
+}
+
+/// Whether a version is one of the batch that the region's head names.
+fn is_member(head: &[AtomicU64], header: &Header) -> bool {
+    let members = checked::decode(head[word::MEMBERS].load(Ordering::Relaxed)).unwrap_or(0);
+    header.is_of_batch()
+        && header.seq() >= head[word::NEXT_SEQ].load(Ordering::Acquire).saturating_sub(members)
+}
+
+/// Which member of the batch in a region is of a record.
+pub(crate) enum Member {
+    /// None is.
+    None,
+    /// The version in this slot.
+    At(u32),
+    /// The deletion of it.
+    Deleted,
+    /// That takes a look at every slot.
+    Unknown,
+}
+
+/// Looks for a record among the members that the head of a region lists, for a reader that holds no lock.
+pub(crate) fn find_member(arena: &Arena, region: u32, id: u64) -> Member {
+    let head = arena.head(region);
+    let members = checked::decode(head[word::MEMBERS].load(Ordering::Relaxed));
+    let Some(members) = members.filter(|&members| members <= LISTED_MAX as u64) else {
+        return Member::Unknown;
+    };
+    let mut buffer = Vec::new();
+    for n in 0..members as usize {
+        let (low, high) = unpair(head[word::LISTED + n / 2].load(Ordering::Relaxed));
+        let slot = if n % 2 == 0 { low } else { high }.wrapping_sub(1);
+        let Some(words) = arena.slot(slot) else { return Member::Unknown };
+        // A deletion may have been seen to already, so that its slot is free.
+        let (header, found) = match survey(words, region, &arena.geo, &mut buffer) {
+            SlotState::Version(header) => (header, Member::At(slot)),
+            SlotState::Tombstone(header) => (header, Member::Deleted),
+            _ => return Member::Unknown,
+        };
+        if !is_member(head, &header) {
+            return Member::Unknown;
+        }
+        if header.id() == id {
+            return found;
+        }
+    }
+    Member::None
 }
 
 /// One of the numbers of batches in the control page.

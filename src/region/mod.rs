@@ -3,6 +3,7 @@
 pub(crate) mod arena;
 pub(crate) mod batch;
 pub(crate) mod borrow;
+pub(crate) mod decided;
 pub(crate) mod grow;
 pub(crate) mod owned;
 pub(crate) mod read;

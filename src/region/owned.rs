@@ -159,6 +159,13 @@ impl<'a> Region<'a> {
         self.shape().rebuilding
     }
 
+    /// Whether whoever takes the lock has to rebuild the region first. Nobody who lives gives the lock back while a batch
+    /// has members that the index does not lead to.
+    #[inline]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.shape().is_marked()
+    }
+
     /// Whether the table that `shape` describes leads from `hash` to `slot`, by lines that prove
     /// themselves.
     pub(crate) fn leads_to(&self, shape: &Shape, hash: u64, slot: u32) -> bool {

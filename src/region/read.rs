@@ -1,14 +1,16 @@
 //! Reading a record without a lock.
 
-use crate::format::checked;
+use crate::format::index::Shape;
 use crate::format::region::word;
 use crate::format::slot::Header;
+use crate::format::{checked, control};
 use crate::protocol::index::{candidates, entry_is, load_line};
 use crate::protocol::slot::{Seen, read, read_any};
 use crate::region::arena::Arena;
-use crate::region::batch::is_undecided;
+use crate::region::batch::{Member, batch_number, find_member, pending};
+use crate::region::decided::counts;
 use crate::region::survey::{SlotState, survey};
-use crate::sys::atomic::{Ordering, fence};
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
 
 /// How a look without a lock ended.
 pub(crate) enum Look {
@@ -27,14 +29,79 @@ pub(crate) enum Look {
 /// Looks for `id`, whose hash is `hash`, once; its data goes to `out`, if that is given. Constant
 /// time: one index line and one slot, nearly always.
 #[inline]
-pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Option<&mut Vec<u8>>) -> Look {
+pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&mut Vec<u8>>) -> Look {
     let region = arena.geo.region_of(hash);
     let head = arena.head(region);
     let word = head[word::SHAPE].load(Ordering::Acquire); // Pairs with the Release store of a flip.
-    let shape = crate::format::index::Shape::decode(word);
-    if shape.rebuilding {
+    if Shape::decode(word).is_marked() {
+        return look_at_marked(arena, region, word, hash, id, verify, out);
+    }
+    look_in_index(arena, region, head, word, hash, id, verify, out)
+}
+
+/// The look at a region whose shape is marked: the index is not all there is.
+///
+/// While a batch has members in the region to which the index does not lead: if its number does not count yet, the
+/// index is right; if it does, the members are, and for all other records the index. The head lists the first members; of
+/// a larger batch the rest is found by who looks at every slot.
+#[cold]
+#[inline(never)]
+fn look_at_marked(
+    arena: &Arena,
+    region: u32,
+    word: u64,
+    hash: u64,
+    id: u64,
+    verify: bool,
+    out: Option<&mut Vec<u8>>,
+) -> Look {
+    if Shape::decode(word).rebuilding {
         return Look::Broken("it is being rebuilt");
     }
+    let head = arena.head(region);
+    let committed = || batch_number(arena, control::COMMITTED).unwrap_or(0);
+    let pending_now = || pending(arena, region);
+    let batch = pending_now();
+    if batch > committed() {
+        let found = look_in_index(arena, region, head, word, hash, id, verify, out);
+        // Is it still undecided, then the index was right all the while.
+        return if batch > committed() { found } else { Look::Moved };
+    }
+    if batch == 0 {
+        return Look::Moved; // Its last moment, or a flipped bit.
+    }
+    let found = match find_member(arena, region, id) {
+        Member::None => look_in_index(arena, region, head, word, hash, id, verify, out),
+        Member::Unknown => Look::Moved,
+        Member::Deleted => Look::Miss,
+        Member::At(slot) => match arena.slot(slot) {
+            Some(words) => match read(words, id, arena.geo.record_size as usize, verify, out) {
+                Seen::Whole(header) => Look::Hit(header, slot),
+                Seen::Damaged(_, what) => Look::Damaged { slot: Some(slot), what },
+                _ => Look::Moved,
+            },
+            None => Look::Moved,
+        },
+    };
+    fence(Ordering::Acquire); // The looks below come after those at the slots.
+    let is_the_same = head[word::SHAPE].load(Ordering::Acquire) == word && pending_now() == batch;
+    if is_the_same { found } else { Look::Moved }
+}
+
+/// The look into the index that the shape in `word` describes.
+#[inline]
+#[expect(clippy::too_many_arguments, reason = "what `look` has found out already")]
+fn look_in_index(
+    arena: &Arena,
+    region: u32,
+    head: &[AtomicU64],
+    word: u64,
+    hash: u64,
+    id: u64,
+    verify: bool,
+    mut out: Option<&mut Vec<u8>>,
+) -> Look {
+    let shape = Shape::decode(word);
     let capacity = arena.geo.record_size as usize;
     let home = shape.home(hash);
     let mask = (1 << shape.lines_log2) - 1;
@@ -167,7 +234,7 @@ fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<Newest> {
                 _ => continue,
             };
             let is_newest = header.id() == id && best.is_none_or(|(_, best, _)| best.seq() < header.seq());
-            if is_newest && !is_undecided(arena, region, &header) {
+            if is_newest && counts(arena, region, slot, &header, is_record) {
                 best = Some((slot, header, is_record));
             }
         }

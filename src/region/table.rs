@@ -79,6 +79,7 @@ impl Region<'_> {
             slot_bits: Shape::slot_bits_for(slots),
             version: old.version.wrapping_add(1),
             rebuilding: false,
+            batch: old.batch,
         };
         new.line_offset = growth.index_space(self.number, new.bytes())?;
         Ok(new)

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::error::Result;
 use crate::format::slot::PRESENT;
 use crate::record::{Durability, Version};
-use crate::region::batch::{Group, Member, commit, give_back};
+use crate::region::batch::{Change, Group, commit, give_back};
 use crate::region::owned::Region;
 use crate::store::Store;
 use crate::store::handle::in_region;
@@ -126,15 +126,21 @@ impl<'a> Batch<'a> {
 
     /// Makes all changes or none, with the handle's durability.
     ///
-    /// * A process that is killed at any instant leaves all of them or none.
+    /// * A process that is killed at any instant leaves all of them or none. One word decides, and it decides for every reader,
+    ///   of any process, from the instant on at which it is stored: whoever begins to read a record after another one was
+    ///   seen as the batch left it sees that as the batch left it too. What was read after the death does not change later.
     /// * After a loss of power all of them are there, or none. Once a [`sync`](Store::sync) has returned
     ///   that began after the commit, all are; a batch that no sync has made durable may be given up, also
     ///   if some of it is on disk.
-    /// * A [`Snapshot`](crate::Snapshot) and [`Pin::get_many`](crate::Pin::get_many) see all of them or none. Other
-    ///   single reads see each record change at once, one after another.
+    /// * A [`Snapshot`](crate::Snapshot) and [`Pin::get_many`](crate::Pin::get_many) see all of them or none. Of several
+    ///   single reads, those before that instant see none, and those after it all.
     ///
     /// Holds the locks of all regions that it touches, and the one lock of batches: batches of one store
-    /// are made one after another; other writes of other regions go on meanwhile. O(changes).
+    /// are made one after another; other writes of other regions go on meanwhile. O(changes). After a batch whose process died
+    /// the next one waits, for as long as the lock time-out says, for whoever heals a region of it.
+    ///
+    /// Readers do not wait for a batch. A read of a region in which it has more than 16 changes may take until these are
+    /// made.
     ///
     /// # Errors
     /// As [`Store::put`], and [`Error::Corrupt`](crate::Error::Corrupt) if a record with a condition is damaged. Nothing is
@@ -165,13 +171,13 @@ impl<'a> Batch<'a> {
     }
 
     /// The last change of each id, in the order of regions and ids.
-    fn members(&self) -> Vec<Member<'_>> {
+    fn members(&self) -> Vec<Change<'_>> {
         let geo = &self.store.handle.arena.geo;
-        let mut members: Vec<Member<'_>> = self
+        let mut members: Vec<Change<'_>> = self
             .changes
             .iter()
             .rev() // The sort is stable, and the first of equal ones stays: so the last change does.
-            .map(|(id, data)| Member {
+            .map(|(id, data)| Change {
                 hash: geo.hash(*id),
                 id: *id,
                 data: data.as_deref(),
@@ -185,7 +191,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Steps 2 to 7. The caller holds the lock of batches.
-    fn make(&self, members: &mut [Member<'_>], deadline: &Deadline) -> Result<Commit> {
+    fn make(&self, members: &mut [Change<'_>], deadline: &Deadline) -> Result<Commit> {
         let handle = &self.store.handle;
         let arena = &handle.arena;
         let region_of = |hash| arena.geo.region_of(hash);

@@ -311,7 +311,9 @@ impl Handle {
         arena.word(control::EPOCH).store(old.next().encode(), Ordering::SeqCst);
         step("sync: epoch raised");
         for region in 0..arena.geo.regions {
-            if arena.head(region)[word::LOCK].load(Ordering::SeqCst) != 0 {
+            // A region whose rebuild failed is free and marked. It may have members of a batch that does not count, which
+            // must be gone before all that was written is taken for whole.
+            if arena.head(region)[word::LOCK].load(Ordering::SeqCst) != 0 || arena.shape(region).is_marked() {
                 drop(self.lock_by(region, Some(deadline))?);
             }
         }

@@ -13,7 +13,7 @@ use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
 use crate::region::arena::Arena;
-use crate::region::batch::batch_number;
+use crate::region::batch::{batch_number, has_undecided};
 use crate::region::owned::Region;
 use crate::region::{seat, watch};
 use crate::store::flush::{Pinned, Turn};
@@ -122,27 +122,41 @@ impl Handle {
             self.wait_for(number, word, deadline)?
         };
         let region = Region::new(&self.arena, number);
-        let healed = took_over || region.is_being_rebuilt();
+        let healed = took_over || region.is_marked();
         let locked = Locked { arena: &self.arena, word, head: Some(head), healed };
         if healed {
-            rebuild(&region, Cause::Process)?;
+            rebuild(&region, if took_over { Cause::Death } else { Cause::Process })?;
         }
         Ok(locked)
     }
 
-    /// Takes the lock of batches, and ends the batch of a dead owner: its regions are rebuilt, which gives
-    /// all of it or none.
+    /// Takes the lock of batches, and ends the batch of a dead owner, so that the number that counts may be raised: see
+    /// [`Self::end_undecided`].
     pub(crate) fn lock_batches(&self, deadline: &Deadline) -> Result<Locked<'_>> {
         let locked = self.take_batch_lock(deadline)?;
         let begun = batch_number(&self.arena, control::BEGUN)?;
         if batch_number(&self.arena, control::ENDED)? != begun {
-            for number in 0..self.arena.geo.regions {
-                self.heal(number)?;
-            }
+            self.end_undecided(deadline)?;
             step("batch: one that was cut off is ended");
             self.arena.word(control::ENDED).store(checked::encode(begun), Ordering::SeqCst);
         }
         Ok(locked)
+    }
+
+    /// Sees to it that no region has members of a batch that does not count: the number that counts may be raised only
+    /// then, or they would count too. The caller has the lock of batches, so whoever left them is dead. A region is waited
+    /// for, whoever owns it now: a living owner may be healing it, and has not decided yet.
+    pub(crate) fn end_undecided(&self, deadline: &Deadline) -> Result<()> {
+        for number in 0..self.arena.geo.regions {
+            if has_undecided(&self.arena, number) {
+                drop(self.lock_by(number, Some(deadline))?);
+                if has_undecided(&self.arena, number) {
+                    // No owner leaves it so: a bit was flipped.
+                    self.with_region(number, |region| Ok(rebuild(region, Cause::Process).map(drop)?))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes the lock of batches, whatever its last owner left.
@@ -245,7 +259,7 @@ impl Handle {
     pub(crate) fn is_left_by_the_dead(&self, number: u32) -> Result<bool> {
         let word = self.arena.head(number)[word::LOCK].load(Ordering::SeqCst);
         Ok(match lock::state(word) {
-            State::Free | State::Clean => Region::new(&self.arena, number).is_being_rebuilt(),
+            State::Free | State::Clean => Region::new(&self.arena, number).is_marked(),
             State::Held(owner) => !seat::is_alive(&self.arena, owner)?,
             State::Damaged => true,
         })

@@ -75,7 +75,11 @@ impl Store {
                 shape.lines_log2,
                 shape.slot_bits,
                 shape.version,
-                if shape.rebuilding { ", being rebuilt" } else { "" },
+                match (shape.rebuilding, shape.batch) {
+                    (true, _) => ", being rebuilt",
+                    (_, true) => ", in a batch",
+                    _ => "",
+                },
                 count(word::MARKERS)
             ),
         ];

@@ -16,17 +16,18 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
-use crate::format::checked;
 use crate::format::index::ENTRIES;
 use crate::format::region::word;
 use crate::format::slot::{Header, Kind};
+use crate::format::{checked, control};
 use crate::protocol::index::load_line;
 use crate::protocol::lock;
 use crate::protocol::slot::{Copies, Seen, header, read_any, unchanged};
 use crate::record::{Record, Version};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
-use crate::region::batch::is_undecided;
+use crate::region::batch::{batch_number, pending};
+use crate::region::decided::counts;
 use crate::store::Store;
 use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
@@ -83,7 +84,7 @@ pub(crate) struct Cursor {
     stage: Stage,
     extents: Vec<u32>,
     cut: u64,
-    /// Nobody held the region's lock at the cut.
+    /// Nobody held the region's lock at the cut, nor was the region marked.
     was_free: bool,
     written_since: bool,
     given: Vec<u64>,
@@ -202,7 +203,7 @@ impl Cursor {
         handle.heal(self.region)?;
         let head = handle.arena.head(self.region);
         let next_seq = head[word::NEXT_SEQ].load(Ordering::Acquire);
-        self.was_free = lock::is_free(&head[word::LOCK]);
+        self.was_free = lock::is_free(&head[word::LOCK]) && !handle.arena.shape(self.region).is_marked();
         self.cut = if self.was_free { next_seq } else { next_seq.wrapping_sub(1) };
         self.extents = handle.arena.data_extents(self.region)?;
         self.given.clear();
@@ -314,6 +315,9 @@ pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
         if let Some(found) = try_gather(arena, number, Owner::None) {
             return Ok(found);
         }
+        if let Some(found) = gather_in_batch(handle, number)? {
+            return Ok(found);
+        }
     }
     if handle.is_writable() {
         handle.with_region(number, |region| {
@@ -330,7 +334,24 @@ pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
 pub(super) fn gather_beside_owner(handle: &Handle, number: u32) -> Option<Vec<(u64, u64)>> {
     const TRIES: u32 = 4;
     let strictly = (0..TRIES).find_map(|_| try_gather(&handle.arena, number, Owner::None));
-    strictly.or_else(|| try_gather(&handle.arena, number, Owner::Stopped))
+    let found = strictly.or_else(|| try_gather(&handle.arena, number, Owner::Stopped));
+    found.or_else(|| (0..TRIES).find_map(|_| gather_in_batch(handle, number).ok().flatten()))
+}
+
+/// The same in a region with members of a batch to which its index does not lead: from its slots. Nobody is waited for, since
+/// nothing moves there but the batch. `None`: it does, or there is none.
+fn gather_in_batch(handle: &Handle, number: u32) -> Result<Option<Vec<(u64, u64)>>> {
+    let arena = &handle.arena;
+    let state = || -> Result<_> {
+        let committed = batch_number(arena, control::COMMITTED)?;
+        Ok((arena.shape(number), pending(arena, number), committed))
+    };
+    let before = state()?;
+    if !before.0.batch || before.0.rebuilding {
+        return Ok(None);
+    }
+    let found = gather_from_slots(handle, number)?;
+    Ok((state()? == before).then_some(found))
 }
 
 /// What is thought of a region's owner.
@@ -347,7 +368,7 @@ enum Owner {
 fn try_gather(arena: &Arena, number: u32, owner: Owner) -> Option<Vec<(u64, u64)>> {
     const TRIES: u32 = 1000;
     let shape = arena.shape(number);
-    if shape.rebuilding || !arena.table_is_sound(number, &shape) {
+    if shape.is_marked() || !arena.table_is_sound(number, &shape) {
         return None;
     }
     let mut found = Vec::new();
@@ -398,7 +419,7 @@ fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
             let header = header(words);
             if header.seq() != 0
                 && arena.geo.region_of(arena.geo.hash(header.id())) == number
-                && !is_undecided(arena, number, &header)
+                && counts(arena, number, slot, &header, header.kind() != Kind::Tombstone)
             {
                 let kept = newest.entry(header.id()).or_insert(header);
                 if kept.seq() < header.seq() {

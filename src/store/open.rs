@@ -126,6 +126,7 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
             slot_bits: Shape::slot_bits_for(u64::from(geo.slots_per_extent()) * 16),
             version: 0,
             rebuilding: false,
+            batch: false,
         };
         let mut head = [0; word::COUNT];
         head[word::NEXT_SEQ] = FIRST_SEQ;
@@ -140,6 +141,7 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
             word::PARKED_COUNT,
             word::RESERVED,
             word::PENDING,
+            word::MEMBERS,
         ] {
             head[count] = checked::encode(0);
         }

@@ -145,9 +145,8 @@ impl Store {
         let is_damaged = |at| number(at).is_none();
         let damaged = [control::BEGUN, control::COMMITTED, control::ENDED].into_iter().any(is_damaged);
         if damaged || number(control::BEGUN) != number(control::ENDED) {
-            for number in 0..arena.geo.regions {
-                handle.heal(number)?;
-            }
+            // Before any of the numbers is raised.
+            handle.end_undecided(&arena.deadline())?;
             end_batches(arena); // That one was cut off is no damage.
         }
         if damaged {

@@ -12,7 +12,7 @@ use crate::models::lock::{give_back, lock};
 use crate::models::read::{data, look_once, put, set_epochs};
 use crate::recovery::rebuild::{Cause, rebuild};
 use crate::region::arena::Arena;
-use crate::region::batch::{Member, batch_number, between_batches, commit};
+use crate::region::batch::{Change, batch_number, between_batches, commit};
 use crate::region::owned::Region;
 use crate::sys::atomic::{Ordering, die_before};
 
@@ -41,7 +41,7 @@ impl Plan {
         assert!(!lock(arena));
         let epoch = arena.epoch().unwrap();
         let bytes = [data(X, 3), data(Y, 4)];
-        let member = |id, data| Member { hash: arena.geo.hash(id), id, data, slot: None, seq: 0 };
+        let member = |id, data| Change { hash: arena.geo.hash(id), id, data, slot: None, seq: 0 };
         let mut members =
             [member(X, Some(&bytes[0][..])), member(Y, (!self.deletes).then_some(&bytes[1][..]))];
         let region = Region::new(arena, 0);
@@ -85,8 +85,9 @@ impl Plan {
         });
         let successor = thread::spawn(move || {
             let took_over = lock(&successor);
-            if took_over || Region::new(&successor, 0).is_being_rebuilt() {
-                rebuild(&Region::new(&successor, 0), Cause::Process).unwrap();
+            if took_over || Region::new(&successor, 0).is_marked() {
+                let cause = if took_over { Cause::Death } else { Cause::Process };
+                rebuild(&Region::new(&successor, 0), cause).unwrap();
             }
             give_back(&successor);
             // As `store::handle` ends a batch that was cut off.

@@ -24,8 +24,8 @@ type Known = Arc<Mutex<BTreeMap<u64, Vec<u8>>>>;
 fn enter(arena: &Arena) {
     let took_over = lock(arena);
     let region = Region::new(arena, 0);
-    if took_over || region.is_being_rebuilt() {
-        rebuild(&region, Cause::Process).unwrap();
+    if took_over || region.is_marked() {
+        rebuild(&region, if took_over { Cause::Death } else { Cause::Process }).unwrap();
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) fn look_once(arena: &Arena, id: u64) -> Option<Option<u64>> {
             Some(Some(header.version()))
         }
         Look::Miss => Some(None),
-        Look::Moved => None,
+        Look::Moved | Look::Broken("it is being rebuilt") => None,
         Look::Damaged { what, .. } | Look::Broken(what) => panic!("{what}"),
     }
 }

@@ -70,6 +70,7 @@ impl Arena {
             region::word::RESERVED,
             region::word::RECLAIMED,
             region::word::PENDING,
+            region::word::MEMBERS,
         ] {
             head[counted] = checked::encode(0);
         }
@@ -132,6 +133,7 @@ impl Arena {
             slot_bits: index::Shape::slot_bits_for(u64::from(slots)),
             version,
             rebuilding: false,
+            batch: false,
         }
     }
 

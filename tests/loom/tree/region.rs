@@ -7,6 +7,8 @@ pub(crate) mod arena;
 pub(crate) mod batch;
 #[path = "../../../src/region/borrow.rs"]
 pub(crate) mod borrow;
+#[path = "../../../src/region/decided.rs"]
+pub(crate) mod decided;
 #[path = "../stand_in/grow.rs"]
 pub(crate) mod grow;
 #[path = "../../../src/region/owned.rs"]

@@ -1,0 +1,90 @@
+//! What counts: whether a version in a slot took effect, for who looks at slots and not only at the index.
+//!
+//! 1. A single write took effect when the index came to lead to it, and a deletion with a tombstone of its own when the
+//!    index ceased to lead to the record. The one write of a region that may not have taken effect is the last: its
+//!    `seq` is the one before the next.
+//! 2. A member of a batch took effect when the number of its batch became the one that counts.
+//! 3. The index is evidence as long as its lines hold and the region is not marked as being rebuilt. Where it is none, the
+//!    slots decide: an acknowledged write is not dropped because of a flipped bit.
+//!
+//! The next owner of a region whose owner died takes back what did not take effect, before it touches the index; so
+//! what was read after the death does not change (see the chapter on recovery).
+
+use crate::format::index::Shape;
+use crate::format::region::word;
+use crate::format::slot::Header;
+use crate::protocol::index::{candidates, load_line};
+use crate::protocol::slot::header;
+use crate::region::arena::Arena;
+use crate::region::batch::is_undecided;
+use crate::sys::atomic::Ordering;
+
+/// Where the index leads from an id.
+enum Leads {
+    /// To this slot.
+    To(u32),
+    Nowhere,
+    /// A line on the way does not hold: the write that stored half of it is visible, or a bit was flipped.
+    Unknown,
+}
+
+/// Follows the index that `shape` describes, by lines that hold.
+fn leads(arena: &Arena, region: u32, shape: &Shape, id: u64) -> Leads {
+    let hash = arena.geo.hash(id);
+    for n in 0..1u64 << shape.lines_log2 {
+        let number = (shape.home(hash) + n) & ((1 << shape.lines_log2) - 1);
+        let Some(words) = arena.line(shape, number) else { return Leads::Unknown };
+        let line = load_line(words);
+        if !line.holds(shape.seed(region, number)) {
+            return Leads::Unknown;
+        }
+        let mut found = candidates(&line, shape, hash);
+        while found != 0 {
+            let entry = line.0[found.trailing_zeros() as usize];
+            found &= found - 1;
+            let Some(slot) = shape.slot(entry) else { continue };
+            let Some(words) = arena.slot(slot) else { return Leads::Unknown };
+            let there = header(words);
+            if there.seq() != 0 && there.id() == id {
+                return Leads::To(slot);
+            }
+        }
+        if line.has_empty() {
+            return Leads::Nowhere;
+        }
+    }
+    Leads::Nowhere
+}
+
+/// Whether a version is the last write of its region, and the index that `shape` describes shows that it did not take
+/// effect (rule 1).
+pub(crate) fn took_no_effect(
+    arena: &Arena,
+    region: u32,
+    shape: &Shape,
+    slot: u32,
+    header: &Header,
+    is_record: bool,
+) -> bool {
+    let next_seq = arena.head(region)[word::NEXT_SEQ].load(Ordering::Acquire);
+    if header.seq().wrapping_add(1) != next_seq || header.is_of_batch() || shape.rebuilding {
+        return false;
+    }
+    match leads(arena, region, shape, header.id()) {
+        // A record in its own slot, or a version that was made its own tombstone, took effect.
+        Leads::To(current) => current != slot,
+        Leads::Nowhere => is_record,
+        Leads::Unknown => false,
+    }
+}
+
+/// Whether a version in a slot counts, for a reader that holds no lock.
+pub(crate) fn counts(arena: &Arena, region: u32, slot: u32, header: &Header, is_record: bool) -> bool {
+    if is_undecided(arena, region, header) {
+        return false;
+    }
+    let shape = arena.shape(region);
+    // If the table was another one's meanwhile, what was found there says nothing. The version is gone then, if it took
+    // no effect: it is taken back before the table is touched.
+    !took_no_effect(arena, region, &shape, slot, header, is_record) || arena.shape(region) != shape
+}
