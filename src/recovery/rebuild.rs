@@ -313,8 +313,8 @@ fn choose(
 /// Writes versions anew that may stand in for one that was given up, each with a number of its own: whoever knows the
 /// number of the one that is gone must not see it go back. The old ones are kept, as any that was replaced.
 ///
-/// Nobody sees the new one before the table is the region's. A death before that leaves the old one or the new one. If there
-/// are not as many free slots, the rest stays as it is; what was given up has left one each, unless somebody borrows.
+/// Nobody sees the new one before the table is the region's. A death before that leaves the old one or the new one. On a full
+/// disk they take the slots of what is given up; where those are still borrowed from, the rest stays as it is.
 fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Result<(), Trouble> {
     let arena = region.arena;
     if chosen.stand_ins.is_empty() {
@@ -328,7 +328,17 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
         if next_seq >= u64::MAX - 1 {
             break; // Writing is refused then.
         }
-        // What was given up is found again by the next repair, if this one is killed.
+        if slots.free.is_empty() {
+            // What was given up stays where it is until step 5: if this repair is killed, the next one finds it.
+            let grown = Growth::lock(arena).and_then(|mut growth| {
+                growth.add_data_extent(region.number, region.is_linked().unwrap_or(true))
+            });
+            match grown {
+                Ok(extent) => slots.free.extend(arena.slots_of(extent)),
+                Err(Error::Full { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         let Some(slot) = slots.free.pop().or_else(|| slots.given_up.pop()) else { break };
         let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
         let from = arena.slot(old.slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
