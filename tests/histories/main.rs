@@ -163,7 +163,7 @@ fn round(path: &Path, log_path: &Path, rng: &mut StdRng) -> usize {
                     .filter(|c| c.ended + 60 > why.stuck.begun && c.begun < why.stuck.ended + 60)
                     .collect();
                 near.sort_by_key(|c| c.begun);
-                near.into_iter().map(|c| format!("{c:?}")).collect()
+                near.into_iter().map(|c| format!("process {}: {c:?}", c.by)).collect()
             };
             panic!(
                 "register {id}: no order explains {:?}; the state was {:#x} before it, after\n{order:#?}\nnear it:\n{}",
