@@ -12,6 +12,10 @@ use std::time::Duration;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a call failed. Nothing that was acknowledged before is lost by any of these.
+///
+/// The text is the whole message: what the operating system said is in it, and so is no
+/// [`source`](std::error::Error::source) of its own, which reports of a chain of errors would print a second time. The
+/// fields have it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -69,6 +73,15 @@ pub enum Error {
         /// The kind of file system.
         kind: String,
     },
+    /// The file lies in the upper directory of an overlay file system: file locks are others there than through the overlay,
+    /// so a live process that came the other way would be taken for dead.
+    #[error("{}: in the upper directory of the overlay that is mounted at {}, and file locks are not shared between the two; open the store by its path there", path.display(), merged.display())]
+    BelowOverlay {
+        /// The file.
+        path: PathBuf,
+        /// Where the overlay is mounted.
+        merged: PathBuf,
+    },
     /// A write through a handle that was opened for reading.
     #[error("{}: opened read-only; open it with Options::open to write", path.display())]
     ReadOnly {
@@ -107,7 +120,7 @@ pub enum Error {
         /// Which limit was met.
         why: String,
         /// What the operating system said, if it was asked.
-        source: Option<io::Error>,
+        r#source: Option<io::Error>,
     },
     /// A live owner kept a lock for longer than the caller would wait
     /// ([`Options::lock_timeout`](crate::Options::lock_timeout)).
@@ -187,7 +200,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
-        source: io::Error,
+        r#source: io::Error,
     },
     /// The store's file was removed, or replaced by another one, while it was open. A flush says so: its data is on
     /// disk, in a file that nobody can open by the path any more.
@@ -206,7 +219,7 @@ pub enum Error {
         /// What was being done.
         doing: &'static str,
         /// What the operating system said.
-        source: io::Error,
+        r#source: io::Error,
     },
 }
 
@@ -222,6 +235,11 @@ pub enum Lock {
     Growth,
     /// The sync lock: held by who flushes, and by who begins a snapshot.
     Sync,
+    /// The locks of the seats, one for each handle: all of them are held by a program that locked the file for purposes
+    /// of its own (`lockf`, `fcntl`).
+    Seats,
+    /// The lock of a name of a store in memory: held by who removes the store.
+    Name,
     /// The lock of the whole file (`flock`): held by who recovers the store, or closes it as its last user;
     /// and by every program that locks the file for purposes of its own.
     WholeFile,
@@ -234,6 +252,8 @@ impl fmt::Display for Lock {
             Self::Batches => f.write_str("the lock of batches"),
             Self::Growth => f.write_str("the growth lock"),
             Self::Sync => f.write_str("the sync lock"),
+            Self::Seats => f.write_str("every seat (by a lock of its own on the whole file)"),
+            Self::Name => f.write_str("the name"),
             Self::WholeFile => f.write_str("the lock of the whole file (flock)"),
         }
     }
@@ -271,5 +291,26 @@ fn what_to_do(owner: Option<Holder>, path: &Path) -> String {
             format!("end the process that has it (`fuser -v {}`)", path.display())
         }
         None => format!("try again, or look at who has the file open (`fuser -v {}`)", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn what_the_operating_system_said_is_told_once() {
+        let path = PathBuf::from("s.rec");
+        let said = || io::Error::from_raw_os_error(libc::ENOSPC);
+        let errors = [
+            Error::Io { path: path.clone(), doing: "writing", source: said() },
+            Error::FlushFailed { path: path.clone(), source: said() },
+        ];
+        for error in errors {
+            assert_eq!(error.to_string().matches("No space left").count(), 1, "{error}");
+            assert!(error.source().is_none(), "{error}");
+        }
     }
 }

@@ -4,7 +4,9 @@
 //! slot. The control page's `pinned` says whether there may be pins, so that nobody looks for them
 //! otherwise; see `borrow` for how such a hint is kept.
 
-use crate::error::{Error, Holder, Result};
+use std::time::Duration;
+
+use crate::error::{Error, Holder, Lock, Result};
 use crate::format::checked;
 use crate::format::control;
 use crate::format::epoch::Epoch;
@@ -36,6 +38,12 @@ pub(crate) fn claim(arena: &Arena) -> Result<Owner> {
         if let Some(owner) = try_claim(arena, seat)? {
             return Ok(owner);
         }
+    }
+    // A lock of another kind, on the whole file, is on every seat.
+    if let Some(pid) = file_lock::foreign_holder(&arena.file, seat_byte(0)) {
+        let owner = (pid != 0).then(|| Holder { pid, exists: Some(process::exists(pid)) });
+        let (path, waited) = (arena.path.clone(), Duration::ZERO);
+        return Err(Error::Busy { path, lock: Lock::Seats, owner, waited });
     }
     Err(Error::TooManyHandles { path: arena.path.clone(), max: SEATS })
 }

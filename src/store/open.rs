@@ -29,6 +29,7 @@ use crate::sys::atomic::Ordering;
 use crate::sys::deadline::{Deadline, Pauses};
 use crate::sys::fork::ForkFile;
 use crate::sys::mapping::{Grain, Mapping};
+use crate::sys::overlay::overlay_above;
 use crate::sys::step::step;
 use crate::sys::{file, file_lock, process};
 
@@ -64,7 +65,7 @@ pub(crate) fn create_with(
         (_, Some(error)) => Err(error),
         (Ok(()), None) => Ok(()),
         (Err(e), None) if e.kind() == io::ErrorKind::AlreadyExists => {
-            Err(Error::AlreadyExists { path: path.to_path_buf() })
+            Err(dangling(path).unwrap_or_else(|| Error::AlreadyExists { path: path.to_path_buf() }))
         }
         (Err(e), None) => Err(io_error(path, "creating the store")(e)),
     }
@@ -158,7 +159,9 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
 pub(crate) fn open(options: &Options, path: &Path, writable: bool) -> Result<Store> {
     let opening = if writable { "opening for writing" } else { "opening for reading" };
     let file = ForkFile::open(|| file::open(path, writable)).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::NotFound { path: path.to_path_buf() },
+        io::ErrorKind::NotFound => {
+            dangling(path).unwrap_or_else(|| Error::NotFound { path: path.to_path_buf() })
+        }
         io::ErrorKind::IsADirectory => not_a_store(path, "it is a directory"),
         _ if e.raw_os_error() == Some(libc::ENXIO) => not_a_store(path, "it is no regular file"),
         _ => io_error(path, opening)(e),
@@ -181,6 +184,11 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
             file::network_file_system(&file).map_err(io_error(path, "asking for the file system"))?
     {
         return Err(Error::NetworkFileSystem { path: path.to_path_buf(), kind: kind.to_owned() });
+    }
+    if !options.allow_network_file_system
+        && let Some(merged) = overlay_above(path)
+    {
+        return Err(Error::BelowOverlay { path: path.to_path_buf(), merged });
     }
     let (geo, uuid) = superblock(&file, path, metadata.len())?;
     if metadata.len() < geo.base {
@@ -223,6 +231,16 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
     };
     step("open: seat claimed");
     Ok(Store { handle: Arc::new(Handle::new(arena, options)), opened: report })
+}
+
+/// The error for a symbolic link that leads to nothing: it is neither absent nor there.
+fn dangling(path: &Path) -> Option<Error> {
+    let to = std::fs::read_link(path).ok()?;
+    let why = format!(
+        "it is a symbolic link to {}, where there is nothing; create the store there, or remove the link",
+        to.display()
+    );
+    (!path.exists()).then(|| not_a_store(path, &why))
 }
 
 fn not_a_store(path: &Path, why: &str) -> Error {

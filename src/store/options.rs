@@ -114,8 +114,14 @@ impl Options {
         self
     }
 
-    /// Allows a file on NFS, CIFS, 9p, virtiofs, FUSE and the like. Default `false`: there, neither
+    /// Allows a file on NFS, CIFS, 9p, virtiofs, FUSE, a cluster file system and the like. Default `false`: there, neither
     /// the mapping nor the locks are shared between hosts, and two hosts would destroy the store.
+    ///
+    /// Allows also a file in the upper directory of a mounted overlay ([`Error::BelowOverlay`]): only while nobody has it
+    /// open through the overlay. A store *on* an overlay, as in the writable layer of a container, is like any other
+    /// as long as all come by the same mount. Who comes another way (the upper directory seen from a host or a
+    /// container that does not see the mount, a second overlay of the same directories) has other locks, takes living
+    /// processes for dead, and destroys the store: share a volume (a bind mount) between containers, not a layer.
     #[must_use]
     pub fn allow_network_file_system(mut self, allow: bool) -> Self {
         self.allow_network_file_system = allow;

@@ -17,10 +17,38 @@ pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
 /// Opens the same file anew: another open file description, with no part in the locks of `file`.
 /// A mapping keeps its description open in forked children, so it must not be the one with the locks.
 pub(crate) fn open_again(file: &File, writable: bool) -> io::Result<File> {
-    open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), writable)
+    open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), writable).map_err(without_proc)
 }
 
-fn directory(path: &Path) -> PathBuf {
+/// The error of a call that goes through `/proc`, with what is the matter if that is missing.
+fn without_proc(error: io::Error) -> io::Error {
+    if Path::new("/proc/self/fd").exists() {
+        error
+    } else {
+        explained(&error, "/proc is not mounted here: mount it")
+    }
+}
+
+/// The error of a call that a kernel, a file system or a sandbox may refuse always, with what that means.
+pub(super) fn unless_allowed(error: io::Error, means: &str) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOLCK) => {
+            explained(&error, means)
+        }
+        _ => error,
+    }
+}
+
+fn explained(error: &io::Error, means: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{means} ({error})"))
+}
+
+const NO_FALLOCATE: &str = "this file system or sandbox does not allow fallocate, without which a full disk would kill \
+    processes (SIGBUS); use ext4, XFS, btrfs or tmpfs, and a sandbox that allows the call";
+const NO_LINKS: &str = "this file system or sandbox allows no hard links, by which a new store gets its name whole; \
+    create it elsewhere and move it here";
+
+pub(super) fn directory(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
@@ -63,7 +91,8 @@ pub(crate) fn create_whole(
                 )
             };
             if linked != 0 {
-                return Err(io::Error::last_os_error());
+                let error = without_proc(io::Error::last_os_error());
+                return Err(unless_allowed(error, NO_LINKS));
             }
         }
         Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOSYS)) => {
@@ -74,13 +103,28 @@ pub(crate) fn create_whole(
             let result = fill(&file)
                 .and_then(|()| set_mode(&file, mode))
                 .and_then(|()| file.sync_all())
-                .and_then(|()| std::fs::hard_link(&temporary, path));
-            std::fs::remove_file(&temporary)?;
+                .and_then(|()| give_name(&temporary, path));
+            // After a change of its name it is gone already.
+            let _ = std::fs::remove_file(&temporary);
             result?;
         }
         Err(e) => return Err(e),
     }
     File::open(dir)?.sync_all()
+}
+
+/// Gives a file another name, which nobody has, by a link or, where there are none, by a change of its name.
+fn give_name(from: &Path, to: &Path) -> io::Result<()> {
+    let Err(error) = std::fs::hard_link(from, to) else { return Ok(()) };
+    if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS)) {
+        return Err(error);
+    }
+    let (from, to) = (c_string(from)?, c_string(to)?);
+    // SAFETY: both are C strings that outlive the call.
+    let renamed = unsafe {
+        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_NOREPLACE)
+    };
+    if renamed == 0 { Ok(()) } else { Err(unless_allowed(io::Error::last_os_error(), NO_LINKS)) }
 }
 
 /// The mode as asked for, whatever the umask says.
@@ -151,7 +195,7 @@ pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
         }
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+            return Err(unless_allowed(error, NO_FALLOCATE));
         }
     }
 }
@@ -194,7 +238,7 @@ pub(crate) fn random() -> io::Result<u64> {
 
 /// The boot that this machine is in: differs after every start of the kernel.
 pub(crate) fn boot_id() -> io::Result<[u64; 2]> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(without_proc)?;
     let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     let number = u128::from_str_radix(&hex, 16).map_err(io::Error::other)?;
     Ok([(number >> 64) as u64, number as u64])
@@ -226,11 +270,20 @@ pub(crate) fn network_file_system(file: &File) -> io::Result<Option<&'static str
         0x0102_1997 => Some("9p"),
         0x6573_5546 => Some("FUSE or virtiofs"),
         0x00c3_6400 => Some("Ceph"),
-        0x5346_414f => Some("AFS"),
+        0x5346_414f | 0x6b41_4653 => Some("AFS"),
+        0x7375_7245 => Some("Coda"),
+        0x4750_4653 => Some("GPFS"),
+        0x1983_0326 => Some("BeeGFS"),
+        0x2003_0528 => Some("OrangeFS"),
+        0xaad7_aaea => Some("PanFS"),
+        0xbeef_dead => Some("StorNext"),
+        0x564c => Some("NCP"),
         0x0bd0_0bd0 => Some("Lustre"),
         0x0116_1970 => Some("GFS2"),
         0x7461_636f => Some("OCFS2"),
         0x786f_4256 => Some("vboxsf"),
+        0xbacb_acbc => Some("vmhgfs"),
+        0x7c7c_6673 => Some("Parallels' shared folders"),
         _ => None,
     })
 }

@@ -12,7 +12,14 @@ use std::os::fd::AsRawFd;
 use fs2::FileExt;
 
 use super::deadline::Deadline;
+use super::file::unless_allowed;
 use super::fork::ForkFile;
+
+const NO_OFD_LOCKS: &str = "this kernel, file system or sandbox does not allow locks of open file descriptions (fcntl \
+    F_OFD_SETLK, Linux 3.15 or later), by which a dead process is told from a living one; use a local file system, and \
+    a sandbox that allows the call";
+const NO_FLOCK: &str = "this file system or sandbox does not allow flock, which keeps others out during recovery; use a \
+    local file system, and a sandbox that allows the call";
 
 /// Takes the lock of the whole file (`flock`), shared; whether it did before the deadline.
 pub(crate) fn lock_whole_shared(file: &ForkFile, deadline: &Deadline) -> io::Result<bool> {
@@ -21,14 +28,14 @@ pub(crate) fn lock_whole_shared(file: &ForkFile, deadline: &Deadline) -> io::Res
         loop {
             match FileExt::lock_shared(file) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                locked => return locked.map(|()| true),
+                locked => return locked.map(|()| true).map_err(|e| unless_allowed(e, NO_FLOCK)),
             }
         }
     }
     let locked = deadline.keep_trying(|| match FileExt::try_lock_shared(file) {
         Ok(()) => Ok(Some(())),
         Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
-        Err(e) => Err(e),
+        Err(e) => Err(unless_allowed(e, NO_FLOCK)),
     })?;
     Ok(locked.is_some())
 }
@@ -68,8 +75,11 @@ fn fcntl(
             return Ok(lock);
         }
         let error = io::Error::last_os_error();
+        if error.raw_os_error() == Some(libc::EAGAIN) {
+            return Err(error); // Somebody has it.
+        }
         if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+            return Err(unless_allowed(error, NO_OFD_LOCKS));
         }
     }
 }
@@ -78,7 +88,7 @@ fn fcntl(
 pub(crate) fn try_lock(file: &ForkFile, byte: u64) -> io::Result<bool> {
     match fcntl(file, libc::F_OFD_SETLK, libc::F_WRLCK, byte, 1) {
         Ok(_) => Ok(true),
-        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
         Err(e) => Err(e),
     }
 }

@@ -10,5 +10,6 @@ pub(crate) mod file_lock;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod mapping;
+pub(crate) mod overlay;
 pub(crate) mod process;
 pub(crate) mod step;

@@ -114,6 +114,11 @@ pub(crate) fn is_locked_by_other(file: &Kernel, byte: u64) -> std::io::Result<bo
     Ok(first_locked_by_other(file, byte, 1)?.is_some())
 }
 
+/// No lock of the model is of another kind.
+pub(crate) fn foreign_holder(_file: &Kernel, _byte: u64) -> Option<u32> {
+    None
+}
+
 pub(crate) fn first_locked_by_other(file: &Kernel, byte: u64, bytes: u64) -> std::io::Result<Option<u64>> {
     Ok(file.with(|state| {
         let held = state.locks.iter().filter(|&&(_, holder)| holder != file.handle).map(|&(at, _)| at);
