@@ -11,9 +11,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Once;
+use std::time::Duration;
 
 use recstore::testing::{FLUSHED, Fault, set_hook};
-use recstore::{Commit, Durability, Error, Options, Store, Swap, Version};
+use recstore::{Change, Changes, Commit, Durability, Error, Options, Store, Swap, Version};
 
 use super::disk::{Disk, empty_store};
 use super::input::Input;
@@ -567,6 +568,10 @@ impl Machine {
         self.handle(number);
         let store = self.handles[number].take().expect("a handle");
         let snapshot = with_snapshot.then(|| (store.snapshot().expect("a snapshot"), self.model.clone()));
+        let mut feed = store.changes().expect("a feed");
+        let mut mirror = BTreeMap::new();
+        follow(&mut feed, &mut mirror);
+        assert!(mirror.keys().eq(self.model.keys()), "a mirror that has caught up");
         let pin = store.pin().expect("a pin");
         let mut borrowed = Vec::new();
         for _ in 0..1 + input.below(6) {
@@ -586,6 +591,10 @@ impl Machine {
             assert!(*bytes == copy.as_deref(), "id {id}: changed while it was borrowed");
         }
         drop(pin);
+        follow(&mut feed, &mut mirror);
+        let now = |id: &u64| store.version(*id).expect("a version");
+        assert!(mirror.keys().eq(self.model.keys()) && mirror.iter().all(|(id, v)| now(id) == Some(*v)));
+        drop(feed);
         if let Some((snapshot, was)) = snapshot {
             for id in 0..IDS as u64 {
                 let bytes = snapshot.get(id).expect("a record");
@@ -753,5 +762,19 @@ impl Machine {
     fn finish(mut self) {
         self.look_at_all(0);
         set_hook(None);
+    }
+}
+
+/// Takes in all changes that there are.
+fn follow(feed: &mut Changes<'_>, mirror: &mut BTreeMap<u64, Version>) {
+    while let Some(change) = feed.next_timeout(Duration::ZERO).expect("a change") {
+        match change {
+            Change::Written { id, version } => {
+                let before = mirror.insert(id, version);
+                assert!(before < Some(version), "id {id} went from {before:?} to {version:?}");
+            }
+            Change::Deleted { id } => assert!(mirror.remove(&id).is_some(), "id {id} was not told of"),
+            _ => {}
+        }
     }
 }
