@@ -82,6 +82,15 @@ pub enum Error {
         /// Where the overlay is mounted.
         merged: PathBuf,
     },
+    /// The file lies where a write takes new blocks, however many the file has, so a full disk would kill a process
+    /// that writes (SIGBUS).
+    #[error("{}: on {kind}, as a file that is copied on write: no room would kill the process (SIGBUS); copy the file into a directory that `chattr +C` was said of (`cp --reflink=never`), or its records into a new store (`recstore dump` and `load`), or allow it with Options::allow_copy_on_write", path.display())]
+    CopyOnWrite {
+        /// The file.
+        path: PathBuf,
+        /// The kind of file system.
+        kind: String,
+    },
     /// A write through a handle that was opened for reading.
     #[error("{}: opened read-only; open it with Options::open to write", path.display())]
     ReadOnly {

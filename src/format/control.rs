@@ -41,7 +41,11 @@ pub(crate) struct Control {
     grower: u64,
     /// The claim that has the sync lock, likewise.
     flusher: u64,
-    pad2: [u64; 3],
+    /// Checked: blocks of 512 bytes that the file had when it was last closed cleanly.
+    blocks: u64,
+    /// Checked: which file that was.
+    blocks_of: u64,
+    pad2: [u64; 1],
     // Line 3: pins.
     /// Bit 0: a seat may have a pin. The rest counts, so that it never repeats.
     pinned: u64,
@@ -99,6 +103,10 @@ pub(crate) const FLUSH_FAILED: u64 = CONTROL + offset_of!(Control, flush_failed)
 pub(crate) const GROWER: u64 = CONTROL + offset_of!(Control, grower) as u64;
 /// Offset of the note of who has the sync lock.
 pub(crate) const FLUSHER: u64 = CONTROL + offset_of!(Control, flusher) as u64;
+/// Offset of the number of blocks at the last clean close.
+pub(crate) const BLOCKS: u64 = CONTROL + offset_of!(Control, blocks) as u64;
+/// Offset of which file had these blocks.
+pub(crate) const BLOCKS_OF: u64 = CONTROL + offset_of!(Control, blocks_of) as u64;
 /// Offset of the hint that there are pins.
 pub(crate) const PINNED: u64 = CONTROL + offset_of!(Control, pinned) as u64;
 

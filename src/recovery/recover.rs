@@ -11,6 +11,7 @@ use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, Rebuilt, rebuild};
 use crate::region::arena::Arena;
+use crate::region::blocks::see_to_all;
 use crate::region::owned::Region;
 use crate::report::RepairReport;
 use crate::sys::atomic::Ordering;
@@ -26,6 +27,7 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
     if let Some(needed) = durable_extents.filter(|&n| n > u64::from(extents)) {
         return Err(cut_off(arena, needed));
     }
+    see_to_all(arena)?;
     for region in 0..arena.geo.regions {
         arena.head(region)[word::LOCK].store(0, Ordering::SeqCst);
     }
@@ -108,6 +110,7 @@ pub(crate) fn cut_off(arena: &Arena, extents: u64) -> Error {
 /// would find a clean mark. Who dies before that is known leaves a mark that says so, and the next one
 /// flushes again.
 pub(crate) fn mark_in_use(arena: &Arena, boot: [u64; 2]) -> Result<()> {
+    see_to_all(arena)?;
     arena.word(control::CLEAN).store(control::UNSURE_MARK, Ordering::SeqCst);
     arena.word(control::BOOT).store(boot[0], Ordering::SeqCst);
     arena.word(control::BOOT + 8).store(boot[1], Ordering::SeqCst);

@@ -84,6 +84,21 @@ impl Arena {
         no_room(&self.path, region, self.geo.max_size, bytes, source)
     }
 
+    /// The error for a system that gave no room for blocks that the file lost.
+    pub(crate) fn no_blocks(&self, bytes: u64, source: std::io::Error) -> Error {
+        let why = format!(
+            "the file has holes, or shares blocks with a copy, where a store may have none, and the file system gave no \
+             {bytes} bytes for them: {source}; on a disk it can be read with Options::open_read_only"
+        );
+        Error::Full {
+            path: self.path.clone(),
+            region: 0,
+            limit: self.geo.max_size,
+            why,
+            source: Some(source),
+        }
+    }
+
     /// Whether the file still has its name: an error that says what became of it if it has not, for whoever opens the
     /// store by its path will not see what is written here.
     pub(crate) fn check_name(&self) -> Result<()> {

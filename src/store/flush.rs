@@ -13,8 +13,8 @@ use crate::format::seat::{LEAVING, SYNC_BYTE, taken};
 use crate::format::{checked, control};
 use crate::protocol::lock::{self, Owner};
 use crate::region::owned::unpair;
-use crate::region::seat;
 use crate::region::slots::retired_in;
+use crate::region::{blocks, seat};
 use crate::store::handle::Handle;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
@@ -370,6 +370,7 @@ impl Handle {
             for region in 0..arena.geo.regions {
                 lock::mark_clean(&arena.head(region)[word::LOCK]);
             }
+            blocks::note(arena)?;
             step("close: locks marked clean");
             // Nothing may be on its way to the disk but the mark: who finds it believes all the rest.
             self.flush_pages()?;

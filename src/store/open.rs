@@ -20,6 +20,7 @@ use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag};
 use crate::format::{FORMAT_VERSION, checked, control, round_up};
 use crate::recovery::recover::{cut_off, is_wholly_clean, mark_in_use, recover};
 use crate::region::arena::{Arena, io_error, no_room};
+use crate::region::blocks::{see_to_fixed_parts, see_to_reads};
 use crate::region::seat;
 use crate::report::RepairReport;
 use crate::store::Store;
@@ -31,7 +32,7 @@ use crate::sys::fork::ForkFile;
 use crate::sys::mapping::{Grain, Mapping};
 use crate::sys::overlay::overlay_above;
 use crate::sys::step::step;
-use crate::sys::{file, file_lock, process};
+use crate::sys::{blocks, file, file_lock, process};
 
 /// Creates the file of an empty store.
 pub(crate) fn create(options: &Options, path: &Path) -> Result<()> {
@@ -85,6 +86,7 @@ fn fill_file(
     {
         return Err(Error::NetworkFileSystem { path: path.to_path_buf(), kind: kind.to_owned() });
     }
+    blocks::forbid_copy_on_write(file);
     write_empty(file, geo, uuid).map_err(|source| {
         if file::is_no_room(&source) {
             no_room(path, 0, geo.max_size, geo.base, source)
@@ -190,6 +192,13 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
     {
         return Err(Error::BelowOverlay { path: path.to_path_buf(), merged });
     }
+    if writable
+        && !options.allow_copy_on_write
+        && let Some(kind) =
+            blocks::copy_on_write(&file).map_err(io_error(path, "asking for the file system"))?
+    {
+        return Err(Error::CopyOnWrite { path: path.to_path_buf(), kind: kind.to_owned() });
+    }
     let (geo, uuid) = superblock(&file, path, metadata.len())?;
     if metadata.len() < geo.base {
         return Err(Error::Truncated { path: path.to_path_buf(), len: metadata.len(), needed: geo.base });
@@ -217,7 +226,9 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
     };
     let boot = file::boot_id().map_err(arena.io("asking for the boot id"))?;
     let mut report = RepairReport::default();
+    see_to_reads(&arena)?;
     arena.owner = if writable {
+        see_to_fixed_parts(&arena)?;
         come_in(&arena, boot, &mut report)?;
         Some(seat::claim(&arena)?)
     } else {

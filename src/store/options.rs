@@ -30,6 +30,7 @@ pub struct Options {
     pub(crate) mode: u32,
     pub(crate) lock_timeout: Option<Duration>,
     pub(crate) allow_network_file_system: bool,
+    pub(crate) allow_copy_on_write: bool,
     pub(crate) verify_reads: bool,
     /// Whether it is an error of a flush that the file lost its name.
     pub(crate) keeps_name: bool,
@@ -54,6 +55,7 @@ impl Options {
             mode: 0o600,
             lock_timeout: None,
             allow_network_file_system: false,
+            allow_copy_on_write: false,
             verify_reads: true,
             keeps_name: true,
             durability: Durability::Process,
@@ -128,6 +130,29 @@ impl Options {
         self
     }
 
+    /// Allows to write to a file that is copied on write, as files on btrfs are that were put there by others. A store
+    /// that is created there is not (`FS_NOCOW_FL`), nor is a copy of it in a directory that `chattr +C` was said of.
+    /// Default `false`: on a full disk, writing to it kills the process (SIGBUS), for blocks that the file has are
+    /// not the ones that a write takes.
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # let path = std::env::temp_dir().join(format!("recstore-cow-{}.rec", std::process::id()));
+    /// # recstore::Store::create(&path)?.close()?;
+    /// // The disk never fills up: it has a quota of its own.
+    /// let store = recstore::Store::options().allow_copy_on_write(true).open(&path)?;
+    /// store.put(1, b"one")?;
+    /// # drop(store);
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn allow_copy_on_write(mut self, allow: bool) -> Self {
+        self.allow_copy_on_write = allow;
+        self
+    }
+
     /// Whether reads check the record's checksum. Default `true`.
     #[must_use]
     pub fn verify_reads(mut self, verify: bool) -> Self {
@@ -159,7 +184,8 @@ impl Options {
     /// # Errors
     /// [`Error::NotFound`]; what is wrong with the file ([`Error::NotAStore`],
     /// [`Error::UnsupportedVersion`], [`Error::WrongByteOrder`], [`Error::Truncated`],
-    /// [`Error::Damaged`]); [`Error::NetworkFileSystem`]; [`Error::TooManyHandles`]; [`Error::Busy`] if
+    /// [`Error::Damaged`]); [`Error::NetworkFileSystem`]; [`Error::CopyOnWrite`]; [`Error::Full`] if it was copied, and the
+    /// copy's holes find no room; [`Error::TooManyHandles`]; [`Error::Busy`] if
     /// a lock time-out is set; [`Error::Io`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
         open::open(self, path.as_ref(), true)

@@ -245,7 +245,7 @@ pub(crate) fn boot_id() -> io::Result<[u64; 2]> {
 }
 
 /// The number of the kind of file system that the file lies on.
-fn file_system_kind(file: &File) -> io::Result<u32> {
+pub(super) fn file_system_kind(file: &File) -> io::Result<u32> {
     // SAFETY: `statfs` is plain old data; the call fills it.
     unsafe {
         let mut s: libc::statfs = std::mem::zeroed();

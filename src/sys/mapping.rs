@@ -298,6 +298,17 @@ impl Mapping {
         let _ = self.advise(offset, bytes, libc::MADV_POPULATE_WRITE);
     }
 
+    /// Makes the pages of a range ready to be written, with their blocks: where a write would be a SIGBUS for want of
+    /// room, this is an error.
+    pub(crate) fn make_writable(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.advise(offset, bytes, libc::MADV_POPULATE_WRITE).map_err(no_room)
+    }
+
+    /// The same for pages that are only read.
+    pub(crate) fn make_readable(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.advise(offset, bytes, libc::MADV_POPULATE_READ).map_err(no_room)
+    }
+
     /// Has the kernel begin to read a range from the disk, if it is not in memory. Only speed depends on it.
     pub(crate) fn will_read(&self, offset: u64, bytes: u64) {
         let _ = self.advise(offset, bytes, libc::MADV_WILLNEED);
@@ -341,6 +352,14 @@ impl Mapping {
                 _mm_prefetch::<_MM_HINT_T0>(self.base().add(offset as usize).cast());
             }
         }
+    }
+}
+
+/// What the kernel says where touching a page would be a SIGBUS, put as what it means.
+fn no_room(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EFAULT) => io::Error::from_raw_os_error(libc::ENOSPC),
+        _ => error,
     }
 }
 

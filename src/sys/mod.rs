@@ -2,6 +2,7 @@
 //! `mapping::frozen` and `mapping::exclusive`: what they ask for is the protocol's to keep.
 
 pub(crate) mod atomic;
+pub(crate) mod blocks;
 pub(crate) mod cells;
 pub(crate) mod copy;
 pub(crate) mod deadline;

@@ -129,6 +129,29 @@ fn a_writer_of_a_later_epoch_sees_the_pin() {
     seen.expect(&["2 false", "2 true", "3 true"]);
 }
 
+/// The snapshots of a handle share the pin of its seat: the older one stands for the later one, until it goes.
+#[test]
+fn an_older_pin_of_a_seat_stands_for_a_later_one() {
+    use crate::region::seat;
+    let seen = explore_and_tell("epoch: a second pin of a seat", Some(3), |notes| {
+        let arena = Arena::new(0);
+        let looker = arena.attach(1);
+        let pinner = arena.attach(2);
+        let owner = pinner.owner.unwrap();
+        let first = seat::set_pin(&pinner, owner).unwrap();
+        cut(&pinner);
+        let looking = thread::spawn(move || seat::oldest_pin(&looker).unwrap());
+        let second = pinner.epoch().unwrap();
+        cut(&pinner);
+        seat::move_pin(&pinner, owner, second); // The first snapshot is dropped.
+        let oldest = looking.join().unwrap().expect("a pin stands throughout");
+        assert!(first <= oldest && oldest <= second);
+        notes.note(format!("{}", oldest.number()));
+        assert!(seat::may_be_pinned(&arena));
+    });
+    seen.expect(&["2", "3"]);
+}
+
 /// The hint that there are borrows (or pins) is not cleared while there is one, whoever looks.
 #[test]
 fn a_borrow_that_lives_is_hinted_at() {

@@ -1,0 +1,204 @@
+//! Every page of the file that may be written has a block of its own: else a full disk would be a SIGBUS.
+//!
+//! 1. Creation and growth allocate blocks before anything leads to them.
+//! 2. A store that was copied, while it was closed, may have lost them: zeros became holes, or the blocks are shared with
+//!    the copy (or with the original, which is the same for both). So whoever comes in sees to the fixed parts, before
+//!    it writes to them, and the first writer after a clean mark to all others that are in use.
+//! 3. At a clean close the file's blocks are counted. The same file with as many has lost none, and nothing is
+//!    looked at again; but where files can share blocks, it is looked at each time, a system call for 256 pieces of the file.
+//! 4. The links of a region that needs none are a hole and stay one. So does what is behind the extents in use.
+//! 5. Where the file lies in memory (tmpfs), to read a hole takes room as well. So whoever comes in, also for reading alone,
+//!    has the pages made that are in use, if the file has fewer blocks than these.
+//! 6. On a file system that takes new blocks for all that is written, none of this helps: see `sys::blocks::copy_on_write`.
+
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+
+use crate::error::Result;
+use crate::format::extent::Kind;
+use crate::format::geometry::EXTENT_HEADER_BYTES;
+use crate::format::region::word;
+use crate::format::{PAGE_BYTES, checked, control, round_up};
+use crate::region::arena::Arena;
+use crate::sys::atomic::Ordering;
+use crate::sys::blocks::Piece;
+use crate::sys::{blocks, file};
+
+/// Rule 2, of the fixed parts. Nothing was written yet.
+pub(crate) fn see_to_fixed_parts(arena: &Arena) -> Result<()> {
+    let fixed = 0..arena.geo.base;
+    if is_as_noted(arena)? { Ok(()) } else { see_to(arena, std::slice::from_ref(&fixed), fixed.clone()) }
+}
+
+/// Rule 2, of all parts that are in use. Nobody has written since the clean mark.
+pub(crate) fn see_to_all(arena: &Arena) -> Result<()> {
+    if is_as_noted(arena)? {
+        return Ok(());
+    }
+    let in_use = in_use(arena)?; // Which looks at the file's length.
+    see_to(arena, &in_use, 0..arena.map.len())
+}
+
+/// Rule 5.
+pub(crate) fn see_to_reads(arena: &Arena) -> Result<()> {
+    if !blocks::is_in_memory(&arena.file) || is_as_noted(arena)? {
+        return Ok(());
+    }
+    let noted = checked::decode(arena.word(control::EXTENTS).load(Ordering::SeqCst)).unwrap_or(u64::MAX);
+    let extents = noted.min(u64::from(arena.extent_count()?));
+    let least = arena.geo.base + extents * arena.geo.links_offset;
+    let metadata = arena.file.same_metadata().map_err(arena.io("looking at the file"))?;
+    if metadata.blocks().saturating_mul(512) >= least {
+        return Ok(());
+    }
+    for range in in_use(arena)? {
+        let bytes = range.end - range.start;
+        arena.map.make_readable(range.start, bytes).map_err(|source| {
+            if file::is_no_room(&source) {
+                arena.no_blocks(bytes, source)
+            } else {
+                arena.io("making pages for a file that was copied")(source)
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Rule 3: notes how many blocks the file has. All of it is on disk.
+pub(crate) fn note(arena: &Arena) -> Result<()> {
+    let metadata = arena.file.same_metadata().map_err(arena.io("looking at the file"))?;
+    arena.word(control::BLOCKS).store(checked::encode(metadata.blocks()), Ordering::SeqCst);
+    arena.word(control::BLOCKS_OF).store(which(arena), Ordering::SeqCst);
+    Ok(())
+}
+
+/// Which file it is, as one word. Two files may have the same, if both device and inode differ.
+fn which(arena: &Arena) -> u64 {
+    let (device, inode) = arena.file.identity();
+    checked::encode((device.rotate_left(24) ^ inode) & checked::MAX)
+}
+
+fn is_as_noted(arena: &Arena) -> Result<bool> {
+    if arena.word(control::BLOCKS_OF).load(Ordering::SeqCst) != which(arena) || blocks::may_share(&arena.file)
+    {
+        return Ok(false);
+    }
+    let noted = checked::decode(arena.word(control::BLOCKS).load(Ordering::SeqCst));
+    let metadata = arena.file.same_metadata().map_err(arena.io("looking at the file"))?;
+    Ok(noted.is_some_and(|noted| metadata.blocks() >= noted))
+}
+
+/// What must have blocks, in order, in whole pages.
+fn in_use(arena: &Arena) -> Result<Vec<Range<u64>>> {
+    let geo = &arena.geo;
+    let mut found = Vec::new();
+    let mut add = |from: u64, to: u64| found.push(from & !(PAGE_BYTES - 1)..round_up(to, PAGE_BYTES));
+    add(0, geo.base);
+    arena.each_extent(|extent, kind| {
+        let at = geo.extent_offset(extent);
+        let has_links =
+            |region| arena.head(region)[word::LINKS].load(Ordering::Relaxed) != checked::encode(0);
+        match kind {
+            Some(Kind::Index { .. }) => add(at, at + EXTENT_HEADER_BYTES),
+            Some(Kind::Data { region }) if has_links(region) => add(at, at + geo.extent_size),
+            // A damaged header may have good slots behind it.
+            Some(Kind::Data { .. }) | None => add(at, at + geo.links_offset),
+        }
+    })?;
+    for region in 0..geo.regions {
+        let shape = arena.shape(region);
+        let (from, to) = (shape.offset(), shape.offset().saturating_add(shape.bytes()));
+        if from >= geo.base && to <= arena.map.len() {
+            add(from, to);
+        }
+    }
+    found.sort_by_key(|range| range.start);
+    Ok(merged(found))
+}
+
+/// Ranges in order, none of which meets the next one.
+fn merged(ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// The parts of `wanted` that are not in `there`; both are in order.
+fn without(wanted: &[Range<u64>], there: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut left = Vec::new();
+    let mut next = 0;
+    for range in wanted {
+        let mut at = range.start;
+        while next < there.len() && there[next].end <= at {
+            next += 1;
+        }
+        for piece in there[next..].iter().take_while(|piece| piece.start < range.end) {
+            if piece.start > at {
+                left.push(at..piece.start);
+            }
+            at = at.max(piece.end);
+        }
+        if at < range.end {
+            left.push(at..range.end);
+        }
+    }
+    left
+}
+
+/// Allocates what is wanted and has no blocks, and gives blocks of its own to all of `scope` that shares them: also to what
+/// is not in use now, for growth takes it for allocated.
+fn see_to(arena: &Arena, wanted: &[Range<u64>], scope: Range<u64>) -> Result<()> {
+    let file = arena.file.same().map_err(arena.io("looking at the file's blocks"))?;
+    let pieces = blocks::pieces(file, scope.clone());
+    let pieces = pieces.map_err(arena.io("looking at the file's blocks (FS_IOC_FIEMAP)"))?;
+    let (missing, shared) = match pieces {
+        // What is there already costs a system call, and nothing else.
+        None => (wanted.to_vec(), Vec::new()),
+        Some(pieces) => {
+            let clipped = |piece: &Piece| piece.bytes.start.max(scope.start)..piece.bytes.end.min(scope.end);
+            let shared = pieces.iter().filter(|piece| piece.is_shared).map(clipped).collect();
+            (without(wanted, &merged(pieces.iter().map(clipped).collect())), merged(shared))
+        }
+    };
+    let no_room = |range: &Range<u64>, source| {
+        if file::is_no_room(&source) {
+            arena.no_blocks(range.end - range.start, source)
+        } else {
+            arena.io("allocating blocks for a file that was copied")(source)
+        }
+    };
+    for range in &missing {
+        file::allocate(file, range.start, range.end - range.start).map_err(|e| no_room(range, e))?;
+    }
+    for range in &shared {
+        let unshared = blocks::unshare(file, range).and_then(|done| {
+            // Where the file system can't, a write that changes nothing has it take blocks.
+            if done { Ok(()) } else { arena.map.make_writable(range.start, range.end - range.start) }
+        });
+        unshared.map_err(|e| no_room(range, e))?;
+    }
+    if !shared.is_empty() {
+        // Only then are the new blocks the file's.
+        file.sync_data().map_err(arena.io("flushing blocks that a copy shared"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_what_is_wanted_and_not_there() {
+        assert_eq!(without(&[0..10, 20..30], &[]), [0..10, 20..30]);
+        assert_eq!(without(&[0..10, 20..30], &[0..15, 15..30]), []);
+        assert_eq!(without(&[0..10, 20..30], &[2..3, 5..22, 29..40]), [0..2, 3..5, 22..29]);
+        assert_eq!(without(&[5..10, 12..15], &[0..2, 8..13]), [5..8, 13..15]);
+        assert_eq!(merged(vec![0..2, 2..3, 3..3, 5..9, 6..7]), [0..3, 5..9]);
+    }
+}
