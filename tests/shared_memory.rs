@@ -200,7 +200,7 @@ fn a_store_in_memory_is_gone_with_its_last_user() {
     assert_eq!(second.get(1).unwrap().unwrap().data(), b"shared");
     drop(second);
     assert!(!path.exists());
-    assert!(!Store::remove(&name).unwrap());
+    assert!(!Store::remove_shared(&name).unwrap());
     for wrong in ["", "a/b", "a\0b", &"x".repeat(201)] {
         assert!(matches!(Store::shared(wrong), Err(Error::InvalidOption { .. })), "{wrong:?}");
     }
@@ -217,7 +217,7 @@ fn what_the_dead_left_in_memory_is_not_found_again() {
     assert!(path.exists());
     let store = Store::shared(&name).unwrap();
     assert!(store.is_empty().unwrap());
-    assert!(Store::remove(&name).unwrap());
+    assert!(Store::remove_shared(&name).unwrap());
     store.put(1, b"still mine").unwrap();
     let other = Store::shared(&name).unwrap();
     assert!(other.is_empty().unwrap(), "another store under the same name");

@@ -79,3 +79,5 @@ pub(crate) const fn queue_byte(region: u32) -> u64 {
 pub(crate) const GROWTH_BYTE: u64 = LOCKS + (1 << 30);
 /// The byte whose lock is held to flush.
 pub(crate) const SYNC_BYTE: u64 = LOCKS + (1 << 30) + 1;
+/// The byte whose lock is held to take its name from a store in memory.
+pub(crate) const NAME_BYTE: u64 = LOCKS + (1 << 30) + 2;

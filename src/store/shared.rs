@@ -3,15 +3,30 @@
 //! The file lies in `/dev/shm`. The last handle to leave removes it; if all were killed, the next one
 //! to come under the name finds that nobody is attached, and begins with an empty store.
 
+use std::io;
 use std::ops::Deref;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Lock, Result};
+use crate::format::control;
+use crate::format::geometry::SUPERBLOCK_B;
+use crate::format::seat::NAME_BYTE;
+use crate::format::superblock::MAGIC;
 use crate::region::arena::io_error;
+use crate::region::seat;
 use crate::store::Store;
 use crate::store::options::Options;
-use crate::sys::file;
+use crate::sys::atomic::Ordering;
+use crate::sys::deadline::{Deadline, Pauses};
+use crate::sys::fork::ForkFile;
+use crate::sys::{file, file_lock};
+
+/// How long a removal waits for others that remove the same store: each takes microseconds.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(10);
+/// And how long the last user of a store, who leaves.
+const LEAVE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Where the files are.
 const DIRECTORY: &str = "/dev/shm";
@@ -48,15 +63,34 @@ impl Store {
     /// Removes the store in memory with this name; whether there was one. Processes that are attached
     /// keep it until they leave.
     ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # use recstore::Store;
+    /// # let name = format!("doc-remove-{}", std::process::id());
+    /// let store = Store::shared(&name)?;
+    /// assert!(Store::remove_shared(&name)?);
+    /// assert!(!Store::remove_shared(&name)?);
+    /// store.put(1, b"still there for who has it")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
-    /// [`Error::InvalidOption`] for what is no name; [`Error::Io`].
-    pub fn remove(name: &str) -> Result<bool> {
+    /// [`Error::InvalidOption`] for what is no name; [`Error::NotAStore`] if the file under the name is something else: it
+    /// stays; [`Error::Busy`] if another process that is removing the store does not go on within 10 s; [`Error::Io`], also
+    /// if it is another user's.
+    pub fn remove_shared(name: &str) -> Result<bool> {
         let path = path_of(name)?;
-        match std::fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(io_error(&path, "removing the store")(e)),
+        let deadline = Deadline::after(Some(REMOVE_PATIENCE));
+        // Each turn loses against somebody who removed it at the same time.
+        while let Some(file) = store_at(&path)? {
+            match unlink(&file, &path, &deadline)? {
+                Unlinked::Done => return Ok(true),
+                Unlinked::Another => {}
+                Unlinked::Refused(e) => return Err(refused(&path, "removing the store", e)),
+            }
         }
+        Ok(false)
     }
 
     /// The names of all stores in memory that this user can see, with their paths.
@@ -81,52 +115,168 @@ impl Store {
 impl Options {
     /// Opens the store in memory with this name, or creates it. A store that all its users left behind
     /// by dying is removed, and a new, empty one takes its place: what lies in memory is for those who
-    /// use it, and nothing of it outlives them.
+    /// use it, and nothing of it outlives them. Where another user owns it, who alone may remove it, it is emptied instead,
+    /// and keeps its geometry.
+    ///
+    /// All users of the machine share the names, and none but the one who created a store may open it, unless that one gave it
+    /// a [`mode`](Self::mode) such as `0o666`. A program that is for one user each puts the user into the name.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for what is no name (1 to 200 bytes, no `/`, no NUL); as
+    /// [`Error::InvalidOption`] for what is no name (1 to 200 bytes, no `/`, no NUL); [`Error::NotAStore`] if the file under
+    /// the name is something else: it stays; [`Error::Io`] that names its owner, if it is another user's; as
     /// [`open_or_create`](Self::open_or_create).
     pub fn shared(&self, name: &str) -> Result<Shared> {
         let path = path_of(name)?;
         // Its name may be taken from it on purpose.
         let mut options = self.clone();
         options.keeps_name = false;
+        let deadline = Deadline::after(self.lock_timeout);
+        let mut pauses = Pauses::default();
         // Each turn loses against somebody who came, left or removed at the same time.
         loop {
-            if is_deserted(&path)? {
-                continue;
-            }
-            let store = options.open_or_create(&path)?;
+            let left = leave_nothing(&path, &deadline)?;
+            let store = options.open_or_create(&path).map_err(|error| match error {
+                Error::Io { doing, source, .. } => refused(&path, doing, source),
+                other => other,
+            })?;
             let metadata =
                 store.handle.arena.file.metadata().map_err(io_error(&path, "looking at the file"))?;
             if metadata.nlink() != 0 {
+                if left {
+                    empty(&store, &deadline)?;
+                }
                 return Ok(Shared { store });
+            }
+            if !pauses.rest(&deadline) {
+                return Err(name_is_locked(&path, &deadline));
             }
         }
     }
 }
 
-/// Removes the file at `path` if nobody is attached to it; whether it did. The whole-file lock is held
-/// meanwhile, which everyone who comes in takes before they look whether the file still has a name.
-fn is_deserted(path: &Path) -> Result<bool> {
-    let file = match file::open(path, true) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(io_error(path, "opening for writing")(e)),
+/// The file under the name, if there is one. What is no store is left alone.
+fn store_at(path: &Path) -> Result<Option<ForkFile>> {
+    let not_a_store = |what: &str| Error::NotAStore {
+        path: path.to_path_buf(),
+        why: format!("{what}; choose another name, or remove it by hand"),
     };
-    if fs2::FileExt::try_lock_exclusive(&file).is_err() {
-        return Ok(false);
+    match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io_error(path, "looking at the file")(e)),
+        Ok(metadata) if !metadata.is_file() => return Err(not_a_store("it is no regular file")),
+        Ok(_) => {}
     }
-    remove_if_same(path, &file.metadata().map_err(io_error(path, "looking at the file"))?)
+    let file = match ForkFile::open(|| file::open(path, true)) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(refused(path, "opening for writing", e)),
+    };
+    let mut magic = [0; MAGIC.len()];
+    let begins = |at| file.read_exact_at(&mut magic, at).is_ok() && magic == MAGIC;
+    if [0, SUPERBLOCK_B].into_iter().any(begins) {
+        Ok(Some(file))
+    } else {
+        Err(not_a_store("it does not begin as a store does"))
+    }
 }
 
-fn remove_if_same(path: &Path, opened: &std::fs::Metadata) -> Result<bool> {
-    match std::fs::symlink_metadata(path) {
-        Ok(named) if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) => {
-            std::fs::remove_file(path).map(|()| true).map_err(io_error(path, "removing the store"))
+/// Removes what users left behind who are all dead: the whole-file lock is held meanwhile, which everyone who comes in
+/// takes before they look whether the file still has a name. Whether it is there still, because another user owns it.
+fn leave_nothing(path: &Path, deadline: &Deadline) -> Result<bool> {
+    let mut pauses = Pauses::default();
+    while let Some(file) = store_at(path)? {
+        if !file_lock::try_lock_whole(&file) {
+            return Ok(false); // Somebody uses it.
         }
-        _ => Ok(false),
+        match unlink(&file, path, deadline)? {
+            Unlinked::Done | Unlinked::Another => {}
+            Unlinked::Refused(_) => return Ok(true),
+        }
+        if !pauses.rest(deadline) {
+            return Err(name_is_locked(path, deadline));
+        }
     }
+    Ok(false)
+}
+
+/// Deletes what users left behind in a store that they alone may remove, unless somebody uses it by now.
+fn empty(store: &Store, deadline: &Deadline) -> Result<()> {
+    let arena = &store.handle.arena;
+    let emptied = if file_lock::try_lock_whole(&arena.file) && !seat::any_staying(arena)? {
+        delete_all(store)
+    } else {
+        Ok(())
+    };
+    // Either way the handle's share in the lock is gone.
+    match file_lock::lock_whole_shared(&arena.file, deadline) {
+        Ok(true) => emptied,
+        Ok(false) => Err(name_is_locked(&arena.path, deadline)),
+        Err(e) => Err(arena.io("taking the lock of the whole file (flock)")(e)),
+    }
+}
+
+fn delete_all(store: &Store) -> Result<()> {
+    let ids: Vec<u64> = store
+        .iter()
+        .map(|record| match record {
+            Ok(record) => Ok(record.id()),
+            Err(Error::Corrupt { id, .. }) => {
+                store.put(id, &[])?; // A damaged record is healed by writing it anew.
+                Ok(id)
+            }
+            Err(error) => Err(error),
+        })
+        .collect::<Result<_>>()?;
+    ids.into_iter().try_for_each(|id| store.delete(id).map(drop))?;
+    store.handle.arena.word(control::TYPE_TAG).store(0, Ordering::SeqCst); // It may be of any type again.
+    Ok(())
+}
+
+enum Unlinked {
+    Done,
+    /// The name is another file's by now, or nobody's.
+    Another,
+    /// The system did not allow it.
+    Refused(io::Error),
+}
+
+/// Takes its name from a file. Who does so holds the lock of the name's byte: so a name that was found to be this file's
+/// stays so until it is gone, and no file is removed that took its place meanwhile.
+fn unlink(file: &ForkFile, path: &Path, deadline: &Deadline) -> Result<Unlinked> {
+    let locked = file_lock::lock(file, NAME_BYTE, deadline);
+    if !locked.map_err(io_error(path, "waiting for the lock of the name"))? {
+        return Err(name_is_locked(path, deadline));
+    }
+    let unlinked = match std::fs::symlink_metadata(path) {
+        Ok(named) if (named.dev(), named.ino()) == file.identity() => match std::fs::remove_file(path) {
+            Ok(()) => Unlinked::Done,
+            Err(e) => Unlinked::Refused(e),
+        },
+        _ => Unlinked::Another,
+    };
+    // A failure leaves the lock to the kernel, which drops it when the file is closed.
+    let _ = file_lock::unlock(file, NAME_BYTE);
+    Ok(unlinked)
+}
+
+fn name_is_locked(path: &Path, deadline: &Deadline) -> Error {
+    Error::Busy { path: path.to_path_buf(), lock: Lock::Name, owner: None, waited: deadline.waited() }
+}
+
+/// The error of a call on a file, with whose it is if that is why.
+fn refused(path: &Path, doing: &'static str, source: io::Error) -> Error {
+    let owner =
+        std::fs::symlink_metadata(path).ok().filter(|_| source.kind() == io::ErrorKind::PermissionDenied);
+    let source = owner.map_or(source, |metadata| {
+        let means = format!(
+            "it is user {}'s, with mode {:04o}: choose another name, or have that user remove it, or create it with \
+             Options::mode(0o666)",
+            metadata.uid(),
+            metadata.mode() & 0o7777
+        );
+        io::Error::new(io::ErrorKind::PermissionDenied, means)
+    });
+    io_error(path, doing)(source)
 }
 
 impl Drop for Shared {
@@ -134,12 +284,9 @@ impl Drop for Shared {
         let arena = &self.store.handle.arena;
         // Whoever else is attached holds the lock, shared, and removes the file when it leaves. Trying
         // gives this handle's own share up.
-        if arena.file.is_ours()
-            && fs2::FileExt::try_lock_exclusive(&*arena.file).is_ok()
-            && let Ok(metadata) = arena.file.metadata()
-        {
+        if arena.file.is_surely_ours() && file_lock::try_lock_whole(&arena.file) {
             // A failure leaves the file for the next one who comes under the name.
-            let _ = remove_if_same(&arena.path, &metadata);
+            let _ = unlink(&arena.file, &arena.path, &Deadline::after(Some(LEAVE_PATIENCE)));
         }
     }
 }

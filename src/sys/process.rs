@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
+/// Looks at the table of locks before it is believed that a lock is not in it.
+const LOOKS_AT_LOCKS: u32 = 8;
+
 /// The number of this process's PID namespace, or 0 where `/proc` does not tell.
 pub(crate) fn pid_namespace() -> u32 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino() as u32)
@@ -26,8 +29,11 @@ pub(crate) fn exists(pid: u32) -> bool {
 /// A process that has a `flock` on the file, as `/proc/locks` tells it: the one that has it alone, if there is one.
 pub(crate) fn flock_holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    flock_holder_in(&locks, metadata.dev(), metadata.ino())
+    // The table is read in parts, and while others lock and unlock, what stands between two of them may be missing.
+    (0..LOOKS_AT_LOCKS).find_map(|_| {
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        flock_holder_in(&locks, metadata.dev(), metadata.ino())
+    })
 }
 
 fn flock_holder_in(locks: &str, device: u64, inode: u64) -> Option<u32> {
