@@ -141,17 +141,17 @@ fn mirrors(me: &mut Me) {
             Ok(Some(Change::Deleted { id })) => {
                 assert!(mirror.remove(&id).is_some(), "id {id} was not told of");
             }
+            // It answers when it has taken in what there was; else the questions would make it late.
+            Ok(None) => match lines.try_recv() {
+                Ok(_) => {
+                    let pairs = mirror.iter().map(|(id, version)| format!("{id}:{version}"));
+                    me.say(&format!("mirror {}", pairs.collect::<Vec<_>>().join(" ")));
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return,
+            },
             Ok(_) => {}
             other => may_fail(other),
-        }
-        match lines.try_recv() {
-            Ok(_) => {
-                let shown: Vec<String> =
-                    mirror.iter().map(|(id, version)| format!("{id}:{version}")).collect();
-                me.say(&format!("mirror {}", shown.join(" ")));
-            }
-            Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => return,
         }
     }
 }
