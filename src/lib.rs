@@ -70,7 +70,7 @@ mod sys;
 
 pub use error::{Error, Holder, Lock, Result};
 pub use record::{Durability, Record, Swap, Version};
-pub use report::{Damage, RepairReport, SalvageReport, VerifyReport};
+pub use report::{Damage, Missing, RepairReport, SalvageReport, VerifyReport};
 pub use store::Store;
 pub use store::batch::{Batch, Commit};
 pub use store::changes::{Change, Changes};

@@ -45,6 +45,28 @@ impl fmt::Display for Damage {
     }
 }
 
+/// Records of one region that are not in the file any more, though what is left tells that they were: its index
+/// leads to them, or its count is higher than what its slots hold. Which ids they had is not known.
+///
+/// Of some of them an older version may have been kept, which is then the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Missing {
+    /// The region.
+    pub region: u32,
+    /// How many records.
+    pub records: u64,
+    /// What tells of them, in words.
+    pub what: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = if self.records == 1 { "" } else { "s" };
+        write!(f, "region {}: {} record{s} missing: {}", self.region, self.records, self.what)
+    }
+}
+
 /// What [`Store::verify`](crate::Store::verify) found.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -55,6 +77,8 @@ pub struct VerifyReport {
     pub slots: u64,
     /// All damage that was found.
     pub damage: Vec<Damage>,
+    /// Records that are gone, per region. There is an entry in `damage` too for each.
+    pub missing: Vec<Missing>,
 }
 
 impl VerifyReport {
@@ -73,6 +97,8 @@ pub struct RepairReport {
     pub regions_rebuilt: Vec<u32>,
     /// Damaged versions that were given up.
     pub dropped: Vec<Damage>,
+    /// Records that were gone already, per region: the repaired region has not got them.
+    pub missing: Vec<Missing>,
     /// Everything else that was put right, in words.
     pub fixed: Vec<String>,
     /// The operating system went down while the store was in use.
@@ -83,7 +109,18 @@ impl RepairReport {
     /// Whether there was nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.regions_rebuilt.is_empty() && self.dropped.is_empty() && self.fixed.is_empty() && !self.os_crash
+        self.regions_rebuilt.is_empty()
+            && self.dropped.is_empty()
+            && self.missing.is_empty()
+            && self.fixed.is_empty()
+            && !self.os_crash
+    }
+
+    /// How many records were lost, at most: a version that was given up may have been one that was replaced, or one
+    /// that an older version stands in for. 0: none was.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.dropped.len() as u64 + self.missing.iter().map(|missing| missing.records).sum::<u64>()
     }
 }
 
@@ -95,6 +132,25 @@ pub struct SalvageReport {
     pub records: u64,
     /// Records that could not be: the ids are those in the headers of damaged slots.
     pub lost: Vec<Damage>,
+    /// Records that are gone without a slot, per region. What is left of the file tells how many, and not which.
+    pub missing: Vec<Missing>,
+    /// What could not be known, in words: for example, which records were in a part of the file that is destroyed
+    /// together with all that tells of it. Empty: `lost` and `missing` are all that is lost.
+    pub unknown: Vec<String>,
     /// What told the geometry, in words.
     pub source: String,
+}
+
+impl SalvageReport {
+    /// How many records are known to be lost. Of some an older version may have been saved.
+    #[must_use]
+    pub fn lost_records(&self) -> u64 {
+        self.lost.len() as u64 + self.missing.iter().map(|missing| missing.records).sum::<u64>()
+    }
+
+    /// Whether everything was saved that the store had: nothing is lost, and nothing is unknown.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.lost_records() == 0 && self.unknown.is_empty()
+    }
 }

@@ -13,8 +13,8 @@ use super::progress;
 /// Put right what can be, and say what was dropped
 ///
 /// The commands and the library heal what a dead process left behind by themselves; this is for
-/// damage that `verify` found. On a healthy store, in use or not, it does nothing. Exit code 3 if
-/// damage remains.
+/// damage that `verify` found. On a healthy store, in use or not, it does nothing. Lists each version that it gave
+/// up, and per region how many records are gone. Exit code 3 if a record is lost, or if damage remains.
 #[derive(clap::Args)]
 pub(crate) struct Repair {
     /// The store
@@ -33,6 +33,7 @@ impl Repair {
         let mut out = Output::new();
         print(&mut out, store.opened())?;
         print(&mut out, &repaired)?;
+        let lost = store.opened().lost() + repaired.lost();
         let did_nothing = store.opened().is_empty() && repaired.is_empty();
         store.close()?;
         for damage in &left.damage {
@@ -42,8 +43,14 @@ impl Repair {
             out.line(format_args!("healthy: {}, nothing to repair", counted(left.records, "record")))?;
         }
         out.finish()?;
+        let lost = match lost {
+            0 => String::new(),
+            1 => "1 record or version is lost".to_owned(),
+            lost => format!("{lost} records or versions are lost"),
+        };
         match left.damage.len() {
-            0 => Ok(()),
+            0 if lost.is_empty() => Ok(()),
+            0 => Err(Failure::Damaged(format!("{}: repaired; {lost}", self.store.display()))),
             places => Err(Failure::Damaged(format!(
                 "{}: still damaged in {}; save what is readable with `recstore dump`",
                 self.store.display(),
@@ -66,6 +73,9 @@ fn print(out: &mut Output, report: &RepairReport) -> Result<(), Failure> {
     }
     for dropped in &report.dropped {
         out.line(format_args!("dropped: {dropped}"))?;
+    }
+    for missing in &report.missing {
+        out.line(format_args!("missing: {missing}"))?;
     }
     Ok(())
 }

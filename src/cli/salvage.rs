@@ -10,8 +10,9 @@ use super::{ids, progress, verify};
 
 /// Recover every record with a good checksum from a destroyed store into a new one
 ///
-/// STORE is only read. Lists the records that could not be saved on standard output; exit code 3 if
-/// there are any. Fails if OUT exists.
+/// STORE is only read. Lists on standard output what could not be saved: damaged records by their ids, and per
+/// region how many records are gone without a trace of their ids. What could not be known is said on standard error.
+/// Exit code 3 if a record is lost. Fails if OUT exists.
 #[derive(clap::Args)]
 pub(crate) struct Salvage {
     /// The file to recover from
@@ -21,7 +22,8 @@ pub(crate) struct Salvage {
     /// The longest record, in bytes, if nothing in the file tells it [default: 64K]
     #[arg(long, value_name = "N", value_parser = ids::parse_record_size)]
     record_size: Option<usize>,
-    /// Print one object: {"records", "source", "lost": [{"region", "slot", "id", "what"}]}
+    /// Print one object: {"records", "source", "lost": [{"region", "slot", "id", "what"}], "missing": [{"region",
+    /// "records", "what"}], "unknown": ["what"]}
     #[arg(long)]
     json: bool,
 }
@@ -37,17 +39,29 @@ impl Salvage {
             let lost: Vec<_> = report.lost.iter().map(verify::damage_json).collect();
             out.line(format_args!(
                 "{}",
-                json!({"records": report.records, "source": report.source, "lost": lost})
+                json!({
+                    "records": report.records,
+                    "source": report.source,
+                    "lost": lost,
+                    "missing": verify::missing_json(&report.missing),
+                    "unknown": report.unknown,
+                })
             ))?;
         } else {
             for lost in &report.lost {
                 out.line(format_args!("lost: {lost}"))?;
             }
+            for missing in &report.missing {
+                out.line(format_args!("missing: {missing}"))?;
+            }
         }
         out.finish()?;
+        for unknown in &report.unknown {
+            say(format_args!("not known: {unknown}"));
+        }
         let saved = counted(report.records, "record");
         say(format_args!("{}: {saved} saved; {}", self.out.display(), report.source));
-        match report.lost.len() {
+        match report.lost_records() {
             0 => Ok(()),
             1 => Err(Failure::Damaged(format!("{}: 1 record is lost", self.store.display()))),
             lost => Err(Failure::Damaged(format!("{}: {lost} records are lost", self.store.display()))),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use recstore::{Damage, VerifyReport};
+use recstore::{Damage, Missing, VerifyReport};
 use serde_json::{Value, json};
 
 use super::access::Access;
@@ -18,7 +18,7 @@ pub(crate) struct Verify {
     /// The store
     store: PathBuf,
     /// Print one object: {"clean", "records", "slots", "damage": [{"region", "slot", "id",
-    /// "what"}]}; of a store that can't be opened for damage, {"clean": false, "error"}
+    /// "what"}], "missing": [{"region", "records", "what"}]}; of a store that can't be opened for damage, {"clean": false, "error"}
     #[arg(long)]
     json: bool,
 }
@@ -45,6 +45,7 @@ impl Verify {
                 "records": report.records,
                 "slots": report.slots,
                 "damage": damage,
+                "missing": missing_json(&report.missing),
             });
             out.line(format_args!("{whole}"))?;
         } else {
@@ -77,6 +78,12 @@ impl Verify {
         spinner.finish_and_clear();
         Ok(report?)
     }
+}
+
+/// Missing records as objects.
+pub(crate) fn missing_json(missing: &[Missing]) -> Vec<Value> {
+    let object = |m: &Missing| json!({"region": m.region, "records": m.records, "what": m.what});
+    missing.iter().map(object).collect()
 }
 
 /// A damage as an object.

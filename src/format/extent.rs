@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::geometry::Geometry;
+use super::geometry::{FILE_SIZE_MAX, Geometry};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"rec-extn");
 
@@ -75,12 +75,16 @@ impl ExtentHeader {
         bytemuck::cast(*self)
     }
 
-    /// The geometry that the words tell, if they are any store's extent header: record size, log2 of
-    /// the slots per extent, regions, hash key.
-    pub(crate) fn geometry(words: &[u64; HEADER_WORDS]) -> Option<(u64, u32, u32, u64)> {
+    /// The geometry that the words tell, if they are any store's extent header, and the extent's number. The
+    /// ceiling of the file's size is not told: it is taken to be the highest.
+    pub(crate) fn geometry(words: &[u64; HEADER_WORDS]) -> Option<(Geometry, u32)> {
         let h: Self = bytemuck::cast(*words);
-        let holds = h.magic == MAGIC && h.crc == h.sum();
-        holds.then_some((u64::from(h.record_size), h.slots_log2, h.regions, h.hash_key))
+        if h.magic != MAGIC || h.crc != h.sum() {
+            return None;
+        }
+        let (record_size, key) = (u64::from(h.record_size), h.hash_key);
+        let geometry = Geometry::new(record_size, h.slots_log2, h.regions, FILE_SIZE_MAX, key).ok()?;
+        Some((geometry, h.extent))
     }
 
     /// What the words say of `extent`, or `None` if they are not its header.

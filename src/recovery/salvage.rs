@@ -1,39 +1,47 @@
 //! Salvage: records out of a file that can't be opened. Nothing but the slots is believed.
 //!
-//! The geometry is taken from a superblock, else from any extent header, else the slots are searched
-//! for: at every multiple of their alignment, what looks like a slot's header and has a checksum that
-//! matches is a slot. Chance makes about one in 2^32 of the lookalikes pass.
+//! 1. The geometry is the one that the most of the file agrees with: see [`identity`](super::identity). Where nothing
+//!    tells it, slots are searched for: see [`search`](super::search).
+//! 2. Per id the whole version with the highest `seq` wins; if that is a tombstone, nobody does.
+//! 3. A member of a batch that does not count is none of them, as in a rebuild: heads and control page tell which
+//!    these are. Where they can't, the members are taken, and the report says so.
+//! 4. What was lost is reported: damaged slots by their ids, and per region how many records its index or its count
+//!    tell of that no slot holds. Where these are destroyed too, the report says that it is not known.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::format::PAGE_BYTES;
+use crate::format::checked;
+use crate::format::control;
 use crate::format::epoch::Epoch;
-use crate::format::extent::{ExtentHeader, HEADER_WORDS as EXTENT_WORDS};
-use crate::format::geometry::{FILE_SIZE_MAX, Geometry, SUPERBLOCK_B};
-use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header, Kind, PRESENT, SLOT_ALIGN};
-use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
+use crate::format::geometry::Geometry;
+use crate::format::region::word;
+use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header, Kind, PRESENT};
 use crate::protocol::slot::header;
+use crate::recovery::evidence::{self, Held, Told};
+use crate::recovery::identity::{extents_begun, identify};
+use crate::recovery::search::each_slot;
+use crate::region::batch::is_member;
+use crate::report::Missing;
+use crate::sys::atomic::Ordering;
 use crate::sys::copy::copy_out;
 use crate::sys::mapping::Mapping;
 
 /// Longest record that is searched for where nothing tells the record size, in bytes.
 const SEARCHED_LEN_MAX: u64 = 64 << 10;
 
-/// Versions and epochs beyond this are no store's: a write each nanosecond takes three days to get here.
-/// Bytes of index tables, which look like anything, seldom pass.
+/// Versions beyond this are no store's: a write each nanosecond takes three days to get here. Bytes of
+/// index tables, which look like anything, seldom pass.
 const LIKELY_MAX: u64 = 1 << 48;
 
 /// What was found of a record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remains {
-    /// Its id.
-    pub(crate) id: u64,
-    /// The `seq` of the version.
-    pub(crate) seq: u64,
+    /// The header of its slot.
+    pub(crate) header: Header,
     /// Where its slot is in the file.
     pub(crate) offset: u64,
-    /// The length of its data in bytes.
-    pub(crate) len: usize,
+    /// The number of its slot, where the geometry is known.
+    pub(crate) slot: Option<u32>,
 }
 
 /// What was found in a file.
@@ -47,115 +55,273 @@ pub(crate) struct Found {
     pub(crate) records: Vec<Remains>,
     /// Damaged slots whose id has no whole version that is as new.
     pub(crate) lost: Vec<Remains>,
+    /// The slots of these, all that an id has.
+    lost_slots: HashSet<u32>,
+    /// Records that no slot holds, by what their regions tell.
+    pub(crate) missing: Vec<Missing>,
+    /// What could not be known, in words.
+    pub(crate) unknown: Vec<String>,
 }
 
-/// Searches a file. `record_size`: by hand, where nothing in the file tells it.
-pub(crate) fn search(map: &Mapping, record_size: Option<u64>) -> Found {
-    let (geometry, source) = match find_geometry(map) {
-        Some((geometry, source)) => (Some(geometry), source),
-        None => (None, "slots were searched for: no superblock and no extent header is left".to_owned()),
-    };
+/// Searches a file. `record_size`: by hand, where nothing in the file tells it. `boot`: this one.
+pub(crate) fn search(map: &Mapping, record_size: Option<u64>, boot: [u64; 2]) -> Found {
     let mut tally = Tally::default();
-    match &geometry {
-        Some(geometry) => by_arithmetic(map, geometry, &mut tally),
-        None => by_search(map, record_size.unwrap_or(SEARCHED_LEN_MAX), &mut tally),
-    }
-    let Tally { newest, damaged } = tally;
-    let as_new = |d: &Remains| newest.get(&d.id).is_some_and(|(kept, _)| kept.seq >= d.seq);
-    let mut lost: Vec<Remains> = damaged.into_iter().filter(|d| !as_new(d)).collect();
-    lost.sort_unstable_by_key(|d| (d.id, d.offset));
-    lost.dedup_by_key(|d| d.id);
-    let mut records: Vec<Remains> =
-        newest.into_values().filter(|(_, kind)| *kind == Kind::Record).map(|(remains, _)| remains).collect();
-    records.sort_unstable_by_key(|r| r.offset);
-    Found { geometry, source, records, lost }
-}
-
-/// Reads the data of what was found.
-pub(crate) fn read(map: &Mapping, remains: &Remains, out: &mut Vec<u8>) {
-    out.resize(remains.len, 0);
-    if let Some(words) = map.words(remains.offset + HEADER_BYTES, remains.len.div_ceil(8)) {
-        copy_out(words, out);
-    }
-}
-
-fn find_geometry(map: &Mapping) -> Option<(Geometry, String)> {
-    for (name, at) in [("first", 0), ("second", SUPERBLOCK_B)] {
-        let mut bytes = [0; SUPERBLOCK_BYTES];
-        copy_out(map.words(at, SUPERBLOCK_BYTES / 8)?, &mut bytes);
-        if let Ok((geometry, _)) = Superblock::parse(&bytes) {
-            return Some((geometry, format!("the {name} superblock tells the geometry")));
+    let Some(identity) = identify(map) else {
+        let len_max = record_size.unwrap_or(SEARCHED_LEN_MAX);
+        each_slot(
+            map,
+            |header| is_plausible(header, len_max),
+            |offset, header| {
+                tally.take(Remains { header: *header, offset, slot: None });
+            },
+        );
+        let mut found = tally.end(None);
+        found.source = "slots were searched for: no superblock and no extent header is left".to_owned();
+        found.unknown.push("which records are lost: nothing is left that tells of them".to_owned());
+        if found.records.iter().any(|remains| remains.header.is_of_batch()) {
+            let what =
+                "which batches counted: versions that an unfinished one wrote may be among the records";
+            found.unknown.push(what.to_owned());
         }
+        return found;
+    };
+    let geo = &identity.geometry;
+    let batches = Batches::new(map, geo, boot);
+    by_arithmetic(map, geo, &batches, &mut tally);
+    let versions = std::mem::take(&mut tally.versions);
+    let (given_up, undecided) = (tally.given_up, tally.undecided);
+    let mut found = tally.end(Some(*geo));
+    let damaged = std::mem::take(&mut found.lost_slots);
+    found.source = identity.source();
+    if given_up != 0 {
+        found.unknown.push(format!(
+            "whether {given_up} writes of batches that no sync had made durable were whole: they were given up, \
+             as a recovery does"
+        ));
     }
-    for page in 0..map.len() / PAGE_BYTES {
-        let mut bytes = [0; EXTENT_WORDS * 8];
-        copy_out(map.words(page * PAGE_BYTES, EXTENT_WORDS)?, &mut bytes);
-        if let Some((record_size, slots_log2, regions, key)) = ExtentHeader::geometry(&bytemuck::cast(bytes))
-            && let Ok(geometry) = Geometry::new(record_size, slots_log2, regions, FILE_SIZE_MAX, key)
-        {
-            return Some((
-                geometry,
-                format!("the extent header at offset {} tells the geometry", page * PAGE_BYTES),
+    if undecided != 0 {
+        found.unknown.push(format!(
+            "whether the batches counted that made {undecided} writes: the words that decide it are damaged, so \
+             these were taken"
+        ));
+    }
+    found.compare(map, geo, |slot| {
+        if versions.contains(&slot) {
+            Held::Whole
+        } else if damaged.contains(&slot) {
+            Held::Damaged
+        } else {
+            Held::Nothing
+        }
+    });
+    found
+}
+
+impl Found {
+    /// Step 4: compares with what is derived.
+    fn compare(&mut self, map: &Mapping, geo: &Geometry, held: impl Fn(u32) -> Held) {
+        let per_region = |remains: &[Remains]| {
+            let mut counts = vec![0; geo.regions as usize];
+            for remains in remains {
+                counts[geo.region_of(geo.hash(remains.header.id())) as usize] += 1;
+            }
+            counts
+        };
+        let (found, lost) = (per_region(&self.records), per_region(&self.lost));
+        let mut unknown = 0;
+        for region in 0..geo.regions {
+            let (found, lost) = (found[region as usize], lost[region as usize]);
+            match evidence::missing(map, geo, region, &held, found, lost) {
+                Told::Complete => {}
+                Told::Missing(missing) => self.missing.push(missing),
+                Told::Unknown => unknown += 1,
+            }
+        }
+        if unknown != 0 {
+            self.unknown.push(format!(
+                "which records of {unknown} of {} regions are lost: their indexes and counts are destroyed",
+                geo.regions
             ));
         }
+        let in_file = u64::from(geo.extents_in(map.len()));
+        match control_number(map, control::EXTENTS) {
+            Some(had) if had > in_file => {
+                self.unknown
+                    .push(format!("what was in {} of {had} extents: the file was cut off", had - in_file));
+            }
+            _ => {}
+        }
     }
-    None
+}
+
+/// Reads the data of what was found; whether it is still what was found.
+pub(crate) fn read(map: &Mapping, remains: &Remains, out: &mut Vec<u8>) -> bool {
+    let len = remains.header.len();
+    out.resize(len, 0);
+    let words = map.words(remains.offset + HEADER_BYTES, len.div_ceil(8));
+    words.is_some_and(|words| {
+        copy_out(words, out);
+        remains.header.holds(out)
+    })
+}
+
+fn control_number(map: &Mapping, at: u64) -> Option<u64> {
+    checked::decode(control_word(map, at)?)
+}
+
+fn control_word(map: &Mapping, at: u64) -> Option<u64> {
+    Some(map.words(at, 1)?.first()?.load(Ordering::Acquire))
+}
+
+/// What is known of batches.
+struct Batches<'a> {
+    map: &'a Mapping,
+    geo: &'a Geometry,
+    committed: Option<u64>,
+    settled: Option<Epoch>,
+    /// The system went down while the store was in use: only what is settled is whole.
+    is_crashed: bool,
+}
+
+/// What a version is, as far as its batch decides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Counts,
+    /// It was cut off before it counted.
+    Undone,
+    /// Other members may not have reached the disk.
+    GivenUp,
+    /// The words that decide are damaged.
+    Unknown,
+}
+
+impl<'a> Batches<'a> {
+    fn new(map: &'a Mapping, geo: &'a Geometry, boot: [u64; 2]) -> Self {
+        let noted = [control_word(map, control::BOOT), control_word(map, control::BOOT + 8)];
+        let is_in_use = control_word(map, control::CLEAN)
+            .is_some_and(|mark| [control::IN_USE_MARK, control::UNSURE_MARK].contains(&mark));
+        // A page of zeros was never written; it tells of no boot.
+        let is_crashed = is_in_use && noted != boot.map(Some) && noted != [Some(0), Some(0)];
+        Self {
+            map,
+            geo,
+            committed: control_number(map, control::COMMITTED),
+            settled: control_word(map, control::SETTLED).and_then(Epoch::decode),
+            is_crashed,
+        }
+    }
+
+    fn verdict(&self, header: &Header) -> Verdict {
+        if !header.is_of_batch() {
+            return Verdict::Counts;
+        }
+        let is_settled = self.settled.map(|settled| header.epoch() <= settled);
+        if is_settled == Some(true) {
+            return Verdict::Counts;
+        }
+        let region = self.geo.region_of(self.geo.hash(header.id()));
+        let Some(head) = evidence::head(self.map, self.geo, region) else { return Verdict::Unknown };
+        let get = |at: usize| head[at].load(Ordering::Acquire);
+        let [pending, members] = [word::PENDING, word::MEMBERS].map(|at| checked::decode(get(at)));
+        match (pending, self.committed) {
+            _ if self.is_crashed && is_settled == Some(false) => Verdict::GivenUp,
+            (Some(0), _) => Verdict::Counts,
+            _ if members.is_some() && !is_member(head, header) => Verdict::Counts,
+            (Some(pending), Some(committed)) if pending > committed => Verdict::Undone,
+            (Some(_), Some(_)) => Verdict::Counts,
+            _ => Verdict::Unknown,
+        }
+    }
 }
 
 #[derive(Default)]
 struct Tally {
-    newest: HashMap<u64, (Remains, Kind)>,
+    newest: HashMap<u64, Remains>,
     damaged: Vec<Remains>,
+    /// Slots that hold a whole version or tombstone, whether or not its batch counts.
+    versions: HashSet<u32>,
+    /// Writes of batches that may not be whole.
+    given_up: u64,
+    /// Writes of batches of which it is not known whether they count.
+    undecided: u64,
+}
+
+/// Whether a header can be one of a version of up to `len_max` bytes.
+fn is_plausible(header: &Header, len_max: u64) -> bool {
+    let len = header.len() as u64;
+    header.seq() & PRESENT != 0
+        && header.version() <= LIKELY_MAX
+        && header.has_known_stamp()
+        && header.epoch() >= Epoch::FIRST
+        && len <= len_max
+        && (header.kind() == Kind::Record || header.kind() == Kind::Tombstone && len == 0)
 }
 
 impl Tally {
-    /// Looks at what may be a slot; its bytes if it is one and whole.
-    fn look(&mut self, map: &Mapping, offset: u64, len_max: u64) -> Option<u64> {
-        let header: Header = header(map.words(offset, HEADER_WORDS)?);
-        let kind = header.kind();
-        let len = header.len() as u64;
-        let plausible = header.seq() & PRESENT != 0
-            && header.version() <= LIKELY_MAX
-            && header.has_known_stamp()
-            && header.epoch() >= Epoch::FIRST
-            && len <= len_max
-            && (kind == Kind::Record || kind == Kind::Tombstone && len == 0);
-        if !plausible {
-            return None;
+    /// Takes a whole version, or a tombstone.
+    fn take(&mut self, remains: Remains) {
+        let kept = self.newest.entry(remains.header.id()).or_insert(remains);
+        if kept.header.seq() < remains.header.seq() {
+            *kept = remains;
         }
-        let remains = Remains { id: header.id(), seq: header.seq(), offset, len: header.len() };
-        let words = map.words(offset + HEADER_BYTES, header.len().div_ceil(8))?;
-        let mut data = vec![0; header.len()];
-        copy_out(words, &mut data);
-        if !header.holds(&data) {
+    }
+
+    /// Looks at a slot.
+    fn look(&mut self, map: &Mapping, geo: &Geometry, slot: u32, batches: &Batches<'_>, data: &mut Vec<u8>) {
+        let offset = geo.slot_offset(slot);
+        let Some(words) = map.words(offset, HEADER_WORDS) else { return };
+        let header = header(words);
+        if !is_plausible(&header, u64::from(geo.record_size)) {
+            return;
+        }
+        let remains = Remains { header, offset, slot: Some(slot) };
+        if !read(map, &remains, data) {
             self.damaged.push(remains);
-            return None;
+            return;
         }
-        let kept = self.newest.entry(header.id()).or_insert((remains, kind));
-        if kept.0.seq < header.seq() {
-            *kept = (remains, kind);
+        self.versions.insert(slot);
+        match batches.verdict(&header) {
+            Verdict::Counts => {}
+            Verdict::Undone => return,
+            Verdict::GivenUp => {
+                self.given_up += 1;
+                return;
+            }
+            Verdict::Unknown => self.undecided += 1,
         }
-        Some(HEADER_BYTES + len)
+        self.take(remains);
+    }
+
+    fn end(self, geometry: Option<Geometry>) -> Found {
+        let Self { newest, damaged, .. } = self;
+        let is_replaced =
+            |d: &Remains| newest.get(&d.header.id()).is_some_and(|kept| kept.header.seq() >= d.header.seq());
+        let mut lost: Vec<Remains> = damaged.into_iter().filter(|d| !is_replaced(d)).collect();
+        let lost_slots = lost.iter().filter_map(|remains| remains.slot).collect();
+        lost.sort_unstable_by_key(|d| (d.header.id(), std::cmp::Reverse(d.header.seq())));
+        lost.dedup_by_key(|d| d.header.id());
+        let mut records: Vec<Remains> =
+            newest.into_values().filter(|kept| kept.header.kind() == Kind::Record).collect();
+        records.sort_unstable_by_key(|r| r.offset);
+        Found {
+            geometry,
+            source: String::new(),
+            records,
+            lost,
+            lost_slots,
+            missing: Vec::new(),
+            unknown: Vec::new(),
+        }
     }
 }
 
-fn by_arithmetic(map: &Mapping, geometry: &Geometry, tally: &mut Tally) {
+fn by_arithmetic(map: &Mapping, geo: &Geometry, batches: &Batches<'_>, tally: &mut Tally) {
+    let mut data = Vec::new();
     // The last extent may be cut off: its slots count as far as they are there.
-    let extents = geometry.extents_in(map.len()).saturating_add(1).min(geometry.extents_max());
-    for extent in 0..extents {
-        let first = geometry.first_slot(extent);
-        for slot in first..first + geometry.slots_per_extent() {
-            tally.look(map, geometry.slot_offset(slot), u64::from(geometry.record_size));
+    for extent in 0..extents_begun(map, geo) {
+        let first = geo.first_slot(extent);
+        for slot in first..first + geo.slots_per_extent() {
+            tally.look(map, geo, slot, batches, &mut data);
         }
     }
-}
-
-fn by_search(map: &Mapping, len_max: u64, tally: &mut Tally) {
-    let mut offset = 0;
-    while offset < map.len() {
-        let bytes = tally.look(map, offset, len_max).unwrap_or(SLOT_ALIGN);
-        offset += crate::format::round_up(bytes, SLOT_ALIGN);
-    }
-    // Among bytes that are no slots, lookalikes with a wrong checksum are the rule.
-    tally.damaged.clear();
 }

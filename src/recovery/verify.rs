@@ -14,11 +14,12 @@ use crate::protocol::index::load_line;
 use crate::protocol::lock::{self, State};
 use crate::protocol::slot::{header, is_free};
 use crate::recovery::adopt::headless;
+use crate::recovery::evidence::{self, Held, Told};
 use crate::region::arena::Arena;
 use crate::region::owned::{Found, Region, unpair};
 use crate::region::slots::{PARKED, RETIRED};
 use crate::region::survey::{SlotState, survey};
-use crate::report::{Damage, VerifyReport};
+use crate::report::{Damage, Missing, VerifyReport};
 use crate::sys::atomic::Ordering;
 use crate::sys::copy::copy_out;
 
@@ -76,7 +77,7 @@ struct Census {
     versions: u64,
     /// The slots of these.
     version_slots: Vec<u32>,
-    damaged: u64,
+    damaged_slots: HashSet<u32>,
     free: u64,
     fresh: u64,
     reserved: u64,
@@ -86,6 +87,10 @@ struct Census {
 }
 
 impl Census {
+    fn damaged(&self) -> u64 {
+        self.damaged_slots.len() as u64
+    }
+
     /// Slots that belong on a queue: replaced versions, tombstones, and what was taken back.
     fn replaced(&self) -> HashSet<u32> {
         let live: HashSet<u32> = self.newest.values().filter(|n| n.2).map(|n| n.1).collect();
@@ -121,8 +126,31 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
         check_index(region, &census, &mut flaws);
     }
     check_counts(region, &census, &mut flaws);
+    if let Some(missing) = missing(region, &census) {
+        flaws.push(format!("{} records are missing: {}", missing.records, missing.what));
+        report.missing.push(missing);
+    }
     report.damage.extend(flaws.into_iter().map(|what| Damage::of_region(number, what)));
     Ok(())
+}
+
+/// Records that the region had, and no slot holds.
+fn missing(region: &Region<'_>, census: &Census) -> Option<Missing> {
+    let versions: HashSet<u32> = census.version_slots.iter().copied().collect();
+    let held = |slot| {
+        if versions.contains(&slot) {
+            Held::Whole
+        } else if census.damaged_slots.contains(&slot) {
+            Held::Damaged
+        } else {
+            Held::Nothing
+        }
+    };
+    let arena = region.arena;
+    match evidence::missing(&arena.map, &arena.geo, region.number, held, census.live, census.damaged()) {
+        Told::Missing(missing) => Some(missing),
+        Told::Complete | Told::Unknown => None,
+    }
 }
 
 fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census> {
@@ -145,7 +173,7 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
                     }
                 }
                 SlotState::Damaged(h, what) => {
-                    census.damaged += 1;
+                    census.damaged_slots.insert(slot);
                     report.damage.push(Damage::of_slot(number, slot, Some(h.id()), what));
                 }
                 SlotState::FreeButForSeq => {
@@ -200,7 +228,7 @@ fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
             flaws.push(format!("its count of {name} is not {counted}, which its index has"));
         }
     }
-    if live < census.live || live > census.live + census.damaged {
+    if live < census.live || live > census.live + census.damaged() {
         flaws.push(format!("its index has {live} records and its slots {}", census.live));
     }
 }
@@ -251,7 +279,7 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     if next_seq & PRESENT == 0 || next_seq <= census.seq_max {
         flaws.push("its next sequence number was used already".to_owned());
     }
-    if region.get(word::DAMAGED) > census.damaged {
+    if region.get(word::DAMAGED) > census.damaged() {
         flaws.push("its head says that slots are damaged, and none is".to_owned());
     }
     if checked::decode(region.get(word::RECLAIMED)).is_none() {

@@ -254,7 +254,7 @@ pub(crate) fn pending(arena: &Arena, region: u32) -> u64 {
 }
 
 /// Whether a version is one of the batch that the region's head names.
-fn is_member(head: &[AtomicU64], header: &Header) -> bool {
+pub(crate) fn is_member(head: &[AtomicU64], header: &Header) -> bool {
     let members = checked::decode(head[word::MEMBERS].load(Ordering::Relaxed)).unwrap_or(0);
     header.is_of_batch()
         && header.seq() >= head[word::NEXT_SEQ].load(Ordering::Acquire).saturating_sub(members)

@@ -1,5 +1,6 @@
 //! Salvage into a new store.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -15,13 +16,37 @@ use crate::sys::mapping::Mapping;
 
 /// Recovers every record that has a good checksum from the file at `from`, whatever else of it is
 /// destroyed, into a new store at `to`. `from` is only read. Of each id the newest whole version is
-/// taken, and none if the newest is a deletion.
+/// taken, and none if the newest is a deletion. A write that its process died in may be among them. What a
+/// batch wrote that did not count is not, if what decides that can be read.
 ///
-/// The geometry is told by a superblock or by any extent header. Where none is left, slots are
-/// searched for, with records of up to `record_size` bytes, or 64 KiB if that is `None`; damaged
-/// records can't be listed then.
+/// What is lost is reported as far as anything in the file tells of it: damaged records by their ids, and per region
+/// the number of those that the index leads to, or the head counts, and no slot holds. What could not be known is
+/// told in [`unknown`](SalvageReport::unknown).
+///
+/// The geometry is told by the superblocks and by the extent headers; where these contradict each other, the one
+/// counts that the most extent headers repeat. Where none is left, slots are searched for, with records of up to
+/// `record_size` bytes, or 64 KiB if that is `None`; damaged records can't be listed then.
+///
+/// Time: the file is read once, and the records are written. A search sums each byte once more.
 ///
 /// For what `repair` can put right, repair is better: it knows which versions were replaced.
+///
+/// ```
+/// # fn main() -> recstore::Result<()> {
+/// # let dir = std::env::temp_dir();
+/// # let wreck = dir.join(format!("recstore-wreck-{}.rec", std::process::id()));
+/// # let saved = dir.join(format!("recstore-saved-{}.rec", std::process::id()));
+/// let store = recstore::Store::create(&wreck)?;
+/// store.put(7, b"seven")?;
+/// store.close()?;
+/// let report = recstore::salvage(&wreck, &saved, None)?;
+/// assert_eq!(report.records, 1);
+/// assert!(report.is_complete());
+/// # std::fs::remove_file(wreck).unwrap();
+/// # std::fs::remove_file(saved).unwrap();
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::AlreadyExists`]; [`Error::NotAStore`] if there is no slot in the
@@ -42,32 +67,52 @@ pub fn salvage(
         return Err(nothing("it is empty, or no regular file"));
     }
     let map = Mapping::of_file(&file).map_err(io_error(from, "mapping the file"))?;
-    let found = search(&map, record_size.map(|n| n as u64));
+    let boot = file::boot_id().map_err(io_error(from, "asking for the boot id"))?;
+    let found = search(&map, record_size.map(|n| n as u64), boot);
     let geometry = match found.geometry {
         Some(geometry) => geometry,
         None if found.records.is_empty() => return Err(nothing("no slot with a good checksum is in it")),
         None => {
-            let longest = found.records.iter().map(|r| r.len).max().unwrap_or(0);
+            let longest = found.records.iter().map(|r| r.header.len()).max().unwrap_or(0);
             let size = record_size.unwrap_or(0).max(longest).max(1) as u64;
             let drawn = file::random().map_err(io_error(to, "drawing a random number"))?;
             Geometry::new(size, Geometry::default_slots_log2(size), 16, 1 << 40, drawn)
                 .map_err(|what| Error::InvalidOption { what })?
         }
     };
+    let region_of = |id| found.geometry.map(|g| g.region_of(g.hash(id)));
+    let saved: HashSet<u64> = found.records.iter().map(|remains| remains.header.id()).collect();
+    let mut lost: Vec<Damage> = Vec::new();
+    for remains in &found.lost {
+        let id = remains.header.id();
+        let older = if saved.contains(&id) { "; an older version of it was saved" } else { "" };
+        let what = format!("its slot at offset {} fails its checksum{older}", remains.offset);
+        lost.push(Damage { region: region_of(id), slot: remains.slot, id: Some(id), what });
+    }
+    // Who writes to the file meanwhile may take a slot from under us.
+    let mut moved = Vec::new();
     let fill = |copy: &Store| {
         let mut data = Vec::new();
         for remains in &found.records {
-            read(&map, remains, &mut data);
-            copy.put(remains.id, &data)?;
+            if read(&map, remains, &mut data) {
+                copy.put(remains.header.id(), &data)?;
+            } else {
+                moved.push(*remains);
+            }
         }
         Ok(())
     };
     open::create_with(&Options::new(), to, &geometry, Some(fill))?;
-    let lost = found.lost.iter().map(|d| Damage {
-        region: found.geometry.map(|g| g.region_of(g.hash(d.id))),
-        slot: None,
-        id: Some(d.id),
-        what: format!("its slot at offset {} fails its checksum", d.offset),
-    });
-    Ok(SalvageReport { records: found.records.len() as u64, lost: lost.collect(), source: found.source })
+    for remains in &moved {
+        let id = remains.header.id();
+        let what = format!("its slot at offset {} changed while it was saved", remains.offset);
+        lost.push(Damage { region: region_of(id), slot: remains.slot, id: Some(id), what });
+    }
+    Ok(SalvageReport {
+        records: (found.records.len() - moved.len()) as u64,
+        lost,
+        missing: found.missing,
+        unknown: found.unknown,
+        source: found.source,
+    })
 }

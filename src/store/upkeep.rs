@@ -67,13 +67,16 @@ impl Store {
             report.records += found.records;
             report.slots += found.slots;
             report.damage.extend(found.damage);
+            report.missing.extend(found.missing);
             break;
         }
         Ok(())
     }
 
     /// Puts right what can be: what is derived is built anew from the slots, lost superblocks and
-    /// extent headers are restored, damaged versions are given up and reported. A healthy store, in
+    /// extent headers are restored, damaged versions are given up and reported. Records that are gone already are
+    /// counted, as far as an index or a count is left that tells of them: see
+    /// [`missing`](RepairReport::missing). A healthy store, in
     /// use or not, is left as it is. One region is locked at a time.
     ///
     /// # Errors
@@ -122,6 +125,7 @@ impl Store {
             epoch_max = epoch_max.max(rebuilt.epoch_max);
             report.regions_rebuilt.push(number);
             report.dropped.extend(rebuilt.dropped);
+            report.missing.extend(found.missing);
         }
         let region = Region::new(arena, 0);
         if !epochs_hold(&region) {

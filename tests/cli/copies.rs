@@ -78,6 +78,38 @@ fn salvage_saves_what_is_whole_and_names_what_is_not() {
     assert_eq!(report["lost"][0]["id"], 2);
 }
 
+/// The count in a line as `missing: region 3: 7 records missing: ...`.
+fn missing_in(line: &str) -> u64 {
+    let count = line.strip_prefix("missing: region ").and_then(|rest| rest.split_whitespace().nth(1));
+    count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+}
+
+#[test]
+fn repair_of_a_store_with_a_wiped_extent_counts_what_is_gone_and_ends_with_3() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one")]);
+    let lines: String = (10..3000).map(|id| format!("{{\"id\":{id},\"data\":\"record {id}\"}}\n")).collect();
+    run(args!["load", store, dir.file("lines", lines)]).done_saying("2990 records loaded");
+    let mut bytes = fs::read(&store).expect("the store");
+    let begins: Vec<usize> =
+        (0..bytes.len()).step_by(4096).filter(|&at| bytes[at..].starts_with(b"rec-extn")).collect();
+    bytes[begins[1]..begins[2]].fill(0);
+    fs::write(&store, &bytes).expect("the store");
+    let verified = run(args!["verify", store, "--json"]).ended(3, "damaged");
+    let told: u64 = verified.json()[0]["missing"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|missing| missing["records"].as_u64().expect("a count"))
+        .sum();
+    let repaired = run(args!["repair", store]).ended(3, "lost");
+    let missing: u64 = repaired.text().lines().filter(|l| l.starts_with("missing: ")).map(missing_in).sum();
+    assert!(missing > 0);
+    assert_eq!(missing, told);
+    assert_eq!(dump(&store).len() as u64 + missing, 2991, "{repaired:?}");
+    assert!(run(args!["repair", store]).done().text().starts_with("healthy"), "once is enough");
+}
+
 #[test]
 fn salvage_takes_a_file_that_does_not_open() {
     let dir = Dir::new();
@@ -90,8 +122,13 @@ fn salvage_takes_a_file_that_does_not_open() {
     let cut = dir.file("cut.rec", &whole[..whole.len() * 2 / 3]);
     run(args!["read", cut, "1"]).refused(3, "cut off");
     let out = dir.path("of-cut.rec");
-    run(args!["salvage", cut, out]).refused(0, "records saved");
+    let salvaged = run(args!["salvage", cut, out]).ended(3, "records are lost");
     let saved = dump(&out);
+    let missing: u64 = salvaged.text().lines().map(missing_in).sum();
+    assert_eq!(saved.len() as u64 + missing, 2991, "{salvaged:?}");
+    let json = &run(args!["salvage", cut, dir.path("json.rec"), "--json"]).ended(3, "lost").json()[0];
+    let told = json["missing"].as_array().expect("a list").iter();
+    assert_eq!(told.map(|m| m["records"].as_u64().expect("a count")).sum::<u64>(), missing, "{json}");
     assert!(saved.len() > 500 && saved.len() < 2991, "{} records", saved.len());
     let all = dump(&store);
     assert!(saved.iter().all(|line| all.contains(line)), "salvage makes nothing up");

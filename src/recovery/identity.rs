@@ -1,0 +1,133 @@
+//! What a file is, when its parts contradict each other: two superblocks and every extent header tell the geometry.
+//!
+//! A superblock with a good checksum may still be another store's, or forged. The one is believed that the most
+//! extent headers agree with: each of them repeats the geometry, and lies where that geometry puts it.
+
+use crate::format::PAGE_BYTES;
+use crate::format::extent::{ExtentHeader, HEADER_WORDS};
+use crate::format::geometry::{Geometry, SUPERBLOCK_B};
+use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
+use crate::sys::copy::copy_out;
+use crate::sys::mapping::Mapping;
+
+/// What tells the geometry of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Witness {
+    /// The first superblock.
+    First,
+    /// The second superblock.
+    Second,
+    /// An extent header, at this offset.
+    Extent(u64),
+}
+
+/// A geometry, and who tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    /// The geometry.
+    pub(crate) geometry: Geometry,
+    /// Who tells it.
+    pub(crate) witness: Witness,
+    /// Extent headers that agree.
+    pub(crate) agreeing: u64,
+    /// Whether both superblocks hold, and they contradict each other.
+    pub(crate) is_disputed: bool,
+}
+
+impl Identity {
+    /// What tells the geometry, in words.
+    pub(crate) fn source(&self) -> String {
+        let what = match self.witness {
+            Witness::First => "the first superblock tells the geometry".to_owned(),
+            Witness::Second => "the second superblock tells the geometry".to_owned(),
+            Witness::Extent(at) => format!("the extent header at offset {at} tells the geometry"),
+        };
+        if self.is_disputed {
+            format!(
+                "the superblocks contradict each other; {what}, and {} extent headers agree",
+                self.agreeing
+            )
+        } else {
+            what
+        }
+    }
+}
+
+/// The geometry of a file, by the most evidence. One look at each extent header; where no header agrees with a
+/// superblock, one at the first bytes of each page of the file.
+pub(crate) fn identify(map: &Mapping) -> Option<Identity> {
+    let mut told: Vec<(Geometry, Witness)> = Vec::new();
+    for (witness, at) in [(Witness::First, 0), (Witness::Second, SUPERBLOCK_B)] {
+        let mut bytes = [0; SUPERBLOCK_BYTES];
+        let Some(words) = map.words(at, SUPERBLOCK_BYTES / 8) else { continue };
+        copy_out(words, &mut bytes);
+        if let Ok((geometry, _)) = Superblock::parse(&bytes) {
+            told.push((geometry, witness));
+        }
+    }
+    let is_disputed = matches!(told[..], [(a, _), (b, _)] if a != b);
+    if let Some(best) = most_agreed(map, &told, is_disputed).filter(|best| best.agreeing != 0) {
+        return Some(best);
+    }
+    let by_headers = told_by_headers(map);
+    most_agreed(map, &by_headers, false)
+        .filter(|best| best.agreeing != 0)
+        .or_else(|| most_agreed(map, &told, is_disputed))
+}
+
+/// The first one of those that the most extent headers agree with.
+fn most_agreed(map: &Mapping, told: &[(Geometry, Witness)], is_disputed: bool) -> Option<Identity> {
+    let mut best: Option<Identity> = None;
+    for &(geometry, witness) in told {
+        let agreeing = agreeing(map, &geometry);
+        if best.is_none_or(|best| best.agreeing < agreeing) {
+            best = Some(Identity { geometry, witness, agreeing, is_disputed });
+        }
+    }
+    best
+}
+
+/// Extent headers that lie where a geometry puts them, and repeat it.
+fn agreeing(map: &Mapping, geometry: &Geometry) -> u64 {
+    let agrees = |&extent: &u32| {
+        header_at(map, geometry.extent_offset(extent))
+            .is_some_and(|(told, number)| number == extent && is_same(&told, geometry))
+    };
+    (0..extents_begun(map, geometry)).filter(agrees).count() as u64
+}
+
+/// Extents of which the file has at least the header.
+pub(crate) fn extents_begun(map: &Mapping, geometry: &Geometry) -> u32 {
+    geometry.extents_in(map.len()).saturating_add(1).min(geometry.extents_max())
+}
+
+/// Whether two geometries are the same but for the ceiling of the file's size, which no extent header tells.
+fn is_same(a: &Geometry, b: &Geometry) -> bool {
+    Geometry { max_size: 0, ..*a } == Geometry { max_size: 0, ..*b }
+}
+
+/// What the extent header at an offset tells, if there is one.
+fn header_at(map: &Mapping, offset: u64) -> Option<(Geometry, u32)> {
+    let mut bytes = [0; HEADER_WORDS * 8];
+    copy_out(map.words(offset, HEADER_WORDS)?, &mut bytes);
+    ExtentHeader::geometry(&bytemuck::cast(bytes))
+}
+
+/// Geometries that extent headers tell that lie where these put them: the first few that differ.
+fn told_by_headers(map: &Mapping) -> Vec<(Geometry, Witness)> {
+    const DIFFERENT_MAX: usize = 8;
+    let mut told: Vec<(Geometry, Witness)> = Vec::new();
+    for offset in (0..map.len()).step_by(PAGE_BYTES as usize) {
+        if let Some((geometry, extent)) = header_at(map, offset)
+            && extent < geometry.extents_max()
+            && geometry.extent_offset(extent) == offset
+            && !told.iter().any(|(known, _)| is_same(known, &geometry))
+        {
+            told.push((geometry, Witness::Extent(offset)));
+            if told.len() == DIFFERENT_MAX {
+                break;
+            }
+        }
+    }
+    told
+}
