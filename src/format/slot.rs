@@ -77,6 +77,11 @@ const LEN_MASK: u32 = (1 << 30) - 1;
 const KIND_TOMBSTONE: u32 = 1 << 30;
 const KIND_FREE: u32 = 2 << 30;
 const KIND_RESERVED: u32 = 3 << 30;
+/// The last word of a parked slot's header: of no other slot's, by more than one bit.
+const PARKED: u64 = (KIND_FREE | 1) as u64 | 0xffff_ffff << 32;
+
+/// Where a parked slot has its link: nobody needs its id and its stamp any more, and what is borrowed is its data.
+pub(crate) const PARKED_LINK: std::ops::Range<usize> = 1..3;
 
 /// The stamp of a slot on a free list: whose it is.
 #[inline]
@@ -233,6 +238,17 @@ impl Header {
     #[inline]
     pub(crate) fn is_free_but_for_seq(&self, region: u32) -> bool {
         self.stamp == free_stamp(region) && self.len_kind == KIND_FREE && self.crc == 0
+    }
+
+    /// The header of a slot that nothing needs but who borrows its data; its link is still to be set.
+    pub(crate) fn parked() -> Self {
+        Self::from_words([0, 0, 0, PARKED])
+    }
+
+    /// Whether a slot says that it is parked.
+    pub(crate) fn is_parked(&self) -> bool {
+        let words = self.words();
+        words[0] == 0 && words[HEADER_WORDS - 1] == PARKED
     }
 
     /// Of a free slot: the next one on its list plus 1, or 0.

@@ -279,6 +279,17 @@ pub(crate) fn scrub(slot: &[AtomicU64], region: u32, next_free: u64) {
     step("scrub: slot scrubbed");
 }
 
+/// Makes a slot parked: from here on it holds no record, and its data stays as it is for who borrows it.
+pub(crate) fn park(slot: &[AtomicU64]) {
+    // Release, and the fence: as in `scrub`.
+    slot[0].store(0, Ordering::Release);
+    fence(Ordering::Release);
+    step("park: seq is 0");
+    for (to, from) in slot.iter().zip(Header::parked().words()).skip(1) {
+        to.store(from, Ordering::Relaxed);
+    }
+}
+
 /// Whether a slot says that it is free and the region's.
 #[inline]
 pub(crate) fn is_free(header: &Header, region: u32) -> bool {

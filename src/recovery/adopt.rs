@@ -71,12 +71,11 @@ pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Resul
     Ok(regions)
 }
 
-/// Extents that have neither a header nor zeros throughout.
+/// Extents that have no header, and are not unused.
 pub(crate) fn headless(arena: &Arena) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     arena.each_extent(|extent, kind| {
-        let words = arena.words(arena.geo.extent_offset(extent), (arena.geo.extent_size / 8) as usize);
-        if kind.is_none() && words.is_some_and(|w| w.iter().any(|w| w.load(Ordering::Relaxed) != 0)) {
+        if kind.is_none() && !arena.is_unused(extent) {
             found.push(extent);
         }
     })?;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
 use crate::format::epoch::Epoch;
-use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, LINES_LOG2_MAX, Shape};
+use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINE_BYTES, LINES_LOG2_MAX, Shape};
 use crate::format::region::word;
 use crate::format::slot::{FIRST_SEQ, Header, PRESENT};
 use crate::format::{checked, control};
@@ -317,7 +317,8 @@ fn choose(
 /// disk they take the slots of what is given up; where those are still borrowed from, the rest stays as it is.
 fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Result<(), Trouble> {
     let arena = region.arena;
-    if chosen.stand_ins.is_empty() {
+    // Without links the old ones could not be kept; then they stay what they are.
+    if chosen.stand_ins.is_empty() || region.ensure_linked().is_err() {
         return Ok(());
     }
     let epoch = arena.epoch().unwrap_or(arena.durable().unwrap_or(Epoch::BEFORE).next());
@@ -452,7 +453,11 @@ fn is_of_lost_batch(region: &Region<'_>, cause: Cause, header: &Header) -> bool 
 /// the region's, so that nobody else is given its room.
 fn fill_table(region: &Region<'_>, present: Shape, winners: &[Version]) -> Result<Shape, Trouble> {
     let slot_max = winners.iter().map(|v| v.slot).max().unwrap_or(0);
-    let fits = |shape: &Shape| winners.len() as u64 <= load_max(shape) && shape.holds(slot_max);
+    // A table that is fuller than it should be does: whoever writes next lets it grow, and a rebuild must not fail for
+    // want of room.
+    let fits = |shape: &Shape| {
+        winners.len() as u64 <= (ENTRIES as u64) << shape.lines_log2 && shape.holds(slot_max)
+    };
     let same_place =
         Shape { version: present.version.wrapping_add(1), rebuilding: false, batch: false, ..present };
     let mut growth = None;
@@ -482,13 +487,18 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[Version]) -> Resul
 }
 
 fn link(region: &Region<'_>, retired: &[(u32, u64)], parked: &[(u32, u64)]) -> Result<(), Trouble> {
-    // Where the word is damaged, or nothing is linked, allocating what is allocated changes nothing.
-    if !(retired.is_empty() && parked.is_empty() && matches!(region.is_linked(), Ok(false))) {
-        Growth::lock(region.arena)?.allocate_links(region.number)?;
-        region.set_linked();
+    if !matches!(region.is_linked(), Ok(true)) {
+        if retired.is_empty() {
+            // Links that are there all the same do no harm: whoever needs them allocates them again.
+            region.set(word::LINKS, checked::encode(0));
+        } else {
+            // The word is damaged: without links nothing is kept. To allocate what is allocated changes nothing.
+            Growth::lock(region.arena)?.allocate_links(region.number)?;
+            region.set_linked();
+        }
     }
     region.requeue(&RETIRED, retired)?;
-    region.requeue(&PARKED, parked)
+    region.park_all(parked)
 }
 
 /// Whether the control page's epochs can be used as they are.

@@ -207,7 +207,7 @@ impl Arena {
         ExtentHeader::parse(&copy, self.tag, &self.geo, extent)
     }
 
-    /// Writes an extent's header.
+    /// Writes an extent's header: its first word last, without which it is none.
     pub(crate) fn write_extent_header(&self, extent: u32, kind: Kind) -> Result<()> {
         let words = self
             .words(self.geo.extent_offset(extent), HEADER_WORDS)
@@ -217,6 +217,14 @@ impl Arena {
             to.store(from, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Whether an extent holds nothing: it is all zeros, or a growth died while it wrote the header, whose first word
+    /// is stored last.
+    pub(crate) fn is_unused(&self, extent: u32) -> bool {
+        let words = self.words(self.geo.extent_offset(extent), (self.geo.extent_size / 8) as usize);
+        let is_zero = |words: &[AtomicU64]| words.iter().all(|word| word.load(Ordering::Relaxed) == 0);
+        words.is_some_and(|words| is_zero(&words[..1]) && is_zero(&words[HEADER_WORDS..]))
     }
 
     /// Every extent in order, with what it is; the inside of an index run is passed over, and so is what lies behind

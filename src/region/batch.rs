@@ -14,7 +14,7 @@ use crate::region::owned::{Found, Region, pair, unpair};
 use crate::region::slots::RETIRED;
 use crate::region::survey::{SlotState, survey};
 use crate::region::table::load_max;
-use crate::region::{Trouble, borrow, seat};
+use crate::region::{Trouble, seat};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
 
@@ -46,7 +46,7 @@ impl Region<'_> {
         if seq & PRESENT == 0 || seq.checked_add(members.len() as u64).is_none() {
             return Err(Trouble::Flaw("the next sequence number"));
         }
-        let mut needs_links = borrow::may_be_borrowed(self.arena);
+        let mut needs_links = false;
         let mut live = self.live()?;
         let mut is_needed = Vec::with_capacity(members.len());
         for member in members.iter_mut() {

@@ -160,19 +160,12 @@ impl<'a> Growth<'a> {
                     run
                 }
                 Some(Kind::Data { .. }) => 1,
-                None if self.is_zero(extent) => break,
+                None if self.arena.is_unused(extent) => break,
                 // Not ours to overwrite: a damaged header, perhaps, with good slots behind it.
                 None => 1,
             };
         }
         Ok(())
-    }
-
-    fn is_zero(&self, extent: u32) -> bool {
-        let geo = &self.arena.geo;
-        self.arena
-            .words(geo.extent_offset(extent), (geo.extent_size / 8) as usize)
-            .is_some_and(|words| words.iter().all(|w| w.load(Ordering::Relaxed) == 0))
     }
 
     /// The first of `run` extents in a row that are free: left by a growth that died, or new.
@@ -183,7 +176,7 @@ impl<'a> Growth<'a> {
         let mut extent = first;
         while extent < count && extent - first < run {
             match self.arena.extent_kind(extent) {
-                None if self.is_zero(extent) => extent += 1,
+                None if self.arena.is_unused(extent) => extent += 1,
                 kind => {
                     first = extent + if let Some(Kind::Index { run }) = kind { run } else { 1 };
                     extent = first;

@@ -16,7 +16,7 @@ use crate::region::arena::Arena;
 use crate::region::grow::next_lines_log2;
 use crate::region::slots::RETIRED;
 use crate::region::table::load_max;
-use crate::region::{borrow, seat};
+use crate::region::seat;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
 
@@ -276,7 +276,7 @@ impl<'a> Region<'a> {
             if header.seq() >= seq && self.is_whole(*slot) {
                 return Err(Trouble::Flaw("the next sequence number was used already"));
             }
-            if header.is_wanted_after(epoch) || borrow::may_be_borrowed(self.arena) {
+            if header.is_wanted_after(epoch) {
                 self.ensure_linked()?;
             }
         }
@@ -443,8 +443,11 @@ impl<'a> Region<'a> {
         if marker != 0 {
             self.add(word::MARKERS, 1)?;
             if self.count(word::MARKERS)? > (ENTRIES as u64) << shape.lines_log2 >> 3 {
-                // Room for a fresh table is a convenience here; a full disk is no reason to fail.
-                let _ = self.move_index(shape.lines_log2);
+                match self.move_index(shape.lines_log2) {
+                    // Room for a fresh table is a convenience here; a full disk is no reason to fail.
+                    Err(Trouble::Error(_)) => {}
+                    moved => moved?,
+                }
             }
         }
         Ok(())

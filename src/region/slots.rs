@@ -7,9 +7,9 @@ use crate::format::checked;
 use crate::format::epoch::Epoch;
 use crate::format::extent::Kind;
 use crate::format::region::word;
-use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind};
+use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind, PARKED_LINK};
 use crate::protocol::lock::Owner;
-use crate::protocol::slot::{header, is_free, reserve, scrub};
+use crate::protocol::slot::{header, is_free, park, reserve, scrub};
 use crate::region::grow::{Growth, populate_fresh};
 use crate::region::owned::{Found, Region, pair, unpair};
 use crate::region::{Trouble, borrow, seat};
@@ -20,12 +20,14 @@ use crate::sys::step::step;
 pub(crate) struct Queue {
     ends: usize,
     count: usize,
+    /// The slots have their links in their own headers. Such a queue never needs room.
+    in_header: bool,
 }
 
 /// Replaced versions and tombstones, each with the epoch that must be on disk before it goes.
-pub(crate) const RETIRED: Queue = Queue { ends: word::RETIRED, count: word::RETIRED_COUNT };
+pub(crate) const RETIRED: Queue = Queue { ends: word::RETIRED, count: word::RETIRED_COUNT, in_header: false };
 /// Slots that nothing needs but readers, each with the clock when it was parked.
-pub(crate) const PARKED: Queue = Queue { ends: word::PARKED, count: word::PARKED_COUNT };
+pub(crate) const PARKED: Queue = Queue { ends: word::PARKED, count: word::PARKED_COUNT, in_header: true };
 
 /// In the stamp of a retired tombstone: what it hides was scrubbed in that epoch, or before it.
 const SCRUBBED: u64 = 1 << 47;
@@ -35,8 +37,13 @@ const AT_ONCE: usize = 32;
 
 impl<'a> Region<'a> {
     #[inline]
-    pub(super) fn link(&self, slot: u32) -> Result<&'a [AtomicU64], Trouble> {
-        self.arena.link(slot).ok_or(Trouble::Flaw("the links of a slot outside the file"))
+    pub(super) fn link(&self, queue: &Queue, slot: u32) -> Result<&'a [AtomicU64], Trouble> {
+        let link = if queue.in_header {
+            self.arena.slot(slot).and_then(|words| words.get(PARKED_LINK))
+        } else {
+            self.arena.link(slot)
+        };
+        link.ok_or(Trouble::Flaw("the links of a slot outside the file"))
     }
 
     /// Gives up the slot of a version that was replaced in `epoch`: it is kept until `epoch` is on disk if it
@@ -64,7 +71,7 @@ impl<'a> Region<'a> {
     }
 
     /// Frees a slot that nothing needs, unless somebody may still read what lies in it: then it is
-    /// parked. The index does not lead to it any more.
+    /// parked. The index does not lead to it any more. Neither needs room, so neither fails for want of it.
     #[inline]
     pub(super) fn release(&self, slot: u32) -> Result<(), Trouble> {
         if borrow::may_be_borrowed(self.arena) { self.park(slot) } else { self.free(slot) }
@@ -72,16 +79,14 @@ impl<'a> Region<'a> {
 
     #[cold]
     fn park(&self, slot: u32) -> Result<(), Trouble> {
-        if self.ensure_linked().is_err() {
-            // No room for links. The slot is out of use until the next rebuild, which is better than to
-            // pull it from under a reader.
-            return Ok(());
-        }
+        let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
+        // Whatever becomes of the queue: no version is left that a rebuild could bring back.
+        park(words);
         self.push(&PARKED, slot, borrow::clock(self.arena))
     }
 
     /// Allocates the links of the region's extents, if they are not.
-    pub(super) fn ensure_linked(&self) -> Result<(), Trouble> {
+    pub(crate) fn ensure_linked(&self) -> Result<(), Trouble> {
         if !self.is_linked()? {
             Growth::lock(self.arena)?.allocate_links(self.number)?;
             self.set_linked();
@@ -91,14 +96,14 @@ impl<'a> Region<'a> {
 
     /// Appends a slot to a queue.
     pub(super) fn push(&self, queue: &Queue, slot: u32, stamp: u64) -> Result<(), Trouble> {
-        let link = self.link(slot)?;
+        let link = self.link(queue, slot)?;
         link[0].store(0, Ordering::Relaxed);
         link[1].store(checked::encode(stamp), Ordering::Relaxed);
         let (first, last) = unpair(self.get(queue.ends));
         if last == 0 {
             self.set(queue.ends, pair(slot + 1, slot + 1));
         } else {
-            self.link(last - 1)?[0].store(u64::from(slot) + 1, Ordering::Relaxed);
+            self.link(queue, last - 1)?[0].store(u64::from(slot) + 1, Ordering::Relaxed);
             self.set(queue.ends, pair(first, slot + 1));
         }
         self.add(queue.count, 1)?;
@@ -110,7 +115,7 @@ impl<'a> Region<'a> {
     fn first(&self, queue: &Queue) -> Result<Option<(u32, u64)>, Trouble> {
         let (first, _) = unpair(self.get(queue.ends));
         let Some(slot) = first.checked_sub(1) else { return Ok(None) };
-        let stamp = checked::decode(self.link(slot)?[1].load(Ordering::Relaxed));
+        let stamp = checked::decode(self.link(queue, slot)?[1].load(Ordering::Relaxed));
         Ok(Some((slot, stamp.ok_or(Trouble::Flaw("a queue of slots"))?)))
     }
 
@@ -118,7 +123,7 @@ impl<'a> Region<'a> {
     fn pop(&self, queue: &Queue) -> Result<(), Trouble> {
         let (first, last) = unpair(self.get(queue.ends));
         let Some(slot) = first.checked_sub(1) else { return Ok(()) };
-        let next = next_of(self.link(slot)?)?;
+        let next = next_of(self.link(queue, slot)?)?;
         self.set(queue.ends, pair(next, if next == 0 { 0 } else { last }));
         self.add(queue.count, -1)?;
         step("queue: first slot taken");
@@ -132,7 +137,7 @@ impl<'a> Region<'a> {
         let mut slots = Vec::new();
         while next != 0 {
             slots.push(next - 1);
-            let link = self.link(next - 1)?;
+            let link = self.link(queue, next - 1)?;
             if checked::decode(link[1].load(Ordering::Relaxed)).is_none() {
                 return Err(Trouble::Flaw("a stamp in a queue of slots"));
             }
@@ -318,11 +323,7 @@ impl<'a> Region<'a> {
                 break;
             }
             let words = self.arena.slot(slot).ok_or(Trouble::Flaw("the queue of parked slots"))?;
-            let kept = header(words);
-            if !self.owns(slot)
-                || is_free(&kept, self.number)
-                || kept.seq() != 0 && self.is_current(slot, &kept)?
-            {
+            if !self.owns(slot) || !header(words).is_parked() {
                 return Err(Trouble::Flaw("the queue of parked slots"));
             }
             self.pop(&PARKED)?;
@@ -380,11 +381,19 @@ impl<'a> Region<'a> {
         Ok(freed)
     }
 
+    /// Parks slots that are on no list, instead of those that are parked now.
+    pub(crate) fn park_all(&self, slots: &[(u32, u64)]) -> Result<(), Trouble> {
+        for &(slot, _) in slots {
+            park(self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?);
+        }
+        self.requeue(&PARKED, slots)
+    }
+
     /// Fills a queue anew with slots and their stamps, in the order of these.
     pub(crate) fn requeue(&self, queue: &Queue, slots: &[(u32, u64)]) -> Result<(), Trouble> {
         for (i, &(slot, stamp)) in slots.iter().enumerate() {
             let next = slots.get(i + 1).map_or(0, |n| n.0 + 1);
-            let link = self.link(slot)?;
+            let link = self.link(queue, slot)?;
             link[0].store(u64::from(next), Ordering::Relaxed);
             link[1].store(checked::encode(stamp), Ordering::Relaxed);
         }

@@ -54,7 +54,8 @@ impl Region<'_> {
             }
         }
         step("index: new table filled");
-        self.set_shape(new);
+        // Whatever the region is marked with stays: a rebuild that is due is not forgotten.
+        self.set_shape(Shape { rebuilding: self.shape().rebuilding, ..new });
         self.set(word::MARKERS, checked::encode(0));
         step("index: new table in use");
         Ok(())

@@ -325,7 +325,15 @@ impl Handle {
         let deadline = self.arena.deadline();
         let _lock = SyncLock::take(self, &deadline, || Ok(false))?;
         let moment = Moment::pin(self)?;
-        self.cut(&deadline)?;
+        let ended = self.cut(&deadline)?;
+        if self.is_in_memory {
+            // Nothing waits for a disk here: what was replaced before is kept for pins alone.
+            let arena = &self.arena;
+            if self.has_unsettled_batches() {
+                arena.word(control::SETTLED).store(ended.encode(), Ordering::SeqCst);
+            }
+            arena.word(control::DURABLE).store(ended.encode(), Ordering::SeqCst);
+        }
         Ok(moment)
     }
 

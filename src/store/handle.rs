@@ -17,11 +17,12 @@ use crate::region::batch::{batch_number, has_undecided};
 use crate::region::owned::Region;
 use crate::region::{seat, watch};
 use crate::store::flush::{Pinned, Turn};
+use crate::store::inside::FileId;
 use crate::store::options::Options;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
 use crate::sys::step::step;
-use crate::sys::{file_lock, futex};
+use crate::sys::{file, file_lock, futex};
 
 /// How often a waiter looks again whether the owner lives: the one at the head of the queue, and
 /// the others.
@@ -42,6 +43,10 @@ pub(crate) struct Handle {
     pub(crate) flush: Turn,
     /// What the handle's snapshots have pinned.
     pub(crate) pinned: Pinned,
+    /// What the store is known by, whatever the handle.
+    pub(crate) file_id: FileId,
+    /// The file lies in memory, and no flush can make it last longer than it does.
+    pub(crate) is_in_memory: bool,
 }
 
 /// A region's lock, or that of batches, held.
@@ -74,6 +79,8 @@ impl Handle {
         let queued = (0..=arena.geo.regions).map(|_| AtomicBool::new(false)).collect();
         Self {
             own_word: arena.owner.map_or(0, Owner::word),
+            file_id: FileId::of(&arena),
+            is_in_memory: arena.file.same().is_ok_and(file::is_in_memory),
             arena,
             queued,
             verify_reads: options.verify_reads,

@@ -1,21 +1,36 @@
 //! Which stores the present thread is inside of, through a closure that runs under a region's lock.
 //!
 //! A write to the same store from there could wait for itself, or for a thread that waits for this
-//! one; whether it does depends on how ids hash. So it is refused always.
+//! one; whether it does depends on how ids hash. So it is refused always, through whatever handle: a store is known
+//! by its file.
 
 use std::cell::RefCell;
 
+use crate::region::arena::Arena;
+
+/// The file of a store: its device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId(u64, u64);
+
+impl FileId {
+    /// The file of an arena.
+    pub(crate) fn of(arena: &Arena) -> Self {
+        let (device, inode) = arena.file.identity();
+        Self(device, inode)
+    }
+}
+
 thread_local! {
-    static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    static INSIDE: RefCell<Vec<FileId>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Marks the thread as inside of a store until it is dropped.
 pub(crate) struct Inside(());
 
 impl Inside {
-    /// Enters the store whose handle is at `address`.
-    pub(crate) fn enter(address: usize) -> Self {
-        INSIDE.with_borrow_mut(|inside| inside.push(address));
+    /// Enters the store in this file.
+    pub(crate) fn enter(file: FileId) -> Self {
+        INSIDE.with_borrow_mut(|inside| inside.push(file));
         Self(())
     }
 }
@@ -26,8 +41,8 @@ impl Drop for Inside {
     }
 }
 
-/// Whether the thread is inside of the store whose handle is at `address`.
+/// Whether the thread is inside of the store in this file.
 #[inline]
-pub(crate) fn is_inside(address: usize) -> bool {
-    INSIDE.with_borrow(|inside| !inside.is_empty() && inside.contains(&address))
+pub(crate) fn is_inside(file: FileId) -> bool {
+    INSIDE.with_borrow(|inside| !inside.is_empty() && inside.contains(&file))
 }

@@ -37,7 +37,7 @@ use crate::region::Trouble;
 use crate::region::owned::{Content, Region, Written};
 use crate::region::read::{Look, look, look_at_every_slot};
 use crate::report::RepairReport;
-use crate::store::handle::Handle;
+use crate::store::handle::{Handle, in_region};
 use crate::store::inside::{Inside, is_inside};
 use crate::store::iter::{Cursor, Iter};
 use crate::store::options::Options;
@@ -48,6 +48,10 @@ use crate::sys::deadline::Deadline;
 const LOOKS: u32 = 64;
 /// Looks before a reader that may not take locks gives up.
 const LOOKS_READ_ONLY: u32 = 10_000;
+/// And passes over all slots by one that may, before it waits for the lock.
+const PASSES: u32 = 4;
+/// How long a reader waits for a lock at first: longer than a write takes.
+const READER_PATIENCE: Duration = Duration::from_millis(5);
 /// How many ids ahead `get_many` asks for index lines and slots.
 const AHEAD: usize = 8;
 /// Of a slot at most so many bytes are asked for ahead; the processor sees by itself that more is wanted.
@@ -348,9 +352,16 @@ impl Store {
                 Look::Broken(_) => break,
             }
         }
-        if self.is_read_only() { self.read_around(hash, id, out) } else { self.read_locked(hash, id, out) }
+        if self.is_read_only() {
+            self.read_around(hash, id, out, LOOKS_READ_ONLY)
+        } else {
+            self.read_locked(hash, id, out)
+        }
     }
 
+    /// Reads under the region's lock, which heals the region. Where the lock is held for long, or the region can't be
+    /// healed now, reads around that, as a handle for reading does; and waits for the lock only if that does not come to
+    /// an end, which takes writers that are at work all the while.
     #[cold]
     fn read_locked(
         &self,
@@ -358,8 +369,30 @@ impl Store {
         id: u64,
         mut out: Option<&mut Vec<u8>>,
     ) -> Result<Option<(Header, u32)>> {
+        let soon = Deadline::after(Some(READER_PATIENCE));
+        let locked = self.check_outside(hash);
+        match locked.and_then(|()| self.read_by(hash, id, out.as_deref_mut(), &soon)) {
+            Err(Error::Busy { .. } | Error::Full { .. } | Error::Damaged { .. } | Error::Reentrant { .. }) => {}
+            read => return read,
+        }
+        match self.read_around(hash, id, out.as_deref_mut(), PASSES) {
+            Err(Error::NeedsRepair { .. } | Error::Damaged { .. }) => {}
+            read => return read,
+        }
         self.check_outside(hash)?;
-        self.handle.with_region(self.handle.arena.geo.region_of(hash), |region| {
+        self.read_by(hash, id, out, &self.handle.arena.deadline())
+    }
+
+    fn read_by(
+        &self,
+        hash: u64,
+        id: u64,
+        mut out: Option<&mut Vec<u8>>,
+        deadline: &Deadline,
+    ) -> Result<Option<(Header, u32)>> {
+        let number = self.handle.arena.geo.region_of(hash);
+        let _locked = self.handle.lock_by(number, Some(deadline))?;
+        in_region(&Region::new(&self.handle.arena, number), |region| {
             self.read_in(region, hash, id, out.as_deref_mut())
         })
     }
@@ -387,11 +420,17 @@ impl Store {
         hash: u64,
         id: u64,
         mut out: Option<&mut Vec<u8>>,
+        passes: u32,
     ) -> Result<Option<(Header, u32)>> {
         let arena = &self.handle.arena;
+        let mut passed = 0;
         for n in 0..LOOKS_READ_ONLY {
+            if passed == passes {
+                break;
+            }
             let mut seen = look(arena, hash, id, self.handle.verify_reads, out.as_deref_mut());
             if matches!(seen, Look::Broken(_)) || matches!(seen, Look::Moved) && n % 64 == 63 {
+                passed += 1;
                 seen = look_at_every_slot(arena, hash, id, out.as_deref_mut())?;
                 if matches!(seen, Look::Moved) {
                     std::thread::yield_now();
@@ -468,7 +507,8 @@ impl Store {
     /// record; if it gives `None`, nothing is written, and the result is `None`.
     ///
     /// `change` runs under the region's lock: others wait for it, and a write to the same store from
-    /// inside it is refused with [`Error::Reentrant`]. If it panics, nothing is written.
+    /// inside it, through this handle or any other one on the same file, is refused with [`Error::Reentrant`]. If it
+    /// panics, nothing is written. The same holds for the `as_ref` of what it gives.
     ///
     /// # Errors
     /// As [`put`](Self::put); [`Error::Corrupt`] if the record is damaged.
@@ -493,13 +533,18 @@ impl Store {
                     }
                     found => found?,
                 };
-                let inside = Inside::enter(Arc::as_ptr(&self.handle) as usize);
+                let _inside = Inside::enter(self.handle.file_id);
                 next = change(found.map(|_| &data[..]));
-                drop(inside);
-                self.handle.check()?; // `change` may have forked, and this may be the child.
             }
-            let Some(next) = &next else { return Ok(None) };
-            let next = next.as_ref();
+            let Some(next) = &next else {
+                self.handle.check()?;
+                return Ok(None);
+            };
+            let next = {
+                let _inside = Inside::enter(self.handle.file_id);
+                next.as_ref() // The caller's code, too.
+            };
+            self.handle.check()?; // Either may have forked, and this may be the child.
             if next.len() > self.record_size() {
                 return Err(self.too_long(id, next.len()).into());
             }
@@ -624,7 +669,7 @@ impl Store {
     /// Refuses to wait for a lock from inside `update`.
     #[inline]
     pub(crate) fn check_outside(&self, hash: u64) -> Result<()> {
-        if is_inside(Arc::as_ptr(&self.handle) as usize) {
+        if is_inside(self.handle.file_id) {
             let region = self.handle.arena.geo.region_of(hash);
             return Err(Error::Reentrant { path: self.handle.arena.path.clone(), region });
         }

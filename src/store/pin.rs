@@ -3,9 +3,10 @@
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
-use crate::format::slot::{HEADER_BYTES, HEADER_WORDS};
+use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header};
 use crate::protocol::slot::unchanged;
 use crate::record::Version;
+use crate::region::Trouble;
 use crate::region::batch::between_batches;
 use crate::region::borrow::Borrow;
 use crate::region::read::{Look, look};
@@ -13,7 +14,7 @@ use crate::store::Store;
 use crate::store::typed::{as_slice, as_value};
 use crate::sys::mapping::frozen;
 
-/// Looks at a record that moves before the region's lock is taken.
+/// Looks at a record that moves before it is looked for in another way.
 const LOOKS: u32 = 64;
 
 /// Reads records where they lie in the file, without a copy: see [`Store::pin`].
@@ -79,39 +80,61 @@ impl Pin<'_> {
         handle.check()?;
         let arena = &handle.arena;
         let hash = arena.geo.hash(id);
-        for n in 0..2 * LOOKS {
-            if n == LOOKS {
-                // Whatever is the matter, taking the lock puts it right.
-                self.store.read(id, None)?;
-            }
-            let (header, slot) = match look(arena, hash, id, false, None) {
-                Look::Hit(header, slot) => (header, slot),
+        for _ in 0..LOOKS {
+            match look(arena, hash, id, false, None) {
+                Look::Hit(header, slot) => {
+                    if let Some(lent) = self.lend(id, header, slot)? {
+                        return Ok(Some(lent));
+                    }
+                }
                 Look::Miss => return Ok(None),
                 Look::Damaged { slot, what } => return Err(self.store.corrupt(id, slot, what)),
-                Look::Moved | Look::Broken(_) => {
-                    std::hint::spin_loop();
-                    continue;
-                }
-            };
-            let Some(words) = arena.slot(slot) else { continue };
-            if header.len() > arena.geo.record_size as usize {
-                return Err(self.store.corrupt(id, Some(slot), "its length cannot be"));
+                Look::Moved | Look::Broken(_) => std::hint::spin_loop(),
             }
-            let Some(words_of_data) = words.get(HEADER_WORDS..) else { continue };
-            // SAFETY: the version was current after the borrow began, so its slot is not written by any
-            // process that keeps the protocol before the borrow ends, and the slice does not outlive
-            // that (`&self`).
-            let Some(data) = (unsafe { frozen(words_of_data, header.len()) }) else { continue };
-            if handle.verify_reads && !header.holds(data) {
-                if unchanged(words, header) {
-                    return Err(self.store.corrupt(id, Some(slot), "checksum mismatch"));
-                }
-                continue;
-            }
-            return Ok(Some((Version(header.version()), data)));
         }
-        let region = self.store.region_of(id);
-        Err(arena.damaged(format!("region {region}: record {id:#x} does not come to rest")))
+        self.get_moving(hash, id)
+    }
+
+    /// A record that does not come to rest by looks: its region is being written to all the while, or its owner is slow,
+    /// stopped, or dead. What a copying reader finds then was current after the borrow began, too.
+    #[cold]
+    fn get_moving(&self, hash: u64, id: u64) -> Result<Option<(Version, &[u8])>> {
+        for _ in 0..LOOKS {
+            let Some((header, slot)) = self.store.read(id, None)? else { return Ok(None) };
+            if let Some(lent) = self.lend(id, header, slot)? {
+                return Ok(Some(lent));
+            }
+        }
+        // Under the lock nothing moves.
+        self.store.check_outside(hash)?;
+        self.store.handle.with_region(self.store.handle.arena.geo.region_of(hash), |region| {
+            let found = self.store.read_in(region, hash, id, None)?;
+            let Some((header, slot)) = found else { return Ok(None) };
+            let moved = Trouble::Flaw("a slot changed under its region's lock");
+            self.lend(id, header, slot)?.map(Some).ok_or(moved)
+        })
+    }
+
+    /// Lends a version that was current after the borrow began; `None` if it is another one by now.
+    fn lend(&self, id: u64, header: Header, slot: u32) -> Result<Option<(Version, &[u8])>> {
+        let handle = &self.store.handle;
+        let arena = &handle.arena;
+        let Some(words) = arena.slot(slot) else { return Ok(None) };
+        if header.len() > arena.geo.record_size as usize {
+            return Err(self.store.corrupt(id, Some(slot), "its length cannot be"));
+        }
+        let Some(words_of_data) = words.get(HEADER_WORDS..) else { return Ok(None) };
+        // SAFETY: the version was current after the borrow began, so its slot is not written by any
+        // process that keeps the protocol before the borrow ends, and the slice does not outlive
+        // that (`&self`).
+        let Some(data) = (unsafe { frozen(words_of_data, header.len()) }) else { return Ok(None) };
+        if handle.verify_reads && header.sum(data) != header.crc() {
+            if unchanged(words, header) {
+                return Err(self.store.corrupt(id, Some(slot), "checksum mismatch"));
+            }
+            return Ok(None);
+        }
+        Ok(Some((Version(header.version()), data)))
     }
 
     /// Several records, as [`get`](Self::get), of one moment as far as [batches](Store::batch) go: each batch

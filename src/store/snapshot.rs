@@ -33,7 +33,7 @@ use crate::sys::mapping::frozen;
 
 /// Looks at a slot that is being written. What is pinned does not change.
 const LOOKS_AT_SLOT: u32 = 1000;
-/// Looks at a record that moves before the region's lock is taken.
+/// Looks at a record that moves before all slots of its region are looked at.
 const LOOKS: u32 = 64;
 /// Bytes of a record whose checksum is taken at a time.
 const CHUNK: usize = 2048;
@@ -182,11 +182,7 @@ impl Snapshot<'_> {
         handle.check()?;
         let hash = handle.arena.geo.hash(id);
         let region = handle.arena.geo.region_of(hash);
-        for n in 0..2 * LOOKS {
-            if n == LOOKS {
-                // Whatever is the matter, taking the lock puts it right.
-                self.store.read(id, None)?;
-            }
+        for _ in 0..LOOKS {
             match look(&handle.arena, hash, id, false, None) {
                 Look::Hit(header, slot) if header.epoch() <= self.moment.epoch => {
                     return Ok(Some((slot, header)));
@@ -199,7 +195,8 @@ impl Snapshot<'_> {
                 Look::Moved | Look::Broken(_) => std::hint::spin_loop(),
             }
         }
-        Err(handle.arena.damaged(format!("region {region}: record {id:#x} does not come to rest")))
+        // Its owner is slow, stopped, or dead. What is pinned does not change: the slots tell (step 3).
+        self.find_old(region, id)
     }
 
     /// The record as a value of `T`, where it lies.

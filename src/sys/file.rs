@@ -288,6 +288,11 @@ pub(crate) fn network_file_system(file: &File) -> io::Result<Option<&'static str
     })
 }
 
+/// Whether the file lies in memory alone (tmpfs, ramfs, hugetlbfs): it is gone with the system, and no flush changes that.
+pub(crate) fn is_in_memory(file: &File) -> bool {
+    matches!(file_system_kind(file), Ok(0x0102_1994 | 0x8584_58f6 | 0x9584_58f6))
+}
+
 /// An open file of its own, which sees every error of writing back that happens from here on.
 ///
 /// The kernel tells of such an error once for each open file. Threads that flush at the same time through
