@@ -33,6 +33,24 @@ pub enum Fault {
     LoneDeleted,
 }
 
+/// How growth is refused, where a test has it refused.
+#[cfg_attr(not(feature = "testing"), allow(dead_code))]
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public to the crate's tests"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no room.
+    Full,
+    /// Somebody else lets the store grow.
+    Busy,
+}
+
+/// How the growth that begins now is refused, if it is.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+pub(crate) fn refused_growth() -> Option<Refusal> {
+    None
+}
+
 /// Whether a fault is switched on.
 #[cfg(not(feature = "testing"))]
 #[inline(always)]
@@ -41,19 +59,42 @@ pub(crate) fn on(_fault: Fault) -> bool {
 }
 
 #[cfg(feature = "testing")]
-pub(crate) use switched::{on, switch};
+pub(crate) use switched::{growths_seen, on, refuse_growth, refused_growth, switch};
 
 #[cfg(feature = "testing")]
 mod switched {
+    use std::cell::Cell;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use super::Fault;
+    use super::{Fault, Refusal};
 
     static FAULT: AtomicU32 = AtomicU32::new(0);
 
     /// Switches a fault on, and the one before off.
     pub(crate) fn switch(fault: Fault) {
         FAULT.store(fault as u32, Ordering::SeqCst);
+    }
+
+    thread_local! {
+        /// Growths of this thread, the first one that is refused, and how.
+        static GROWTHS: Cell<(u64, u64, Option<Refusal>)> = const { Cell::new((0, 0, None)) };
+    }
+
+    /// Has this thread's growths refused from the n-th from now on (1 is the next one); `None`: no longer.
+    pub(crate) fn refuse_growth(from: u64, how: Option<Refusal>) {
+        GROWTHS.set((0, from, how));
+    }
+
+    /// Growths of this thread since `refuse_growth`.
+    pub(crate) fn growths_seen() -> u64 {
+        GROWTHS.get().0
+    }
+
+    /// How the growth that begins now is refused, if it is.
+    pub(crate) fn refused_growth() -> Option<Refusal> {
+        let (seen, from, how) = GROWTHS.get();
+        GROWTHS.set((seen + 1, from, how));
+        how.filter(|_| seen + 1 >= from)
     }
 
     /// Whether a fault is switched on.

@@ -5,8 +5,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-pub use crate::fault::Fault;
+pub use crate::fault::{Fault, Refusal};
 use crate::format::control;
+use crate::format::geometry::REGION_TABLE;
+use crate::format::region::{HEAD_BYTES, word};
 pub use crate::store::flush::FLUSHED;
 use crate::sys::step::armed;
 
@@ -31,6 +33,27 @@ pub fn set_hook(hook: Option<Box<dyn FnMut(&'static str)>>) {
 /// Switches a fault on, and the one before off; [`Fault::None`] for none.
 pub fn switch(fault: Fault) {
     crate::fault::switch(fault);
+}
+
+/// Has every growth of this thread refused from the n-th from now on (1 is the next one), as it is on a full disk, or beside
+/// somebody else who lets the store grow; `None`: no longer. Growth is what takes the growth lock: an extent, an index
+/// table, links.
+pub fn refuse_growth(from: u64, how: Option<Refusal>) {
+    crate::fault::refuse_growth(from, how);
+}
+
+/// Growths of this thread since [`refuse_growth`].
+pub fn growths_seen() -> u64 {
+    crate::fault::growths_seen()
+}
+
+/// Marks a region as one whose rebuild was begun and cut off: the next owner rebuilds it.
+pub fn mark_for_rebuild(path: &Path, region: u32) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let last_byte = REGION_TABLE + u64::from(region) * HEAD_BYTES + 8 * word::SHAPE as u64 + 7;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last_byte)?;
+    file.write_all_at(&[byte[0] | 0x80], last_byte)
 }
 
 /// Makes the store look as if it was last attached in another boot, and not closed cleanly: the

@@ -455,9 +455,8 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[Version]) -> Resul
     let slot_max = winners.iter().map(|v| v.slot).max().unwrap_or(0);
     // A table that is fuller than it should be does: whoever writes next lets it grow, and a rebuild must not fail for
     // want of room.
-    let fits = |shape: &Shape| {
-        winners.len() as u64 <= (ENTRIES as u64) << shape.lines_log2 && shape.holds(slot_max)
-    };
+    let fits =
+        |shape: &Shape| winners.len() as u64 <= (ENTRIES as u64) << shape.lines_log2 && shape.holds(slot_max);
     let same_place =
         Shape { version: present.version.wrapping_add(1), rebuilding: false, batch: false, ..present };
     let mut growth = None;

@@ -73,7 +73,7 @@ impl Region<'_> {
             if lines_log2 <= self.shape().lines_log2 {
                 break;
             }
-            self.move_index(lines_log2)?;
+            self.move_index(lines_log2).map_err(|trouble| self.explain_index(trouble))?;
         }
         if live >= (ENTRIES as u64) << self.shape().lines_log2 {
             return Err(Trouble::Flaw("an index without room"));

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::{MutexGuard, PoisonError, TryLockError};
 
 use crate::error::{Error, Holder, Lock, Result};
+use crate::fault::{self, Refusal};
 use crate::format::extent::{ExtentHeader, Kind};
 use crate::format::geometry::{EXTENT_HEADER_BYTES, LINK_BYTES};
 use crate::format::index::{LINE_BYTES, Shape};
@@ -52,6 +53,17 @@ impl<'a> Growth<'a> {
     /// Waits for the growth lock.
     pub(crate) fn lock(arena: &'a Arena) -> Result<Self> {
         let deadline = arena.deadline();
+        match fault::refused_growth() {
+            None => {}
+            Some(Refusal::Full) => {
+                let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
+                return Err(arena.no_room(0, 0, source));
+            }
+            Some(Refusal::Busy) => {
+                let (path, waited) = (arena.path.clone(), deadline.waited());
+                return Err(Error::Busy { path, lock: Lock::Growth, owner: None, waited });
+            }
+        }
         let extents = Self::exclude_threads(arena, &deadline)?;
         arena.lock_byte(GROWTH_BYTE, Lock::Growth, control::GROWER, &deadline)?;
         Ok(Self { arena, extents })

@@ -14,9 +14,9 @@ use crate::protocol::slot::{Seen, bury, header, publish, publish_filled, read_an
 use crate::region::Trouble;
 use crate::region::arena::Arena;
 use crate::region::grow::next_lines_log2;
+use crate::region::seat;
 use crate::region::slots::RETIRED;
 use crate::region::table::load_max;
-use crate::region::seat;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
 
@@ -250,11 +250,21 @@ impl<'a> Region<'a> {
             match self.move_index(next_lines_log2(&self.shape())) {
                 // A fuller table is slower, and better than none.
                 Err(Trouble::Error(Error::Full { .. })) if has_place => {}
-                moved => moved?,
+                moved => moved.map_err(|trouble| self.explain_index(trouble))?,
             }
             found = self.find(hash, id)?;
         }
         self.write(hash, id, epoch, content, lone, found)
+    }
+
+    #[cold]
+    pub(super) fn explain_index(&self, trouble: Trouble) -> Trouble {
+        match trouble {
+            Trouble::Error(error) => {
+                Trouble::Error(self.explain(error, "a larger index table, which takes extents of its own"))
+            }
+            flaw => flaw,
+        }
     }
 
     /// Steps 1 to 4 of a write (see [`crate::protocol`]). `found` is what `find` gave for it just now.
@@ -293,7 +303,7 @@ impl<'a> Region<'a> {
                     if matches!(content, Content::Bytes(_)) {
                         self.free(slot)?; // A slot on no list would be lost until a rebuild.
                     }
-                    return Err(trouble);
+                    return Err(self.explain_index(trouble));
                 }
             };
         }

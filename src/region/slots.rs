@@ -88,7 +88,8 @@ impl<'a> Region<'a> {
     /// Allocates the links of the region's extents, if they are not.
     pub(crate) fn ensure_linked(&self) -> Result<(), Trouble> {
         if !self.is_linked()? {
-            Growth::lock(self.arena)?.allocate_links(self.number)?;
+            let linked = Growth::lock(self.arena).and_then(|mut growth| growth.allocate_links(self.number));
+            linked.map_err(|error| self.explain(error, "the links of replaced versions"))?;
             self.set_linked();
         }
         Ok(())
@@ -160,7 +161,7 @@ impl<'a> Region<'a> {
         let mut slots = Vec::new();
         while next != 0 && (slots.len() as u64) < most {
             slots.push(next - 1);
-            next = self.link(next - 1).and_then(next_of).unwrap_or(0);
+            next = self.link(queue, next - 1).and_then(next_of).unwrap_or(0);
         }
         slots
     }
@@ -215,28 +216,41 @@ impl<'a> Region<'a> {
                 continue;
             }
             let with_links = self.is_linked()?;
-            let extent = match Growth::lock(self.arena)?.add_data_extent(self.number, with_links) {
-                Ok(extent) => extent,
-                Err(full) if self.count(word::RETIRED_COUNT)? != 0 => {
-                    return Err(Trouble::Error(self.hint_sync(full)));
-                }
-                Err(full) => return Err(full.into()),
-            };
+            let added = Growth::lock(self.arena)
+                .and_then(|mut growth| growth.add_data_extent(self.number, with_links));
+            let extent = added.map_err(|error| self.explain(error, "an extent of slots"))?;
             let slots = self.arena.slots_of(extent);
             self.set(word::FRESH, pair(slots.start, slots.end));
             step("grow: fresh slots set");
         }
     }
 
-    /// A full store that keeps replaced versions for durability is told how to free them.
-    pub(super) fn hint_sync(&self, full: Error) -> Error {
-        match full {
-            Error::Full { path, region, limit, why, source } => {
-                let why = format!("{why}; replaced versions wait for a sync");
-                Error::Full { path, region, limit, why, source }
-            }
-            other => other,
+    /// Says of a full store what there was no room for, and why what is free all the same is of no use for it.
+    #[cold]
+    pub(super) fn explain(&self, error: Error, wanted: &str) -> Error {
+        let Error::Full { path, limit, why, source, .. } = error else { return error };
+        let count = |region: u32, word: usize| {
+            checked::decode(Region::new(self.arena, region).get(word)).unwrap_or(0)
+        };
+        let others: u64 = (0..self.arena.geo.regions)
+            .filter(|&region| region != self.number)
+            .map(|region| count(region, word::FREE_COUNT))
+            .sum();
+        let reasons = [
+            (count(self.number, word::FREE_COUNT), "are free in this region"),
+            (others, "are free in other regions, whose records alone can have them"),
+            (
+                count(self.number, word::RETIRED_COUNT),
+                "hold replaced versions, until a sync and the end of older snapshots",
+            ),
+            (count(self.number, word::PARKED_COUNT), "wait for the end of a pin"),
+            (count(self.number, word::RESERVED), "are reserved"),
+        ];
+        let mut why = format!("it needs {wanted}, and {why}");
+        for (slots, reason) in reasons.into_iter().filter(|(slots, _)| *slots != 0) {
+            why.push_str(&format!("; {slots} slots {reason}"));
         }
+        Error::Full { path, region: self.number, limit, why, source }
     }
 
     /// Frees retired slots whose successors are on disk, a few at a time; whether any was freed.

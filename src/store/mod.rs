@@ -372,7 +372,9 @@ impl Store {
         let soon = Deadline::after(Some(READER_PATIENCE));
         let locked = self.check_outside(hash);
         match locked.and_then(|()| self.read_by(hash, id, out.as_deref_mut(), &soon)) {
-            Err(Error::Busy { .. } | Error::Full { .. } | Error::Damaged { .. } | Error::Reentrant { .. }) => {}
+            Err(
+                Error::Busy { .. } | Error::Full { .. } | Error::Damaged { .. } | Error::Reentrant { .. },
+            ) => {}
             read => return read,
         }
         match self.read_around(hash, id, out.as_deref_mut(), PASSES) {
