@@ -247,8 +247,12 @@ impl Header {
 
     /// Whether a slot says that it is parked.
     pub(crate) fn is_parked(&self) -> bool {
-        let words = self.words();
-        words[0] == 0 && words[HEADER_WORDS - 1] == PARKED
+        self.seq == 0 && self.is_parked_but_for_seq()
+    }
+
+    /// Whether all of the header but `seq` says that the slot is parked.
+    pub(crate) fn is_parked_but_for_seq(&self) -> bool {
+        self.words()[HEADER_WORDS - 1] == PARKED
     }
 
     /// Of a free slot: the next one on its list plus 1, or 0.

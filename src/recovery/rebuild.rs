@@ -429,6 +429,7 @@ fn look_at_slots(
                 // A borrow from a slot ends before it can be reserved.
                 SlotState::Reserved(..) => slots.free.push(slot),
                 SlotState::CutOff => slots.cut_off.push(slot),
+                SlotState::FreeButForSeq if header(words).is_parked_but_for_seq() => slots.cut_off.push(slot),
                 SlotState::Free | SlotState::Fresh | SlotState::FreeButForSeq => slots.free.push(slot),
                 SlotState::Moved => return Err(Trouble::Flaw("a slot changed under its region's lock")),
             }

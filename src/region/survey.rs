@@ -17,7 +17,7 @@ pub(crate) enum SlotState {
     Reserved(u32, u32),
     /// `seq` is 0, and none of the above: a write or a scrub was cut off here.
     CutOff,
-    /// Free or never used, but for its `seq`: a bit of it was flipped.
+    /// Free, parked or never used, but for its `seq`: a bit of it was flipped.
     FreeButForSeq,
     /// A whole version of a record of the region.
     Version(Header),
@@ -42,7 +42,7 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
                 None => SlotState::CutOff,
             },
         }
-    } else if header.is_free_but_for_seq(region) || rest_is_zero {
+    } else if header.is_free_but_for_seq(region) || header.is_parked_but_for_seq() || rest_is_zero {
         // No version has a stamp of 0: epochs begin at 1.
         SlotState::FreeButForSeq
     } else if !matches!(header.kind(), Kind::Record | Kind::Tombstone) {
