@@ -10,6 +10,8 @@ const ABSENT: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// The store is damaged.
 pub(crate) const DAMAGED: u8 = 3;
+/// The file is not a store.
+pub(crate) const NOT_A_STORE: u8 = 5;
 /// Any other failure.
 const OTHER: u8 = 4;
 /// Another process holds a lock; nothing was changed.
@@ -68,10 +70,10 @@ impl Failure {
             Self::Store(error) => match error {
                 Error::Corrupt { .. }
                 | Error::Damaged { .. }
-                | Error::NotAStore { .. }
                 | Error::Truncated { .. }
                 | Error::NeedsRepair { .. } => DAMAGED,
                 Error::Busy { .. } => BUSY,
+                Error::NotAStore { .. } => NOT_A_STORE,
                 Error::InvalidOption { .. } => USAGE,
                 _ => OTHER,
             },

@@ -6,7 +6,7 @@ use recstore::{Damage, Missing, VerifyReport};
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::failure::{DAMAGED, Failure};
+use super::failure::{DAMAGED, Failure, NOT_A_STORE};
 use super::output::{Output, counted};
 use super::progress;
 
@@ -28,7 +28,7 @@ impl Verify {
         let report = match self.check(access) {
             Ok(report) => report,
             Err(failure) => {
-                if self.json && failure.code() == DAMAGED {
+                if self.json && [DAMAGED, NOT_A_STORE].contains(&failure.code()) {
                     let error = json!({"clean": false, "error": failure.message()});
                     let mut out = Output::new();
                     out.line(format_args!("{error}"))?;

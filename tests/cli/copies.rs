@@ -46,7 +46,7 @@ fn a_backup_never_replaces_a_file_and_leaves_nothing_when_it_fails() {
     run(args!["backup", store, store]).refused(4, "exists already");
     let copy = dir.path("copy.rec");
     run(args!["backup", dir.path("absent.rec"), copy]).refused(4, "no such store");
-    run(args!["backup", there, copy]).refused(3, "not a recstore file");
+    run(args!["backup", there, copy]).refused(5, "not a recstore file");
     run(args!["backup", store, dir.path("no/such/directory")]).refused(4, "");
     flip(&store);
     run(args!["backup", store, copy]).refused(3, "0x2");
@@ -138,13 +138,13 @@ fn salvage_takes_a_file_that_does_not_open() {
     let first = whole.windows(8).position(|w| w == b"rec-extn").expect("an extent");
     bytes[..first].fill(0xff);
     let beheaded = dir.file("beheaded.rec", bytes);
-    run(args!["verify", beheaded]).refused(3, "not a recstore file");
+    run(args!["verify", beheaded]).refused(5, "not a recstore file");
     let out = dir.path("of-beheaded.rec");
     run(args!["salvage", beheaded, out]).refused(0, "2991 records saved");
     assert_eq!(dump(&out), all);
 
     let none = dir.path("none.rec");
-    run(args!["salvage", dir.file("text", "no store at all".repeat(1000)), none]).refused(3, "text");
+    run(args!["salvage", dir.file("text", "no store at all".repeat(1000)), none]).refused(5, "text");
     run(args!["salvage", dir.path("absent"), none]).refused(4, "no such store");
     run(args!["salvage", store, none, "--record-size", "many"]).refused(2, "many");
     assert!(!none.exists());
