@@ -111,8 +111,12 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
     }
     // Damaged queues are told of by `check_counts`.
     let parked: HashSet<u32> = region.queued(&PARKED).unwrap_or_default().into_iter().collect();
-    for &slot in census.cut_off.iter().filter(|slot| !parked.contains(slot)) {
-        report.damage.push(Damage::of_slot(number, slot, None, "neither free nor a record"));
+    for &slot in &census.cut_off {
+        if !parked.contains(&slot) {
+            report.damage.push(Damage::of_slot(number, slot, None, "neither free nor a record"));
+        } else if !region.arena.slot(slot).is_some_and(|words| header(words).is_parked()) {
+            report.damage.push(Damage::of_slot(number, slot, None, "it is parked, and does not say so"));
+        }
     }
     let mut flaws = Vec::new();
     let shape = region.shape();

@@ -6,6 +6,9 @@ use crate::layout::{
     SLOT_HEADER_BYTES, SUPERBLOCK_B, SUPERBLOCK_BYTES, word,
 };
 
+/// The last word of a parked slot's header.
+const PARKED: u64 = 0xffff_ffff_8000_0001;
+
 /// A part of the file, by name, and the record whose bytes are there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Part {
@@ -175,15 +178,10 @@ impl Parts {
                 _ if is_new => {
                     ("never used slot: header", "links of a never used slot", "never used slot: rest")
                 }
+                _ if last == PARKED => ("parked slot: header", "links of a parked slot", "parked slot: rest"),
                 2 => ("free slot: header", "links of a free slot", "free slot: rest"),
                 3 => ("reserved slot: header", "links of a reserved slot", "reserved slot: rest"),
-                _ => {
-                    self.padding(data, end - data, "parked slot: rest");
-                    self.name(at, SLOT_HEADER_BYTES, "parked slot: header");
-                    self.name(link, 8, "links of a parked slot: next");
-                    self.name(link + 8, 8, "links of a parked slot: clock");
-                    return;
-                }
+                _ => panic!("slot at {at}: neither free nor a record"),
             };
             self.padding(data, end - data, rest);
             self.name(at, SLOT_HEADER_BYTES, header);
