@@ -49,6 +49,16 @@ pub enum Error {
         /// The version that this build reads and writes.
         supported: u32,
     },
+    /// The store has features that this build does not know.
+    #[error("{}: has features that this build does not know ({word} {features:#x}); {}", path.display(), if *word == "ro_compat" { "open it for reading only, or use a later build" } else { "use a later build" })]
+    UnsupportedFeatures {
+        /// The file.
+        path: PathBuf,
+        /// The word of the superblock: `incompat`, or `ro_compat` where it may be opened for reading.
+        word: &'static str,
+        /// The bits that are not known.
+        features: u64,
+    },
     /// The file was written on, or is opened on, a machine of the other byte order.
     #[error("{}: the store is little-endian and so must the machine be; copy the records with `recstore dump` and `load`", path.display())]
     WrongByteOrder {

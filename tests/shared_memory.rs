@@ -47,14 +47,14 @@ fn a_tagged_store_is_of_one_type() {
     let path = dir.path().join("s.rec");
     small().create(&path).unwrap().close().unwrap();
     assert!(matches!(
-        Store::open_read_only(&path).unwrap().typed_tagged::<u64>(),
+        Store::open_read_only(&path).unwrap().typed_tagged::<u64>("number"),
         Err(Error::ReadOnly { .. })
     ));
-    assert!(Store::open(&path).unwrap().typed_tagged::<u64>().unwrap().get(1).unwrap().is_none());
+    assert!(Store::open(&path).unwrap().typed_tagged::<u64>("number").unwrap().get(1).unwrap().is_none());
     let again = Store::open(&path).unwrap();
-    assert!(again.typed_tagged::<u64>().is_ok());
-    assert!(matches!(again.typed_tagged::<i64>(), Err(Error::TypeMismatch { .. })));
-    assert!(Store::open_read_only(&path).unwrap().typed_tagged::<u64>().is_ok());
+    assert!(again.typed_tagged::<u64>("number").is_ok());
+    assert!(matches!(again.typed_tagged::<u64>("other"), Err(Error::TypeMismatch { .. })));
+    assert!(Store::open_read_only(&path).unwrap().typed_tagged::<u64>("number").is_ok());
 }
 
 #[test]

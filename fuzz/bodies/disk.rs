@@ -27,6 +27,10 @@ impl Disk {
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let disk = Self { file, path };
         disk.write(bytes);
+        if bytes.len() > 8192 {
+            // What is in use, and was copied here, would be recovered.
+            recstore::testing::set_continuity(&disk.path).expect("a control page");
+        }
         disk
     }
 

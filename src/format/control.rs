@@ -20,7 +20,7 @@ pub(crate) struct Control {
     durable: u64,
     pad0: [u64; 6],
     // Line 1: read at open.
-    /// The boot (as two words) during which the store was last attached for writing.
+    /// The boot (as two words) during which the store was last attached for writing; all ones: not known.
     boot: [u64; 2],
     /// Whether the store is in use: `CLEAN_MARK`, `IN_USE_MARK` or `UNSURE_MARK`.
     clean: u64,
@@ -28,7 +28,11 @@ pub(crate) struct Control {
     extents: u64,
     /// Checked: the same, as of the last flush: even a loss of power leaves as many.
     durable_extents: u64,
-    pad1: [u64; 3],
+    /// What the memory of the last users was seen through: see `region::continuity`. The mount; 0: not known.
+    mount: u64,
+    /// The file: a hash of device, inode and the inode's birth.
+    file: u64,
+    pad1: u64,
     // Line 2: counters for people.
     /// Flushes done.
     flushes: u64,
@@ -61,7 +65,9 @@ pub(crate) struct Control {
     // Line 5: what the records are.
     /// Hash of the type that the records are of; 0: any.
     type_tag: u64,
-    pad5: [u64; 7],
+    /// The same, once it is on disk.
+    durable_tag: u64,
+    pad5: [u64; 6],
     // Line 6: atomic batches. One is written at a time.
     /// The lock of batches: see `protocol::lock`.
     batch_lock: u64,
@@ -76,9 +82,15 @@ pub(crate) struct Control {
     /// Checked: the batches of this epoch and of earlier ones are whole on disk.
     settled: u64,
     pad6: [u64; 2],
+    // Line 7: versions. A block is 2^40 of them.
+    /// Checked: blocks of versions that are given out; on disk before a version of the last one is used.
+    version_blocks: u64,
+    /// Checked: the first block of this life of the store, which the last recovery began.
+    life: u64,
+    pad7: [u64; 6],
 }
 
-const _: () = assert!(size_of::<Control>() == 448);
+const _: () = assert!(size_of::<Control>() == 512);
 
 /// Offset of the epoch.
 pub(crate) const EPOCH: u64 = CONTROL + offset_of!(Control, epoch) as u64;
@@ -92,6 +104,10 @@ pub(crate) const CLEAN: u64 = CONTROL + offset_of!(Control, clean) as u64;
 pub(crate) const EXTENTS: u64 = CONTROL + offset_of!(Control, extents) as u64;
 /// Offset of the number of extents at the last flush.
 pub(crate) const DURABLE_EXTENTS: u64 = CONTROL + offset_of!(Control, durable_extents) as u64;
+/// Offset of the mount.
+pub(crate) const MOUNT: u64 = CONTROL + offset_of!(Control, mount) as u64;
+/// Offset of the file's identity.
+pub(crate) const FILE: u64 = CONTROL + offset_of!(Control, file) as u64;
 /// Offset of the flush counter.
 pub(crate) const FLUSHES: u64 = CONTROL + offset_of!(Control, flushes) as u64;
 /// Offset of the counter of durable writes.
@@ -118,6 +134,12 @@ pub(crate) const CLOCK: u64 = CONTROL + offset_of!(Control, clock) as u64;
 pub(crate) const CHANGES: u64 = CONTROL + offset_of!(Control, changes) as u64;
 /// Offset of the type tag.
 pub(crate) const TYPE_TAG: u64 = CONTROL + offset_of!(Control, type_tag) as u64;
+/// Offset of the type tag that is on disk.
+pub(crate) const DURABLE_TAG: u64 = CONTROL + offset_of!(Control, durable_tag) as u64;
+/// Offset of the number of blocks of versions.
+pub(crate) const VERSION_BLOCKS: u64 = CONTROL + offset_of!(Control, version_blocks) as u64;
+/// Offset of the first block of this life.
+pub(crate) const LIFE: u64 = CONTROL + offset_of!(Control, life) as u64;
 
 /// Offset of the lock of batches.
 pub(crate) const BATCH_LOCK: u64 = CONTROL + offset_of!(Control, batch_lock) as u64;

@@ -32,6 +32,29 @@ pub(crate) const PRESENT: u64 = 1 << 63;
 /// The first `seq` of a region.
 pub(crate) const FIRST_SEQ: u64 = PRESENT | 1;
 
+/// log2 of the versions of a block: see `control::Control::version_blocks`.
+pub(crate) const BLOCK_LOG2: u32 = 40;
+/// Blocks of versions that there can be.
+pub(crate) const BLOCKS_MAX: u64 = 1 << (63 - BLOCK_LOG2);
+
+/// The block of a `seq`.
+#[inline]
+pub(crate) const fn block_of(seq: u64) -> u64 {
+    (seq & !PRESENT) >> BLOCK_LOG2
+}
+
+/// The first `seq` of a block that is used; the one before it is passed over, for it says that the block is to be
+/// given out.
+pub(crate) const fn first_of_block(block: u64) -> u64 {
+    PRESENT | (block << BLOCK_LOG2) | 1
+}
+
+/// Whether a `seq` is the first one of a block, which nobody may use before the block is given out.
+#[inline]
+pub(crate) const fn begins_block(seq: u64) -> bool {
+    seq & ((1 << BLOCK_LOG2) - 1) == 0
+}
+
 /// A slot's header, as stored. Its words are packed, so only this file sees them: everybody else asks for a
 /// field, and gets it unpacked.
 #[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]

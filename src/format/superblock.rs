@@ -26,10 +26,20 @@ pub(crate) struct Superblock {
     slot_size: u32,
     extent_size: u64,
     base: u64,
-    reserved: [u64; 5],
+    /// Features that a build must know to read the store.
+    incompat: u64,
+    /// Features that a build must know to write to it.
+    ro_compat: u64,
+    /// Features that a build need not know.
+    compat: u64,
+    reserved: [u64; 2],
     reserved2: u32,
     crc: u32,
 }
+
+/// The features of a later build that this one knows: none yet.
+const KNOWN_INCOMPAT: u64 = 0;
+const KNOWN_RO_COMPAT: u64 = 0;
 
 /// Bytes of a superblock.
 pub(crate) const SUPERBLOCK_BYTES: usize = size_of::<Superblock>();
@@ -44,6 +54,8 @@ pub(crate) enum Flaw {
     Version(u32),
     /// Another byte order.
     ByteOrder,
+    /// Features without which the store can't be read: the bits that this build does not know.
+    Features(u64),
     /// The right magic, and content that can't be.
     Damaged(String),
 }
@@ -64,7 +76,10 @@ impl Superblock {
             slot_size: geometry.slot_size as u32,
             extent_size: geometry.extent_size,
             base: geometry.base,
-            reserved: [0; 5],
+            incompat: KNOWN_INCOMPAT,
+            ro_compat: KNOWN_RO_COMPAT,
+            compat: 0,
+            reserved: [0; 2],
             reserved2: 0,
             crc: 0,
         };
@@ -98,6 +113,9 @@ impl Superblock {
         if !sum_holds {
             return Err(Flaw::Damaged("the superblock's checksum does not match".into()));
         }
+        if s.incompat & !KNOWN_INCOMPAT != 0 {
+            return Err(Flaw::Features(s.incompat & !KNOWN_INCOMPAT));
+        }
         let geometry =
             Geometry::new(u64::from(s.record_size), s.slots_log2, s.regions, s.max_size, s.hash_key)
                 .map_err(Flaw::Damaged)?;
@@ -109,6 +127,13 @@ impl Superblock {
         }
         Ok((geometry, s.uuid))
     }
+}
+
+/// The features without which the store may not be written to, as far as this build does not know them. The bytes
+/// were parsed.
+pub(crate) fn unknown_ro_compat(bytes: &[u8; SUPERBLOCK_BYTES]) -> u64 {
+    let s: Superblock = bytemuck::pod_read_unaligned(bytes);
+    s.ro_compat & !KNOWN_RO_COMPAT
 }
 
 /// A short number that ties extent headers to their store.

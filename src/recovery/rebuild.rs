@@ -11,7 +11,7 @@ use crate::fault::{self, Fault};
 use crate::format::epoch::Epoch;
 use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINE_BYTES, LINES_LOG2_MAX, Shape};
 use crate::format::region::word;
-use crate::format::slot::{FIRST_SEQ, Header, PRESENT};
+use crate::format::slot::{BLOCK_LOG2, BLOCKS_MAX, FIRST_SEQ, Header, PRESENT, begins_block};
 use crate::format::{checked, control};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{Seen, header, publish, read_any, retract, scrub};
@@ -99,10 +99,6 @@ struct Slots {
     seq_max: u64,
 }
 
-/// How far `seq` jumps after a crash of the operating system: further than the writes that can have
-/// been lost from the head and the slots together.
-const SEQ_JUMP: u64 = 1 << 20;
-
 /// Rebuilds the region. On an error it stays marked, and the next owner begins anew.
 pub(crate) fn rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt> {
     let rebuilt = try_rebuild(region, cause);
@@ -159,9 +155,9 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     // What did not count is scrubbed. Before the next `seq` may change: by that members are told from others.
     region.set(word::PENDING, checked::encode(0));
     region.set(word::MEMBERS, checked::encode(0));
-    let jump = if cause.is_os_crash() { SEQ_JUMP } else { 0 };
-    // Where a forged version leaves no higher number, writing is refused.
-    region.set(word::NEXT_SEQ, next_seq(region, &slots).saturating_add(jump));
+    // Where a forged version leaves no higher number, writing is refused. After a crash of the operating system, recovery
+    // goes on to a block that was not given out before.
+    region.set(word::NEXT_SEQ, next_seq(region, &slots));
     step("rebuild: counts stored");
     region.set_shape(new); // Step 8.
     step("rebuild: done");
@@ -329,6 +325,9 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
         if next_seq >= u64::MAX - 1 {
             break; // Writing is refused then.
         }
+        if begins_block(next_seq) {
+            region.give_out_block(next_seq, 1)?;
+        }
         if slots.free.is_empty() {
             // What was given up stays where it is until step 5: if this repair is killed, the next one finds it.
             let grown = Growth::lock(arena).and_then(|mut growth| {
@@ -356,11 +355,15 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
     Ok(())
 }
 
-/// The `seq` of the next write: higher than any that was used.
+/// The `seq` of the next write: higher than any that was used. Where the head can't be right, a block of versions is
+/// begun: what was used and is in no slot any more is not known.
 fn next_seq(region: &Region<'_>, slots: &Slots) -> u64 {
     let head = region.get(word::NEXT_SEQ);
-    let head = if head & PRESENT != 0 && head < PRESENT | 1 << 62 { head } else { FIRST_SEQ };
-    head.max(slots.seq_max.saturating_add(1)).max(FIRST_SEQ)
+    let given_out = checked::decode(region.arena.word(control::VERSION_BLOCKS).load(Ordering::SeqCst));
+    let blocks = given_out.unwrap_or(BLOCKS_MAX / 2).min(BLOCKS_MAX - 1);
+    let end = PRESENT | blocks << BLOCK_LOG2;
+    let head = if (FIRST_SEQ..=end).contains(&head) { head } else { end };
+    head.max(slots.seq_max.saturating_add(1))
 }
 
 fn first_shape(region: &Region<'_>) -> Shape {

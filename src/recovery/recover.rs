@@ -1,4 +1,4 @@
-//! Recovery after a crash of the operating system. The caller holds the whole store. The numbered steps
+//! Recovery after a crash of the operating system, or where memory is not known to be that of the last users. The caller holds the whole store. The numbered steps
 //! stand in the chapter on recovery.
 
 use std::sync::Mutex;
@@ -6,21 +6,25 @@ use std::sync::atomic::AtomicU32;
 
 use crate::error::{Error, Result};
 use crate::format::region::word;
+use crate::format::slot::{BLOCKS_MAX, block_of, first_of_block};
 use crate::format::{checked, control};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, Rebuilt, rebuild};
 use crate::region::arena::Arena;
 use crate::region::blocks::see_to_all;
+use crate::region::continuity::{self, Continuity};
 use crate::region::owned::Region;
+use crate::region::seat;
 use crate::report::RepairReport;
 use crate::sys::atomic::Ordering;
 use crate::sys::file;
 use crate::sys::step::step;
 
-/// Recovers the store.
-pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
+/// Recovers the store; `why` its memory is not believed.
+pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<RepairReport> {
     let mut report = RepairReport { os_crash: true, ..RepairReport::default() };
+    report.fixed.push(format!("the store was recovered: {why}"));
     flush(arena)?;
     let durable_extents = checked::decode(arena.word(control::DURABLE_EXTENTS).load(Ordering::SeqCst));
     let extents = arena.extent_count()?;
@@ -32,6 +36,7 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
         arena.head(region)[word::LOCK].store(0, Ordering::SeqCst);
     }
     arena.word(control::BATCH_LOCK).store(0, Ordering::SeqCst);
+    seat::forget_claims(arena);
     step("recover: locks cleared");
     clear_tail(arena)?;
     adopt(arena, true, &mut report.fixed)?;
@@ -66,10 +71,38 @@ pub(crate) fn recover(arena: &Arena, boot: [u64; 2]) -> Result<RepairReport> {
         arena.word(at).store(known.encode(), Ordering::SeqCst);
     }
     end_batches(arena);
+    begin_life(arena, &mut report.fixed);
     step("recover: epochs raised");
-    mark_in_use(arena, boot)?;
+    mark_in_use(arena, here)?;
+    // A flush that had failed is forgotten last, so that a recovery that is cut off is done again.
+    arena.word(control::FLUSH_FAILED).store(0, Ordering::SeqCst);
     step("recover: done");
     Ok(report)
+}
+
+/// Begins another life of the store: its versions are of blocks that were not given out before. The caller flushes
+/// before anyone gets in.
+fn begin_life(arena: &Arena, fixed: &mut Vec<String>) {
+    let next = |region: u32| &arena.head(region)[word::NEXT_SEQ];
+    let given_out = checked::decode(arena.word(control::VERSION_BLOCKS).load(Ordering::SeqCst));
+    let life = given_out.filter(|&blocks| blocks < BLOCKS_MAX - 1).unwrap_or_else(|| {
+        let what = "how many versions were given out is not known: a word of the control page was damaged";
+        fixed.push(what.to_owned());
+        blocks_in_use(arena)
+    });
+    for region in 0..arena.geo.regions {
+        next(region).fetch_max(first_of_block(life), Ordering::SeqCst);
+    }
+    arena.word(control::LIFE).store(checked::encode(life), Ordering::SeqCst);
+    arena.word(control::VERSION_BLOCKS).store(checked::encode(life + 1), Ordering::SeqCst);
+}
+
+/// Blocks of versions of which some were used, as far as the heads tell.
+pub(crate) fn blocks_in_use(arena: &Arena) -> u64 {
+    let next = |region| arena.head(region)[word::NEXT_SEQ].load(Ordering::SeqCst);
+    let blocks = (0..arena.geo.regions).map(|region| block_of(next(region)) + 1);
+    // A forged version of the last block leaves none.
+    blocks.filter(|&blocks| blocks < BLOCKS_MAX - 1).max().unwrap_or(1)
 }
 
 /// Notes that no batch is under way, whatever the numbers of batches are.
@@ -106,17 +139,17 @@ pub(crate) fn cut_off(arena: &Arena, extents: u64) -> Error {
     }
 }
 
-/// Notes the boot, and that the store is in use, on disk: before the first write, or a loss of power
-/// would find a clean mark. Who dies before that is known leaves a mark that says so, and the next one
+/// Notes what shows the continuity of memory, and that the store is in use, on disk: before the first write, or a loss of
+/// power would find a clean mark. Who dies before that is known leaves a mark that says so, and the next one
 /// flushes again.
-pub(crate) fn mark_in_use(arena: &Arena, boot: [u64; 2]) -> Result<()> {
+pub(crate) fn mark_in_use(arena: &Arena, here: &Continuity) -> Result<()> {
     see_to_all(arena)?;
     arena.word(control::CLEAN).store(control::UNSURE_MARK, Ordering::SeqCst);
-    arena.word(control::BOOT).store(boot[0], Ordering::SeqCst);
-    arena.word(control::BOOT + 8).store(boot[1], Ordering::SeqCst);
+    continuity::note(arena, here);
     step("open: marked in use");
     flush(arena)?;
     arena.word(control::CLEAN).store(control::IN_USE_MARK, Ordering::SeqCst);
+    continuity::mark_inode(arena);
     Ok(())
 }
 
@@ -130,8 +163,7 @@ pub(crate) fn is_wholly_clean(arena: &Arena) -> bool {
 #[cold]
 pub(crate) fn leave_clean(arena: &Arena) -> Result<()> {
     if arena.word(control::CLEAN).load(Ordering::SeqCst) != control::IN_USE_MARK {
-        let boot = file::boot_id().map_err(arena.io("asking for the boot id"))?;
-        mark_in_use(arena, boot)?;
+        mark_in_use(arena, &Continuity::here(arena)?)?;
     }
     for region in 0..arena.geo.regions {
         lock::leave_clean(&arena.head(region)[word::LOCK]);

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::index::ENTRIES;
 use crate::format::region::word;
-use crate::format::slot::PRESENT;
+use crate::format::slot::{PRESENT, block_of};
 use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::format::{checked, control};
 use crate::protocol::index::load_line;
@@ -40,6 +40,8 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
         ("number of the batch that ended last", control::ENDED),
         ("epoch of the last batch", control::BATCHED),
         ("epoch of the last settled batch", control::SETTLED),
+        ("number of blocks of versions", control::VERSION_BLOCKS),
+        ("first block of versions of this life", control::LIFE),
     ] {
         if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
             report.damage.push(Damage::of_store(format!("the {name} in the control page is damaged")));
@@ -282,6 +284,12 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     let next_seq = region.get(word::NEXT_SEQ);
     if next_seq & PRESENT == 0 || next_seq <= census.seq_max {
         flaws.push("its next sequence number was used already".to_owned());
+    }
+    match checked::decode(region.arena.word(control::VERSION_BLOCKS).load(Ordering::SeqCst)) {
+        Some(blocks) if block_of(next_seq.wrapping_sub(1)) >= blocks => {
+            flaws.push("its next sequence number is none that was given out".to_owned());
+        }
+        _ => {}
     }
     if region.get(word::DAMAGED) > census.damaged() {
         flaws.push("its head says that slots are damaged, and none is".to_owned());

@@ -10,6 +10,7 @@ use crate::error::{Error, Holder, Lock, Result};
 use crate::format::epoch::Epoch;
 use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
 use crate::format::geometry::Geometry;
+use crate::format::slot::first_of_block;
 use crate::format::{checked, control, index, region};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::header;
@@ -114,6 +115,21 @@ impl Arena {
             return Ok(());
         };
         Err(Error::Unlinked { path: self.path.clone(), what: what.to_owned() })
+    }
+
+    /// Puts the control page on disk. An error is noted there, as that of any flush: see `store::flush`.
+    pub(crate) fn flush_control(&self) -> Result<()> {
+        self.map.flush(control::CONTROL, crate::format::PAGE_BYTES).map_err(|source| {
+            let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
+            self.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
+            Error::FlushFailed { path: self.path.clone(), source }
+        })
+    }
+
+    /// The first `seq` of this life of the store: what has a lower one was written before the last recovery.
+    pub(crate) fn first_of_life(&self) -> u64 {
+        let life = crate::format::checked::decode(self.word(control::LIFE).load(Ordering::SeqCst));
+        life.map_or(u64::MAX, first_of_block) // Damaged: as if nothing was written since.
     }
 
     /// Damage of something that is not a record.

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::format::epoch::Epoch;
 use crate::format::index::{ENTRIES, Shape};
 use crate::format::region::{LISTED_MAX, word};
-use crate::format::slot::{Header, PRESENT};
+use crate::format::slot::Header;
 use crate::format::{checked, control};
 use crate::protocol::slot::publish;
 use crate::region::arena::Arena;
@@ -42,10 +42,7 @@ impl Region<'_> {
     }
 
     fn try_prepare(&self, members: &mut [Change<'_>], epoch: Epoch) -> Result<(), Trouble> {
-        let seq = self.get(word::NEXT_SEQ);
-        if seq & PRESENT == 0 || seq.checked_add(members.len() as u64).is_none() {
-            return Err(Trouble::Flaw("the next sequence number"));
-        }
+        let seq = self.next_seq(members.len().max(1) as u64)?;
         let mut needs_links = false;
         let mut live = self.live()?;
         let mut is_needed = Vec::with_capacity(members.len());

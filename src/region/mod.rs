@@ -4,6 +4,7 @@ pub(crate) mod arena;
 pub(crate) mod batch;
 pub(crate) mod blocks;
 pub(crate) mod borrow;
+pub(crate) mod continuity;
 pub(crate) mod decided;
 pub(crate) mod grow;
 pub(crate) mod owned;

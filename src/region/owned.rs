@@ -4,11 +4,11 @@
 
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
-use crate::format::checked;
 use crate::format::epoch::Epoch;
 use crate::format::index::{ENTRIES, LINE_WORDS, Line, Shape};
 use crate::format::region::word;
-use crate::format::slot::{Header, PRESENT};
+use crate::format::slot::{BLOCKS_MAX, Header, PRESENT, begins_block, block_of};
+use crate::format::{checked, control};
 use crate::protocol::index::{candidates, load_line, store_entry};
 use crate::protocol::slot::{Seen, bury, header, publish, publish_filled, read_any, retract};
 use crate::region::Trouble;
@@ -278,10 +278,7 @@ impl<'a> Region<'a> {
         lone: bool,
         mut found: Found<'a>,
     ) -> Result<Written, Trouble> {
-        let seq = self.get(word::NEXT_SEQ);
-        if seq & PRESENT == 0 || seq == u64::MAX {
-            return Err(Trouble::Flaw("the next sequence number"));
-        }
+        let seq = self.next_seq(1)?;
         if let Found::Hit { header, slot, .. } = &found {
             if header.seq() >= seq && self.is_whole(*slot) {
                 return Err(Trouble::Flaw("the next sequence number was used already"));
@@ -418,14 +415,51 @@ impl<'a> Region<'a> {
         Ok(true)
     }
 
+    /// The `seq` of the next write, which the caller may use, and those of `count - 1` writes after it.
+    #[inline]
+    pub(super) fn next_seq(&self, count: u64) -> Result<u64, Trouble> {
+        let seq = self.get(word::NEXT_SEQ);
+        let last = seq.wrapping_add(count - 1);
+        // The check of the word is left to the cold path: here it bounds what the head says.
+        let blocks = self.arena.word(control::VERSION_BLOCKS).load(Ordering::Relaxed) & checked::MAX;
+        let is_new = begins_block(seq) || block_of(seq) != block_of(last);
+        if seq & PRESENT == 0 || is_new || block_of(last) >= blocks {
+            self.give_out_block(seq, count)?;
+        }
+        Ok(seq)
+    }
+
+    /// Notes on disk that the block of versions is given out that `count` of them, from `seq` on, go into. So
+    /// whatever a loss of power leaves, no version is used again: the next life of the store begins behind all blocks
+    /// that were given out. Once in 2^40 writes. A number in the middle of a block that was not given out is damage.
+    #[cold]
+    pub(crate) fn give_out_block(&self, seq: u64, count: u64) -> Result<(), Trouble> {
+        const FLAW: Trouble = Trouble::Flaw("the next sequence number");
+        let last = seq.checked_add(count - 1).ok_or(FLAW)?;
+        let noted = self.arena.word(control::VERSION_BLOCKS);
+        let mut word = noted.load(Ordering::SeqCst);
+        let is_given_out = checked::decode(word).is_none_or(|blocks| block_of(seq) < blocks);
+        let needed = block_of(last) + 1;
+        if seq & PRESENT == 0 || needed >= BLOCKS_MAX || !is_given_out && !begins_block(seq) {
+            return Err(FLAW);
+        }
+        while checked::decode(word).is_none_or(|blocks| blocks < needed) {
+            match noted.compare_exchange(word, checked::encode(needed), Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => break,
+                Err(now) => word = now,
+            }
+        }
+        // Also if another noted it: its flush may be under way.
+        self.arena.flush_control()?;
+        step("put: a block of versions is given out");
+        Ok(())
+    }
+
     /// Deletes a record by a tombstone in a slot of its own; the version is kept as a replaced one is, for
     /// somebody may still read it.
     fn delete_with_tombstone(&self, hash: u64, id: u64, epoch: Epoch) -> Result<bool, Trouble> {
         self.ensure_linked()?;
-        let seq = self.get(word::NEXT_SEQ);
-        if seq & PRESENT == 0 || seq == u64::MAX {
-            return Err(Trouble::Flaw("the next sequence number"));
-        }
+        let seq = self.next_seq(1)?;
         let new = self.take_slot()?;
         let Found::Hit { mut place, slot, .. } = self.find(hash, id)? else {
             self.free(new)?;

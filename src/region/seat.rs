@@ -56,8 +56,8 @@ fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
     let word = arena.word(generation(seat));
     let last = match (word.load(Ordering::SeqCst), checked::decode(word.load(Ordering::SeqCst))) {
         (_, Some(last)) => last as u32,
-        (0, None) => 0,
-        // Damaged: any number that was not used is as good as the next one.
+        // Never claimed in this life of the store, or damaged. Generations begin at random, so that no word of another
+        // life is taken for that of a claim: see `forget_claims`.
         _ => file::random().map_err(arena.io("drawing a random number"))? as u32,
     };
     let next = last.checked_add(1).unwrap_or(1);
@@ -70,6 +70,15 @@ fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
     arena.word(pid(seat)).store(here, Ordering::SeqCst);
     arena.word(taken(seat)).store(TAKEN, Ordering::SeqCst);
     Ok(Some(Owner { seat, generation: next }))
+}
+
+/// Forgets all claims, which are of another life of the store: how many there were may not have reached the disk.
+pub(crate) fn forget_claims(arena: &Arena) {
+    for seat in 0..SEATS {
+        for at in [generation(seat), pin(seat), taken(seat)] {
+            arena.word(at).store(0, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Gives a seat back.

@@ -1,8 +1,8 @@
 //! Creating a store's file, and coming into one.
 //!
 //! Opening for writing, in order: the file is what it should be (regular, local, a superblock, long
-//! enough); the whole-file lock, shared; the boot id, and recovery if the operating system went
-//! down (whole-file lock, exclusive, meanwhile); a seat.
+//! enough); the whole-file lock, shared; whether memory is that of the last users, and recovery if that is
+//! not known (whole-file lock, exclusive, meanwhile); a seat.
 
 use std::fs::File;
 use std::io;
@@ -16,11 +16,12 @@ use crate::format::geometry::{FIRST_INDEX_BYTES, Geometry, REGION_TABLE, SUPERBL
 use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, Line, Shape};
 use crate::format::region::{HEAD_BYTES, word};
 use crate::format::slot::FIRST_SEQ;
-use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag};
+use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag, unknown_ro_compat};
 use crate::format::{FORMAT_VERSION, checked, control, round_up};
 use crate::recovery::recover::{cut_off, is_wholly_clean, mark_in_use, recover};
 use crate::region::arena::{Arena, io_error, no_room};
 use crate::region::blocks::{see_to_fixed_parts, see_to_reads};
+use crate::region::continuity::{self, Continuity};
 use crate::region::seat;
 use crate::report::RepairReport;
 use crate::store::Store;
@@ -116,9 +117,11 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
     for at in [control::BEGUN, control::COMMITTED, control::ENDED, control::BATCHED, control::SETTLED] {
         write(at, checked::encode(0))?;
     }
-    let boot = file::boot_id()?;
-    write(control::BOOT, boot[0])?;
-    write(control::BOOT + 8, boot[1])?;
+    write(control::VERSION_BLOCKS, checked::encode(1))?;
+    write(control::LIFE, checked::encode(0))?;
+    for (at, word) in Continuity::of(file)?.words() {
+        write(at, word)?;
+    }
 
     let mut heads = Vec::with_capacity((u64::from(geo.regions) * HEAD_BYTES) as usize);
     let mut tables = Vec::with_capacity((u64::from(geo.regions) * FIRST_INDEX_BYTES) as usize);
@@ -199,7 +202,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
     {
         return Err(Error::CopyOnWrite { path: path.to_path_buf(), kind: kind.to_owned() });
     }
-    let (geo, uuid) = superblock(&file, path, metadata.len())?;
+    let (geo, uuid) = superblock(&file, path, metadata.len(), writable)?;
     if metadata.len() < geo.base {
         return Err(Error::Truncated { path: path.to_path_buf(), len: metadata.len(), needed: geo.base });
     }
@@ -224,18 +227,24 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         lock_timeout: options.lock_timeout,
         extents: Mutex::default(),
     };
-    let boot = file::boot_id().map_err(arena.io("asking for the boot id"))?;
     let mut report = RepairReport::default();
     see_to_reads(&arena)?;
     arena.owner = if writable {
         see_to_fixed_parts(&arena)?;
-        come_in(&arena, boot, &mut report)?;
+        come_in(&arena, &mut report)?;
         Some(seat::claim(&arena)?)
     } else {
         let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == control::CLEAN_MARK;
-        if booted(&arena) != boot && !is_clean {
-            let why = "the system went down while it was in use".to_owned();
-            return Err(Error::NeedsRepair { path: arena.path, why });
+        if !is_clean
+            && !seat::any_alive(&arena)?
+            && let Some(why) = continuity::doubt(&arena, &Continuity::here(&arena)?)
+        {
+            let extents = u64::from(arena.extent_count()?);
+            let durable = checked::decode(arena.word(control::DURABLE_EXTENTS).load(Ordering::SeqCst));
+            return Err(match durable.filter(|&noted| noted > extents) {
+                Some(noted) => cut_off(&arena, noted),
+                None => Error::NeedsRepair { path: arena.path, why: why.to_owned() },
+            });
         }
         refuse_cut_off(&arena)?;
         None
@@ -259,7 +268,9 @@ fn not_a_store(path: &Path, why: &str) -> Error {
 }
 
 /// The first superblock that holds.
-fn superblock(file: &File, path: &Path, len: u64) -> Result<(Geometry, [u8; 16])> {
+fn superblock(file: &File, path: &Path, len: u64, writable: bool) -> Result<(Geometry, [u8; 16])> {
+    let unsupported =
+        |word, features| Error::UnsupportedFeatures { path: path.to_path_buf(), word, features };
     if len == 0 {
         return Err(not_a_store(path, "it is empty"));
     }
@@ -271,7 +282,13 @@ fn superblock(file: &File, path: &Path, len: u64) -> Result<(Geometry, [u8; 16])
         let mut bytes = [0; SUPERBLOCK_BYTES];
         file.read_exact_at(&mut bytes, at).map_err(io_error(path, "reading the superblock"))?;
         match Superblock::parse(&bytes) {
-            Ok(found) => return Ok(found),
+            Ok(found) => {
+                return match unknown_ro_compat(&bytes) {
+                    features if features != 0 && writable => Err(unsupported("ro_compat", features)),
+                    _ => Ok(found),
+                };
+            }
+            Err(Flaw::Features(features)) => return Err(unsupported("incompat", features)),
             Err(flaw) => {
                 first.get_or_insert(flaw);
             }
@@ -284,14 +301,11 @@ fn superblock(file: &File, path: &Path, len: u64) -> Result<(Geometry, [u8; 16])
             Error::UnsupportedVersion { path: path.to_path_buf(), found, supported: FORMAT_VERSION }
         }
         Some(Flaw::ByteOrder) => Error::WrongByteOrder { path: path.to_path_buf() },
+        Some(Flaw::Features(features)) => unsupported("incompat", features),
         Some(Flaw::Damaged(what)) => {
             Error::Damaged { path: path.to_path_buf(), what: format!("both superblocks ({what})") }
         }
     })
-}
-
-fn booted(arena: &Arena) -> [u64; 2] {
-    [control::BOOT, control::BOOT + 8].map(|at| arena.word(at).load(Ordering::SeqCst))
 }
 
 /// A file that has fewer extents than it had is missing records.
@@ -304,8 +318,9 @@ fn refuse_cut_off(arena: &Arena) -> Result<()> {
     }
 }
 
-/// Takes the whole-file lock, shared, and sees to it that the store was attached in this boot.
-fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<()> {
+/// Takes the whole-file lock, shared, and sees to it that memory is that of the last users, or was recovered.
+fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
+    let here = Continuity::here(arena)?;
     let deadline = arena.deadline();
     let mut pauses = Pauses::default();
     loop {
@@ -313,18 +328,26 @@ fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<(
         if !locked.map_err(arena.io("taking the lock of the whole file (flock)"))? {
             return Err(whole_file_is_locked(arena, &deadline));
         }
-        let mark = arena.word(control::CLEAN).load(Ordering::SeqCst);
         let flush_failed = arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0;
-        let is_in_use = booted(arena) == boot && mark == control::IN_USE_MARK;
-        if is_in_use && (!flush_failed || seat::any_alive(arena)?) || !flush_failed && is_wholly_clean(arena)
-        {
+        if !flush_failed && is_wholly_clean(arena) {
             return refuse_cut_off(arena);
         }
+        let is_in_use = arena.word(control::CLEAN).load(Ordering::SeqCst) == control::IN_USE_MARK;
         if seat::any_alive(arena)? {
-            // Whoever holds a seat came in during this boot: the words are damaged, or the mark was set
-            // by one that left while the other was leaving.
-            mark_in_use(arena, boot)?;
+            if is_in_use {
+                continuity::note(arena, &here);
+                continuity::mark_inode(arena);
+                return refuse_cut_off(arena);
+            }
+            // The word is damaged, or the mark was set by one that left while the other was leaving.
+            mark_in_use(arena, &here)?;
             continue;
+        }
+        note_error(arena);
+        if is_in_use && continuity::doubt(arena, &here).is_none() {
+            continuity::note(arena, &here);
+            continuity::mark_inode(arena);
+            return refuse_cut_off(arena);
         }
         // Others may be coming in, or a program that is no handle has a shared lock.
         if !file_lock::try_lock_whole(&arena.file) {
@@ -333,16 +356,37 @@ fn come_in(arena: &Arena, boot: [u64; 2], report: &mut RepairReport) -> Result<(
             }
             continue;
         }
-        let mark = arena.word(control::CLEAN).load(Ordering::SeqCst);
-        if booted(arena) == boot && arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0 {
-            write_all_anew(arena)?;
-            report.fixed.push("a flush had failed: every page was written anew".to_owned());
+        put_right(arena, &here, report)?;
+    }
+}
+
+/// The kernel tells of an error of writing back once: so it is noted.
+fn note_error(arena: &Arena) {
+    let told = file::ask_for_error(&arena.file).err().and_then(|error| error.raw_os_error());
+    // Other errors say that the question is not understood.
+    if let Some(code @ (libc::EIO | libc::ENOSPC | libc::EDQUOT | libc::EROFS)) = told {
+        arena.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
+    }
+}
+
+/// Recovers the store, or marks it as in use. The caller holds it alone.
+fn put_right(arena: &Arena, here: &Continuity, report: &mut RepairReport) -> Result<()> {
+    let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == control::CLEAN_MARK;
+    let flush_failed = arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0;
+    if flush_failed {
+        write_all_anew(arena)?;
+    }
+    match continuity::doubt(arena, here) {
+        Some(why) if flush_failed || !is_clean => {
+            *report = recover(arena, here, why)?;
+            if flush_failed {
+                report.fixed.push("a flush had failed: every page was written anew".to_owned());
+            }
+            Ok(())
         }
-        if booted(arena) != boot && mark != control::CLEAN_MARK {
-            *report = recover(arena, boot)?;
-        } else if mark != control::IN_USE_MARK {
+        _ => {
             refuse_cut_off(arena)?;
-            mark_in_use(arena, boot)?;
+            mark_in_use(arena, here)
         }
     }
 }
@@ -366,7 +410,5 @@ fn write_all_anew(arena: &Arena) -> Result<()> {
             words[0].fetch_add(0, Ordering::Relaxed);
         }
     }
-    arena.file.sync_data().map_err(|source| Error::FlushFailed { path: arena.path.clone(), source })?;
-    arena.word(control::FLUSH_FAILED).store(0, Ordering::SeqCst);
-    Ok(())
+    arena.file.sync_data().map_err(|source| Error::FlushFailed { path: arena.path.clone(), source })
 }

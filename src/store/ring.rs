@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
+use crate::format::slot::{FIRST_SEQ, PRESENT};
 use crate::store::Store;
 use crate::store::watch::wait_in_region;
 
@@ -87,7 +88,7 @@ impl<'a, T: Pod> Ring<'a, T> {
     /// been appended.
     pub fn push(&self, value: &T) -> Result<u64> {
         let count = self.store.counter(self.base);
-        let mut number = count.get()?;
+        let mut number = self.counted()?;
         let mut data = Vec::with_capacity(size_of::<Place>() + size_of::<T>());
         data.extend_from_slice(bytemuck::bytes_of(&Place { number }));
         data.extend_from_slice(bytemuck::bytes_of(value));
@@ -110,12 +111,33 @@ impl<'a, T: Pod> Ring<'a, T> {
         Ok(number)
     }
 
+    /// The count; after a loss of power, the number behind all that came back.
+    fn counted(&self) -> Result<u64> {
+        let counter = self.store.counter(self.base);
+        let mut data = Vec::new();
+        let version = self.store.get_into(self.base, &mut data)?;
+        let first = self.store.handle.arena.first_of_life();
+        let is_of_this_life = version.is_some_and(|version| version.get() | PRESENT >= first);
+        let mut count = counter.get()?;
+        if is_of_this_life || version.is_none() && first == FIRST_SEQ {
+            return Ok(count);
+        }
+        for id in self.base + 1..=self.base + self.len {
+            if self.store.get_into(id, &mut data)?.is_some()
+                && let Some(number) = number_of::<T>(&data)
+            {
+                count = count.max(self.after(number)?);
+            }
+        }
+        Ok(count)
+    }
+
     /// How many values were appended, all in all.
     ///
     /// # Errors
     /// As [`Store::get`].
     pub fn pushed(&self) -> Result<u64> {
-        let mut count = self.store.counter(self.base).get()?;
+        let mut count = self.counted()?;
         let mut data = Vec::new();
         // Each turn comes to a higher number.
         while self.store.get_into(self.id(count), &mut data)?.is_some() {

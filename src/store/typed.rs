@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
-use crate::format::{control, hash};
+use crate::format::control;
 use crate::record::Version;
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
+use crate::sys::step::step;
 
 /// A store whose records are values of `T`: see [`Store::typed`].
 #[derive(Debug)]
@@ -25,10 +26,14 @@ pub struct Slices<'a, T> {
     of: PhantomData<fn(T) -> T>,
 }
 
-/// A hash of the type's name and size.
-fn tag<T>() -> u64 {
-    let of_name = type_name::<T>().bytes().fold(0, |h, b| hash::hash(h, u64::from(b)));
-    hash::hash(of_name, size_of::<T>() as u64).max(1)
+/// The tag of a type: FNV-1a (64 bits) of the bytes of its name, then of its size in bytes as eight bytes, little-endian. 0
+/// stands for no tag, and is taken as 1.
+fn tag(name: &str, size: usize) -> u64 {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    let size = (size as u64).to_le_bytes();
+    let bytes = name.bytes().chain(size);
+    bytes.fold(BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME)).max(1)
 }
 
 impl Store {
@@ -45,16 +50,35 @@ impl Store {
         Ok(Typed { store: self, of: PhantomData })
     }
 
-    /// As [`typed`](Self::typed); and the store keeps a tag of the type, its name and size, from the
-    /// first call on, so that no other type is taken for it.
+    /// As [`typed`](Self::typed); and the store keeps a tag of the type, from the first call on, so that no other
+    /// type is taken for it. The tag is made of `name` and the size of `T`, and of nothing that a compiler or a moved
+    /// module could change. Choose a name that means the layout, and another one whenever the layout changes. The tag is
+    /// on disk when the first call returns, so every record that survives a loss of power is of a type that is known.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = recstore::Store::create(dir.path().join("ticks"))?;
+    /// #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+    /// #[repr(C)]
+    /// struct Tick {
+    ///     price: f64,
+    ///     volume: u64,
+    /// }
+    ///
+    /// let ticks = store.typed_tagged::<Tick>("exchange.tick.v1")?;
+    /// ticks.put(1, &Tick { price: 9.5, volume: 100 })?;
+    /// assert!(store.typed_tagged::<[u64; 2]>("exchange.order.v1").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::TypeMismatch`] if the store is tagged with another type; [`Error::ReadOnly`] if it is
-    /// not tagged yet and the handle may not write; as [`typed`](Self::typed).
-    pub fn typed_tagged<T: Pod>(&self) -> Result<Typed<'_, T>> {
+    /// [`Error::TypeMismatch`] if the store is tagged with another name or size; [`Error::ReadOnly`] if it is
+    /// not tagged yet and the handle may not write; [`Error::FlushFailed`]; as [`typed`](Self::typed).
+    pub fn typed_tagged<T: Pod>(&self, name: &str) -> Result<Typed<'_, T>> {
         self.handle.check()?;
         let typed = self.typed()?;
-        let (word, mine) = (self.handle.arena.word(control::TYPE_TAG), tag::<T>());
+        let arena = &self.handle.arena;
+        let (word, mine) = (arena.word(control::TYPE_TAG), tag(name, size_of::<T>()));
         let found = match word.load(Ordering::SeqCst) {
             0 => {
                 self.handle.check_writable()?;
@@ -63,8 +87,20 @@ impl Store {
             found => found,
         };
         if found != mine {
-            let what = format!("the store is tagged with another type than {}", type_name::<T>());
-            return Err(Error::TypeMismatch { path: self.handle.arena.path.clone(), what });
+            let what = format!(
+                "the store is tagged with another type than {name:?} of {} bytes ({})",
+                size_of::<T>(),
+                type_name::<T>()
+            );
+            return Err(Error::TypeMismatch { path: arena.path.clone(), what });
+        }
+        let durable = arena.word(control::DURABLE_TAG);
+        if durable.load(Ordering::SeqCst) != mine && self.handle.is_writable() {
+            // Also if another handle set it: its flush may be under way.
+            step("tag: set");
+            arena.flush_control()?;
+            step("tag: flushed");
+            durable.store(mine, Ordering::SeqCst);
         }
         Ok(typed)
     }
@@ -191,4 +227,19 @@ impl<T: Pod> Slices<'_, T> {
     pub fn put(&self, id: u64, slice: &[T]) -> Result<Version> {
         self.store.put(id, bytemuck::cast_slice(slice))
     }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::tag;
+
+    #[test]
+    fn a_tag_is_what_the_format_says_it_is() {
+        assert_eq!(tag("", 0), 0xa8c7_f832_281a_39c5);
+        assert_eq!(tag("exchange.tick.v1", 16), TICK);
+        assert_ne!(tag("exchange.tick.v1", 8), TICK);
+    }
+
+    /// Computed by another program.
+    const TICK: u64 = 0x95d9_fb28_1097_5e1a;
 }

@@ -9,7 +9,7 @@ use crate::format::{checked, control};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, epochs_hold, rebuild};
-use crate::recovery::recover::{end_batches, is_wholly_clean, leave_clean};
+use crate::recovery::recover::{blocks_in_use, end_batches, is_wholly_clean, leave_clean};
 use crate::recovery::verify::{check_region, check_store, superblock_holds};
 use crate::region::grow::Growth;
 use crate::region::owned::Region;
@@ -109,6 +109,7 @@ impl Store {
             adopt(arena, false, &mut report.fixed)?
         };
         self.repair_batches(&mut report)?;
+        self.repair_versions(&mut report)?;
         let mut epoch_max = Epoch::BEFORE;
         for number in 0..arena.geo.regions {
             let locked = handle.lock(number)?;
@@ -138,6 +139,24 @@ impl Store {
             report.fixed.push("the epochs in the control page were found anew".to_owned());
         }
         Ok(report)
+    }
+
+    /// Puts right what the control page says of versions.
+    fn repair_versions(&self, report: &mut RepairReport) -> Result<()> {
+        let arena = &self.handle.arena;
+        let number = |at| checked::decode(arena.word(at).load(Ordering::SeqCst));
+        let (blocks, life) = (number(control::VERSION_BLOCKS), number(control::LIFE));
+        if blocks.is_some() && life.is_some() {
+            return Ok(());
+        }
+        let blocks = blocks.unwrap_or_else(|| blocks_in_use(arena));
+        // Which versions are of this life is not known: those of the last block are.
+        let life = life.unwrap_or(blocks - 1);
+        for (at, number) in [(control::VERSION_BLOCKS, blocks), (control::LIFE, life)] {
+            arena.word(at).store(checked::encode(number), Ordering::SeqCst);
+        }
+        report.fixed.push("the blocks of versions in the control page were put right".to_owned());
+        arena.flush_control()
     }
 
     /// Puts right what the control page says of batches.

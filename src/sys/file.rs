@@ -236,12 +236,84 @@ pub(crate) fn random() -> io::Result<u64> {
     if got == bytes.len() as isize { Ok(u64::from_le_bytes(bytes)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The boot that this machine is in: differs after every start of the kernel.
-pub(crate) fn boot_id() -> io::Result<[u64; 2]> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(without_proc)?;
+/// The boot that this machine is in: differs after every start of the kernel. `None` where the file that tells is not the
+/// kernel's own: some containers lay another over it.
+pub(crate) fn boot_id() -> io::Result<Option<[u64; 2]>> {
+    let mut file = File::open("/proc/sys/kernel/random/boot_id").map_err(without_proc)?;
+    if file_system_kind(&file)? != libc::PROC_SUPER_MAGIC as u32 {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    io::Read::read_to_string(&mut file, &mut text)?;
     let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     let number = u128::from_str_radix(&hex, 16).map_err(io::Error::other)?;
-    Ok([(number >> 64) as u64, number as u64])
+    Ok(Some([(number >> 64) as u64, number as u64]))
+}
+
+/// What a file is, and what it is seen through.
+pub(crate) struct Identity {
+    /// The mount's number, if it is one that the kernel never gives again in this boot; else 0.
+    pub(crate) mount: u64,
+    /// A hash of device, inode, and when the inode was made: an inode's number is given again.
+    pub(crate) file: u64,
+}
+
+/// What identifies a file's pages in memory.
+pub(crate) fn identity(file: &File) -> io::Result<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    /// Asks for the birth of the inode, and for a mount number that is not used again (Linux 6.8).
+    const BIRTH: u32 = 0x800;
+    const UNIQUE_MOUNT: u32 = 0x4000;
+    /// Where in the kernel's `struct statx` they are.
+    const BIRTH_AT: [usize; 2] = [10, 11];
+    const MOUNT_AT: usize = 18;
+    let metadata = file.metadata()?;
+    let mut answer = [0_u64; 32];
+    // SAFETY: the descriptor is open, the path is an empty C string, and the buffer has the 256 bytes of a `struct
+    // statx`.
+    let asked = unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            BIRTH | UNIQUE_MOUNT,
+            answer.as_mut_ptr(),
+        )
+    };
+    // What the kernel does not know is told by its answer's mask, the first half of the first word.
+    let mask = if asked == 0 { answer[0] as u32 } else { 0 };
+    let known = |bit, at: usize| if mask & bit != 0 { answer[at] } else { 0 };
+    let birth = BIRTH_AT.map(|at| known(BIRTH, at));
+    let parts = [metadata.dev(), metadata.ino(), birth[0], birth[1] as u32 as u64];
+    Ok(Identity {
+        mount: known(UNIQUE_MOUNT, MOUNT_AT),
+        file: parts.into_iter().fold(0, crate::format::hash::hash),
+    })
+}
+
+/// A hint of how long the file's data live, which says nothing, and differs from none: the kernel keeps it with the inode in
+/// memory, and nowhere else. So an inode that has it was never out of memory since it was set.
+const MARK: u64 = 1;
+
+/// Marks the inode in memory. Only the file's owner may.
+pub(crate) fn mark_in_memory(file: &File) {
+    /// `F_SET_RW_HINT`
+    const SET: libc::c_int = 1036;
+    if !is_marked_in_memory(file) {
+        // SAFETY: the descriptor is open, and the call reads one word. A failure leaves the inode without a mark.
+        unsafe { libc::fcntl(file.as_raw_fd(), SET, &MARK) };
+    }
+}
+
+/// Whether the inode has the mark.
+pub(crate) fn is_marked_in_memory(file: &File) -> bool {
+    /// `F_GET_RW_HINT`
+    const GET: libc::c_int = 1035;
+    let mut hint = 0_u64;
+    // SAFETY: the descriptor is open, and the call stores one word.
+    let asked = unsafe { libc::fcntl(file.as_raw_fd(), GET, &mut hint) };
+    asked == 0 && hint == MARK
 }
 
 /// The number of the kind of file system that the file lies on.
@@ -311,9 +383,14 @@ impl Witness {
 
     /// Gives an error that happened since it was last asked. Nothing is written.
     pub(crate) fn ask(&self) -> io::Result<()> {
-        // SAFETY: the descriptor is open; the call changes nothing.
-        let asked =
-            unsafe { libc::sync_file_range(self.0.as_raw_fd(), 0, 1, libc::SYNC_FILE_RANGE_WAIT_AFTER) };
-        if asked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        ask_for_error(&self.0)
     }
+}
+
+/// An error of writing back that was not told to this open file yet. One that just was opened is told of an error
+/// that nobody was told of.
+pub(crate) fn ask_for_error(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open; the call changes nothing.
+    let asked = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 1, libc::SYNC_FILE_RANGE_WAIT_AFTER) };
+    if asked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -24,13 +24,15 @@ pub(crate) struct Parts {
     parts: Vec<Part>,
 }
 
-const CONTROL_WORDS: [(usize, usize, &str); 20] = [
+const CONTROL_WORDS: [(usize, usize, &str); 25] = [
     (0, 8, "control: epoch"),
     (8, 8, "control: durable epoch"),
     (64, 16, "control: boot id"),
     (80, 8, "control: clean mark"),
     (88, 8, "control: extents"),
     (96, 8, "control: durable extents"),
+    (104, 8, "control: mount"),
+    (112, 8, "control: file"),
     (128, 8, "control: flushes, for people"),
     (136, 8, "control: durable writes, for people"),
     (144, 8, "control: failed flush"),
@@ -39,12 +41,15 @@ const CONTROL_WORDS: [(usize, usize, &str); 20] = [
     (208, 8, "control: clock of borrows"),
     (256, 8, "control: changes"),
     (320, 8, "control: type of the records"),
+    (328, 8, "control: type that is on disk"),
     (384, 8, "control: lock of batches"),
     (392, 8, "control: batch that was begun"),
     (400, 8, "control: batch that counts"),
     (408, 8, "control: batch that ended"),
     (416, 8, "control: epoch of the last batch"),
     (424, 8, "control: epoch of settled batches"),
+    (448, 8, "control: blocks of versions"),
+    (456, 8, "control: first block of this life"),
 ];
 const SEAT_WORDS: [&str; 8] = [
     "seat: generation",

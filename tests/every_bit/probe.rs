@@ -50,6 +50,8 @@ pub(crate) struct Bench<'a> {
     fixture: &'a Fixture,
     path: PathBuf,
     file: File,
+    /// The fixture's bytes, as if they had always been in this file.
+    good: Vec<u8>,
     /// Live: to be written anew, to be deleted; and the same in region 1.
     used: [u64; 4],
 }
@@ -58,6 +60,8 @@ impl<'a> Bench<'a> {
     pub(crate) fn new(fixture: &'a Fixture, path: PathBuf) -> Self {
         std::fs::write(&path, &fixture.file).expect("a copy");
         let file = File::options().read(true).write(true).open(&path).expect("the copy");
+        recstore::testing::set_continuity(&path).expect("the copy's control page");
+        let good = std::fs::read(&path).expect("the copy");
         let store = options().open_read_only(&path).expect("a good store");
         let mut live = [Vec::new(), Vec::new()];
         for (&id, is) in &fixture.model {
@@ -66,12 +70,12 @@ impl<'a> Bench<'a> {
             }
         }
         let used = [live[0][1], fixture.first_bit, live[1][2], live[1][7]];
-        Self { fixture, path, file, used }
+        Self { fixture, path, file, good, used }
     }
 
     /// Flips a bit, and looks; panics if something does not hold.
     pub(crate) fn flip(&self, bit: usize, part: Part) -> Outcome {
-        let byte = self.fixture.file[bit / 8] ^ (1 << (bit % 8));
+        let byte = self.good[bit / 8] ^ (1 << (bit % 8));
         self.file.write_all_at(&[byte], (bit / 8) as u64).expect("a flipped bit");
         let outcome = self.read(part);
         for ending in [Ending::Repair, Ending::Death, Ending::Crash] {
@@ -86,8 +90,8 @@ impl<'a> Bench<'a> {
     }
 
     fn restore(&self) {
-        self.file.write_all_at(&self.fixture.file, 0).expect("the good file");
-        self.file.set_len(self.fixture.file.len() as u64).expect("its length");
+        self.file.write_all_at(&self.good, 0).expect("the good file");
+        self.file.set_len(self.good.len() as u64).expect("its length");
     }
 
     /// What a handle that only reads finds. It changes nothing.

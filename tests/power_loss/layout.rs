@@ -13,6 +13,8 @@ const SLOT_HEADER_BYTES: usize = 32;
 const LINK_BYTES: usize = 16;
 /// The control page's word for the boot; the whole of it is one sector.
 pub(crate) const BOOT: usize = PAGE + 64;
+/// That of a flush that failed.
+pub(crate) const FLUSH_FAILED: usize = PAGE + 144;
 /// The control page's mark of a store that was closed.
 pub(crate) const CLEAN: usize = PAGE + 80;
 /// The control page's hint that a handle may have pinned an epoch.

@@ -34,6 +34,8 @@ pub(crate) enum Entry {
     FlushBegins,
     FlushEnds,
     FlushFails,
+    /// A flush had failed, and the store is opened anew: what was not flushed may be gone.
+    MemoryDoubted,
     /// These sectors are on disk.
     SomeFlushed(Range<usize>),
     /// The n-th operation of the workload begins.

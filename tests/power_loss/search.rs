@@ -12,7 +12,7 @@ use crate::common::superblock::create_seeded;
 use crate::disk::{Disk, Image, Pick};
 use crate::generate::{self, Setting};
 use crate::image;
-use crate::layout::Layout;
+use crate::layout::{FLUSH_FAILED, Layout};
 use crate::oracle::{Mark, Oracle};
 use crate::recorder::{Entry, FLUSH_IS_OVER};
 use crate::workload::{Life, Op, Values, live};
@@ -115,6 +115,7 @@ impl Scene {
                     self.oracle.raise(&mark);
                 }
             }
+            Entry::MemoryDoubted => self.oracle.machine_dies(),
             Entry::Look(found) => self.oracle.look(found.clone())?,
             Entry::Refused(found) => self.oracle.refused(found.clone())?,
         }
@@ -145,7 +146,7 @@ fn run(
     ops: &[Op],
     values: &Values,
 ) -> Life {
-    let _ = std::fs::remove_file(&bench.store);
+    // Into the same file, for what a process leaves in memory is that file's alone.
     std::fs::write(&bench.store, bytes).expect("the store's bytes");
     bench.tally.lives += 1;
     live(&bench.store, layout, oracle.ids().count() as u64, ops, values)
@@ -241,6 +242,9 @@ fn one_chain(
             story.push(format!("life {life}: process dies in {}", dying.place()));
             dying.disk.flush_fails();
             bytes = dying.disk.now().to_vec();
+            if bytes[FLUSH_FAILED..FLUSH_FAILED + 8] != [0; 8] {
+                dying.oracle.machine_dies(); // Memory is not believed after that.
+            }
             scene = Scene::new(dying.disk, dying.oracle);
         } else {
             let image = image::random(rng, &dying.disk, layout);

@@ -145,6 +145,9 @@ impl Workload<'_> {
                 Op::Reopen { closed } => {
                     other = None;
                     let closing = self.leave(store, *closed, failed);
+                    if failed {
+                        note(Entry::MemoryDoubted);
+                    }
                     store = self.open()?;
                     failed = false;
                     closing

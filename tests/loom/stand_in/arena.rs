@@ -84,6 +84,7 @@ impl Arena {
             (control::CHANGES, 0),
             (control::BORROWED, 0),
             (control::CLOCK, 0),
+            (control::VERSION_BLOCKS, checked::encode(1)),
         ];
         let batches =
             [control::BEGUN, control::COMMITTED, control::ENDED, control::BATCHED, control::SETTLED];
@@ -140,6 +141,11 @@ impl Arena {
     pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
         let found = self.words.control.iter().find(|(at, _)| *at == offset);
         &found.unwrap_or_else(|| panic!("the model has no word at {offset}")).1
+    }
+
+    /// The model's file is its own disk.
+    pub(crate) fn flush_control(&self) -> Result<()> {
+        Ok(())
     }
 
     pub(crate) fn head(&self, _region: u32) -> &[AtomicU64] {
