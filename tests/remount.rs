@@ -13,7 +13,7 @@ use std::process::Command;
 
 use common::{Me, Worker};
 use rand::{Rng, SeedableRng};
-use recstore::{Durability, Options, Store};
+use recstore::{Commit, Durability, Options, Store};
 
 const IDS: u64 = 300;
 /// `XFS_IOC_GOINGDOWN`, which ext4 has as well.
@@ -47,8 +47,10 @@ fn writer(me: &mut Me) {
                 for id in [IDS, IDS + 1, IDS + 2] {
                     batch.put(id, value(next).to_vec()).unwrap();
                 }
-                batch.commit().unwrap();
-            } else if rng.random_bool(0.05) {
+                assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
+                continue;
+            }
+            if rng.random_bool(0.05) {
                 match store.put_with(id, &value(next), Durability::Disk) {
                     Ok(_) => me.say(&format!("d {id} {next}")),
                     Err(_) => return,
@@ -154,6 +156,8 @@ fn rounds(kind: &str) {
         let with = [("STORE", path.to_str().unwrap()), ("WRITER_SEED", &seed), ("FROM", &first)];
         let mut worker = Worker::spawn("writer", &with);
         let mut written: HashMap<u64, u64> = HashMap::new();
+        let mut durable_by: HashMap<u64, String> =
+            floor.keys().map(|id| (*id, "earlier".to_owned())).collect();
         let last_words = rng.random_range(200..4000);
         for n in 0.. {
             if n == last_words {
@@ -173,8 +177,13 @@ fn rounds(kind: &str) {
                 }
                 "d" => {
                     floor.insert(numbers[0], numbers[1]);
+                    durable_by.insert(numbers[0], format!("by itself, line {n} of {last_words}"));
                 }
-                _ => floor.extend(&written),
+                _ => {
+                    floor.extend(&written);
+                    durable_by
+                        .extend(written.keys().map(|id| (*id, format!("{line}, line {n} of {last_words}"))));
+                }
             }
         }
         worker.kill();
@@ -185,7 +194,12 @@ fn rounds(kind: &str) {
         for (&id, &least) in &floor {
             let found = store.get(id).unwrap().map(|record| number(&record));
             if id < IDS {
-                assert!(found >= Some(least), "round {round}: {id} was {least} on disk, and is {found:?}");
+                assert!(
+                    found >= Some(least),
+                    "round {round}: {id} was {least} on disk, and is {found:?}: {:?}; {}",
+                    store.opened(),
+                    durable_by[&id]
+                );
             }
         }
         let members: Vec<_> =
