@@ -7,12 +7,9 @@ use std::path::Path;
 
 pub use crate::fault::{Fault, Refusal};
 use crate::format::control;
-<<<<<<< HEAD
 use crate::format::geometry::REGION_TABLE;
 use crate::format::region::{HEAD_BYTES, word};
-=======
 use crate::region::continuity::Continuity;
->>>>>>> 4087cff (Memory is believed because it is the same memory; versions are never used again)
 pub use crate::store::flush::FLUSHED;
 use crate::sys::step::armed;
 
@@ -39,7 +36,6 @@ pub fn switch(fault: Fault) {
     crate::fault::switch(fault);
 }
 
-<<<<<<< HEAD
 /// Has every growth of this thread refused from the n-th from now on (1 is the next one), as it is on a full disk, or beside
 /// somebody else who lets the store grow; `None`: no longer. Growth is what takes the growth lock: an extent, an index
 /// table, links.
@@ -59,14 +55,14 @@ pub fn mark_for_rebuild(path: &Path, region: u32) -> io::Result<()> {
     let mut byte = [0];
     file.read_exact_at(&mut byte, last_byte)?;
     file.write_all_at(&[byte[0] | 0x80], last_byte)
-=======
+}
+
 /// Makes the store look as if it had always been in this file: what was in use elsewhere, and was copied here, is taken
 /// for what a process that died has left in memory.
 pub fn set_continuity(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().write(true).open(path)?;
     let words = Continuity::of(&file)?.words();
     words.iter().try_for_each(|(at, word)| file.write_all_at(&word.to_le_bytes(), *at))
->>>>>>> 4087cff (Memory is believed because it is the same memory; versions are never used again)
 }
 
 /// Makes the store look as if it was last attached in another boot, and not closed cleanly: the

@@ -68,7 +68,7 @@ pub fn salvage(
     }
     let map = Mapping::of_file(&file).map_err(io_error(from, "mapping the file"))?;
     let boot = file::boot_id().map_err(io_error(from, "asking for the boot id"))?;
-    let found = search(&map, record_size.map(|n| n as u64), boot);
+    let found = search(&map, record_size.map(|n| n as u64), boot.unwrap_or_default());
     let geometry = match found.geometry {
         Some(geometry) => geometry,
         None if found.records.is_empty() => return Err(nothing("no slot with a good checksum is in it")),

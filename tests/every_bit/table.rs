@@ -112,7 +112,7 @@ const EXPECTED_OF_ALL: &[(&str, [u32; 3])] = &[
     ("control: epoch of settled batches", [0, 64, 0]),
     ("control: epoch of the last batch", [0, 64, 0]),
     ("control: extents", [0, 64, 0]),
-    ("control: failed flush", [0, 0, 64]),
+    ("control: failed flush", [64, 0, 0]),
     ("control: file", [64, 0, 0]),
     ("control: first block of this life", [0, 64, 0]),
     ("control: flushes, for people", [0, 0, 64]),
