@@ -177,11 +177,11 @@ fn headers(path: &Path) -> Vec<usize> {
     (0..bytes.len()).step_by(4096).filter(|&at| bytes[at..].starts_with(b"rec-extn")).collect()
 }
 
-/// Where a region's slots were never used is told by one word, which nothing checks. Pages of large slots are made
-/// by writing zeros to them: a damaged word must not have them made where records lie, on disk or in memory.
+/// Where a region's slots were never used is told by one word. Pages of large slots are made
+/// by writing zeros to them: a word that lies must not have them made where records lie, on disk or in memory.
 #[test]
 fn a_wrong_word_about_slots_never_used_costs_no_record() {
-    const FRESH: u64 = 76 * 1024 + 3 * 8; // Of the first region's head.
+    const FRESH: u64 = 76 * 1024 + 5 * 8; // Of the first region's head.
     let dir = common::scratch();
     for (flush, next) in [true, false].into_iter().flat_map(|flush| [0, 5, 20, 38].map(|next| (flush, next)))
     {
@@ -196,8 +196,9 @@ fn a_wrong_word_about_slots_never_used_costs_no_record() {
         let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let mut word = [0; 8];
         file.read_exact_at(&mut word, FRESH).unwrap();
-        assert_eq!(word, u64::to_le_bytes(40 | 64 << 32), "the word is elsewhere");
-        file.write_all_at(&u64::to_le_bytes(next | 64 << 32), FRESH).unwrap();
+        let reference = |slot: u64| ((slot + 1) | ((!(slot + 1) & 0xffff) << 48)).to_le_bytes();
+        assert_eq!(word, reference(40), "the word is elsewhere");
+        file.write_all_at(&reference(next), FRESH).unwrap();
         put(40);
         check_all(&store, 0..41);
         assert!(store.verify().unwrap().is_clean());
@@ -391,14 +392,14 @@ fn a_store_takes_records_up_to_its_ceiling_and_not_beyond() {
             Err(recstore::Error::Full { why, .. }) => why,
             other => panic!("{other:?}"),
         };
-        assert!(!why().contains("wait for a sync"), "{}", why());
+        assert!(!why().contains("until a sync"), "{}", why());
         check_all(&store, 0..20);
         assert_eq!(store.stats().unwrap().file_size, ceiling);
         // Whoever keeps replaced versions is told how to be rid of them.
         assert!(store.delete(0).unwrap());
         store.sync().unwrap();
         store.put(1, b"anew").unwrap();
-        assert!(why().contains("wait for a sync"), "{}", why());
+        assert!(why().contains("until a sync"), "{}", why());
         store.sync().unwrap();
         store.put(20, b"in the place of what was replaced").unwrap();
         store.close().unwrap();

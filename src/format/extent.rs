@@ -1,10 +1,16 @@
 //! The extent header: what an extent is and whose.
 
+use std::mem::offset_of;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::geometry::{FILE_SIZE_MAX, Geometry};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"rec-extn");
+
+/// The `kind` of a data extent's header, and of an index run's.
+const DATA: u64 = 1;
+const INDEX: u32 = 2;
 
 /// What an extent holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +44,12 @@ pub(crate) struct ExtentHeader {
     crc: u32,
 }
 
+const _: () = assert!(
+    offset_of!(ExtentHeader, extent) == 16
+        && offset_of!(ExtentHeader, kind) == 20
+        && offset_of!(ExtentHeader, region_or_run) == 24
+);
+
 /// 8-byte words of an extent header.
 pub(crate) const HEADER_WORDS: usize = size_of::<ExtentHeader>() / 8;
 const _: () = assert!(size_of::<ExtentHeader>() == 64);
@@ -46,8 +58,8 @@ impl ExtentHeader {
     /// The header of `extent`. It repeats the geometry, for salvage.
     pub(crate) fn new(store: u64, geometry: &Geometry, extent: u32, kind: Kind) -> Self {
         let (kind, region_or_run) = match kind {
-            Kind::Data { region } => (1, region),
-            Kind::Index { run } => (2, run),
+            Kind::Data { region } => (DATA as u32, region),
+            Kind::Index { run } => (INDEX, run),
         };
         let mut h = Self {
             magic: MAGIC,
@@ -87,6 +99,12 @@ impl ExtentHeader {
         Some((geometry, h.extent))
     }
 
+    /// Whether the third and the fourth word of a header say that `extent` holds slots of `region`.
+    #[inline]
+    pub(crate) fn says_data_of(third: u64, fourth: u64, extent: u32, region: u32) -> bool {
+        third == u64::from(extent) | DATA << 32 && fourth as u32 == region
+    }
+
     /// What the words say of `extent`, or `None` if they are not its header.
     pub(crate) fn parse(
         words: &[u64; HEADER_WORDS],
@@ -99,8 +117,10 @@ impl ExtentHeader {
             return None;
         }
         match h.kind {
-            1 if h.region_or_run < geometry.regions => Some(Kind::Data { region: h.region_or_run }),
-            2 if h.region_or_run > 0 && h.region_or_run <= geometry.extents_max() => {
+            data if u64::from(data) == DATA && h.region_or_run < geometry.regions => {
+                Some(Kind::Data { region: h.region_or_run })
+            }
+            INDEX if h.region_or_run > 0 && h.region_or_run <= geometry.extents_max() => {
                 Some(Kind::Index { run: h.region_or_run })
             }
             _ => None,

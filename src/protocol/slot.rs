@@ -290,6 +290,11 @@ pub(crate) fn park(slot: &[AtomicU64]) {
     }
 }
 
+/// Marks a free slot that is taken and not written yet: it is not free any more.
+pub(crate) fn mark_taken(slot: &[AtomicU64]) {
+    slot[2].store(0, Ordering::Relaxed);
+}
+
 /// Whether a slot says that it is free and the region's.
 #[inline]
 pub(crate) fn is_free(header: &Header, region: u32) -> bool {

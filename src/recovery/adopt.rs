@@ -3,9 +3,8 @@
 use crate::error::Result;
 use crate::format::extent::Kind;
 use crate::format::geometry::EXTENT_HEADER_BYTES;
-use crate::format::region::word;
 use crate::region::arena::Arena;
-use crate::region::owned::unpair;
+use crate::region::owned::Region;
 use crate::sys::atomic::Ordering;
 
 /// What an extent without a header is, as far as anything tells.
@@ -15,8 +14,8 @@ fn kind_of(arena: &Arena, extent: u32) -> Option<Kind> {
     }
     // Slots that were never used tell nothing; the head of their region does.
     let is_fresh_of = |region: u32| {
-        let (next, end) = unpair(arena.head(region)[word::FRESH].load(Ordering::Relaxed));
-        next < end && arena.geo.extent_of(next) == extent
+        let fresh = Region::new(arena, region).fresh().ok().and_then(|mut fresh| fresh.next());
+        fresh.is_some_and(|next| arena.geo.extent_of(next) == extent)
     };
     if let Some(region) = (0..arena.geo.regions).find(|&region| is_fresh_of(region)) {
         return Some(Kind::Data { region });

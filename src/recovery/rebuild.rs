@@ -20,7 +20,7 @@ use crate::region::batch::is_undecided;
 use crate::region::decided::took_no_effect;
 use crate::region::grow::Growth;
 use crate::region::owned::Region;
-use crate::region::slots::{PARKED, RETIRED};
+use crate::region::slots::{PARKED, RETIRED, reference};
 use crate::region::survey::{SlotState, survey};
 use crate::region::table::load_max;
 use crate::region::{borrow, seat};
@@ -96,6 +96,7 @@ struct Slots {
     damaged: u64,
     /// Reserved by the living.
     reserved: u64,
+    extents: u64,
     seq_max: u64,
 }
 
@@ -141,15 +142,16 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     step("rebuild: versions linked");
 
     slots.free.sort_unstable();
-    region.set(word::FREE, 0);
-    region.set(word::FRESH, 0);
+    region.set(word::FREE, checked::encode(0));
+    region.set(word::FRESH, checked::encode(0));
     for &slot in slots.free.iter().rev() {
         let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
         scrub(words, region.number, region.get(word::FREE));
-        region.set(word::FREE, u64::from(slot) + 1);
+        region.set(word::FREE, reference(slot));
     }
     region.reset_counts(winners.len() as u64, slots.free.len() as u64);
-    region.set(word::DAMAGED, slots.damaged);
+    region.set(word::DAMAGED, checked::encode(slots.damaged));
+    region.set(word::EXTENTS, checked::encode(slots.extents));
     region.set(word::RESERVED, checked::encode(slots.reserved));
     region.set(word::RECLAIMED, reclaimed.encode());
     // What did not count is scrubbed. Before the next `seq` may change: by that members are told from others.
@@ -157,7 +159,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     region.set(word::MEMBERS, checked::encode(0));
     // Where a forged version leaves no higher number, writing is refused. After a crash of the operating system, recovery
     // goes on to a block that was not given out before.
-    region.set(word::NEXT_SEQ, next_seq(region, &slots));
+    region.set_next_seq(next_seq(region, &slots));
     step("rebuild: counts stored");
     region.set_shape(new); // Step 8.
     step("rebuild: done");
@@ -358,11 +360,12 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
 /// The `seq` of the next write: higher than any that was used. Where the head can't be right, a block of versions is
 /// begun: what was used and is in no slot any more is not known.
 fn next_seq(region: &Region<'_>, slots: &Slots) -> u64 {
-    let head = region.get(word::NEXT_SEQ);
     let given_out = checked::decode(region.arena.word(control::VERSION_BLOCKS).load(Ordering::SeqCst));
     let blocks = given_out.unwrap_or(BLOCKS_MAX / 2).min(BLOCKS_MAX - 1);
     let end = PRESENT | blocks << BLOCK_LOG2;
-    let head = if (FIRST_SEQ..=end).contains(&head) { head } else { end };
+    // Where the word and its complement differ, a bit of one was flipped, or its writer died between the two.
+    let said = [region.get(word::NEXT_SEQ), !region.get(word::NEXT_SEQ_CHECK)];
+    let head = said.into_iter().filter(|seq| (FIRST_SEQ..=end).contains(seq)).max().unwrap_or(end);
     head.max(slots.seq_max.saturating_add(1))
 }
 
@@ -389,7 +392,9 @@ fn look_at_slots(
     let arena = region.arena;
     let mut slots = Slots::default();
     let mut buffer = Vec::new();
-    for extent in arena.data_extents(region.number)? {
+    let extents = arena.data_extents(region.number)?;
+    slots.extents = extents.len() as u64;
+    for extent in extents {
         for slot in arena.slots_to_read(extent) {
             let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
             let state = survey(words, region.number, &arena.geo, &mut buffer);

@@ -83,15 +83,15 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
 /// Begins another life of the store: its versions are of blocks that were not given out before. The caller flushes
 /// before anyone gets in.
 fn begin_life(arena: &Arena, fixed: &mut Vec<String>) {
-    let next = |region: u32| &arena.head(region)[word::NEXT_SEQ];
     let given_out = checked::decode(arena.word(control::VERSION_BLOCKS).load(Ordering::SeqCst));
     let life = given_out.filter(|&blocks| blocks < BLOCKS_MAX - 1).unwrap_or_else(|| {
         let what = "how many versions were given out is not known: a word of the control page was damaged";
         fixed.push(what.to_owned());
         blocks_in_use(arena)
     });
-    for region in 0..arena.geo.regions {
-        next(region).fetch_max(first_of_block(life), Ordering::SeqCst);
+    for number in 0..arena.geo.regions {
+        let region = Region::new(arena, number);
+        region.set_next_seq(region.get(word::NEXT_SEQ).max(first_of_block(life)));
     }
     arena.word(control::LIFE).store(checked::encode(life), Ordering::SeqCst);
     arena.word(control::VERSION_BLOCKS).store(checked::encode(life + 1), Ordering::SeqCst);

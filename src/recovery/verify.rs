@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::index::ENTRIES;
 use crate::format::region::word;
-use crate::format::slot::{PRESENT, block_of};
+use crate::format::slot::block_of;
 use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::format::{checked, control};
 use crate::protocol::index::load_line;
@@ -16,8 +16,8 @@ use crate::protocol::slot::{header, is_free};
 use crate::recovery::adopt::headless;
 use crate::recovery::evidence::{self, Held, Told};
 use crate::region::arena::Arena;
-use crate::region::owned::{Found, Region, unpair};
-use crate::region::slots::{PARKED, RETIRED};
+use crate::region::owned::{Found, Region};
+use crate::region::slots::{PARKED, RETIRED, slot_of};
 use crate::region::survey::{SlotState, survey};
 use crate::report::{Damage, Missing, VerifyReport};
 use crate::sys::atomic::Ordering;
@@ -84,6 +84,7 @@ struct Census {
     fresh: u64,
     reserved: u64,
     slots: u64,
+    extents: u64,
     seq_max: u64,
     cut_off: Vec<u32>,
 }
@@ -164,6 +165,7 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
     let mut census = Census::default();
     let mut buffer = Vec::new();
     for extent in arena.data_extents(number)? {
+        census.extents += 1;
         for slot in arena.slots_to_read(extent) {
             let Some(words) = arena.slot(slot) else { continue };
             census.slots += 1;
@@ -243,12 +245,12 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     let arena = region.arena;
     let mut free = 0;
     let mut next = region.get(word::FREE);
-    while next != 0 && free <= census.free {
-        let words = u32::try_from(next - 1).ok().and_then(|slot| arena.slot(slot));
+    while next != checked::encode(0) && free <= census.free {
+        let words = slot_of(next).ok().flatten().and_then(|slot| arena.slot(slot));
         match words.map(header) {
             Some(h) if is_free(&h, region.number) => next = h.id(),
             _ => {
-                flaws.push(format!("its free list names {next}, which is no free slot"));
+                flaws.push(format!("its free list names {next:#x}, which is no free slot"));
                 break;
             }
         }
@@ -257,10 +259,12 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     if free != census.free || checked::decode(region.get(word::FREE_COUNT)) != Some(free) {
         flaws.push(format!("its free list has {free} slots of {}", census.free));
     }
-    let (fresh, end) = unpair(region.get(word::FRESH));
-    let unused = u64::from(end.saturating_sub(fresh));
-    if unused != census.fresh {
-        flaws.push(format!("{} slots were never used, and its head says {unused}", census.fresh));
+    match region.fresh() {
+        Ok(fresh) if fresh.len() as u64 == census.fresh => {}
+        Ok(fresh) => {
+            flaws.push(format!("{} slots were never used, and its head says {}", census.fresh, fresh.len()));
+        }
+        Err(_) => flaws.push("its reference to the slots that were never used is damaged".to_owned()),
     }
     match (region.queued(&RETIRED), region.queued(&PARKED)) {
         (Ok(retired), Ok(parked)) => {
@@ -278,21 +282,26 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
         }
         _ => flaws.push("its queue of retired or of parked slots is damaged".to_owned()),
     }
+    if checked::decode(region.get(word::EXTENTS)) != Some(census.extents) {
+        flaws.push(format!("it has {} extents, which its head does not say", census.extents));
+    }
     if checked::decode(region.get(word::RESERVED)) != Some(census.reserved) {
         flaws.push(format!("{} slots are reserved, which its head does not say", census.reserved));
     }
-    let next_seq = region.get(word::NEXT_SEQ);
-    if next_seq & PRESENT == 0 || next_seq <= census.seq_max {
-        flaws.push("its next sequence number was used already".to_owned());
+    match region.noted_seq() {
+        Ok(next_seq) if next_seq > census.seq_max => {}
+        Ok(_) => flaws.push("its next sequence number was used already".to_owned()),
+        Err(_) => flaws.push("its next sequence number can't be".to_owned()),
     }
-    match checked::decode(region.arena.word(control::VERSION_BLOCKS).load(Ordering::SeqCst)) {
-        Some(blocks) if block_of(next_seq.wrapping_sub(1)) >= blocks => {
-            flaws.push("its next sequence number is none that was given out".to_owned());
-        }
-        _ => {}
+    let given_out = checked::decode(region.arena.word(control::VERSION_BLOCKS).load(Ordering::SeqCst));
+    if let (Ok(next_seq), Some(blocks)) = (region.noted_seq(), given_out)
+        && block_of(next_seq.wrapping_sub(1)) >= blocks
+    {
+        flaws.push("its next sequence number is none that was given out".to_owned());
     }
-    if region.get(word::DAMAGED) > census.damaged() {
-        flaws.push("its head says that slots are damaged, and none is".to_owned());
+    // Slots that were damaged since the last rebuild are not counted.
+    if checked::decode(region.get(word::DAMAGED)).is_none_or(|n| n > census.damaged()) {
+        flaws.push(format!("its count of damaged slots is not {}", census.damaged()));
     }
     if checked::decode(region.get(word::RECLAIMED)).is_none() {
         flaws.push("its last epoch of a freed slot is damaged".to_owned());

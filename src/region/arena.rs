@@ -223,6 +223,14 @@ impl Arena {
         ExtentHeader::parse(&copy, self.tag, &self.geo, extent)
     }
 
+    /// Whether an extent's header says that it holds slots of `region`, whatever its checksum says. Two loads.
+    #[inline]
+    pub(crate) fn says_data_of(&self, extent: u32, region: u32) -> bool {
+        let Some(words) = self.words(self.geo.extent_offset(extent), HEADER_WORDS) else { return false };
+        let Some([.., at_2, at_3]) = words.first_chunk::<4>() else { return false };
+        ExtentHeader::says_data_of(at_2.load(Ordering::Relaxed), at_3.load(Ordering::Relaxed), extent, region)
+    }
+
     /// Writes an extent's header: its first word last, without which it is none.
     pub(crate) fn write_extent_header(&self, extent: u32, kind: Kind) -> Result<()> {
         let words = self
@@ -321,7 +329,7 @@ impl Arena {
     /// The slots of an extent.
     pub(crate) fn slots_of(&self, extent: u32) -> std::ops::Range<u32> {
         let first = self.geo.first_slot(extent);
-        first..first + self.geo.slots_per_extent()
+        first..first.saturating_add(self.geo.slots_per_extent())
     }
 
     /// The slots of an extent, for who is going to read them all.

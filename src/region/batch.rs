@@ -7,10 +7,10 @@ use crate::format::index::{ENTRIES, Shape};
 use crate::format::region::{LISTED_MAX, word};
 use crate::format::slot::Header;
 use crate::format::{checked, control};
-use crate::protocol::slot::publish;
+use crate::protocol::slot::{mark_taken, publish};
 use crate::region::arena::Arena;
 use crate::region::grow::next_lines_log2;
-use crate::region::owned::{Found, Region, pair, unpair};
+use crate::region::owned::{Found, Region};
 use crate::region::slots::RETIRED;
 use crate::region::survey::{SlotState, survey};
 use crate::region::table::load_max;
@@ -78,6 +78,8 @@ impl Region<'_> {
         for (member, _) in members.iter_mut().zip(is_needed).filter(|(_, is_needed)| *is_needed) {
             let slot = self.take_slot()?;
             member.slot = Some(slot);
+            // Else, until it is written, a free list that runs in a circle could give it again.
+            mark_taken(self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?);
             if !self.shape().holds(slot) {
                 self.move_index(self.shape().lines_log2)?; // The file outgrew the entries' width.
             }
@@ -111,15 +113,16 @@ impl Region<'_> {
         epoch: Epoch,
         number: u64,
     ) -> Result<(), Trouble> {
-        let mut seq = self.get(word::NEXT_SEQ);
+        let mut seq = self.noted_seq()?;
         let slots: Vec<u32> = members.iter().filter_map(|member| member.slot).collect();
         self.set(word::MEMBERS, checked::encode(slots.len() as u64));
         let reference = |n: usize| slots.get(n).map_or(0, |slot| slot + 1);
         for n in 0..LISTED_MAX / 2 {
-            self.set(word::LISTED + n, pair(reference(2 * n), reference(2 * n + 1)));
+            let (low, high) = (reference(2 * n), reference(2 * n + 1));
+            self.set(word::LISTED + n, u64::from(low) | u64::from(high) << 32);
         }
         // Before the members, as for a single write; and before it is noted that there are some.
-        self.head[word::NEXT_SEQ].store(seq + slots.len() as u64, Ordering::Release);
+        self.set_next_seq(seq + slots.len() as u64);
         step("batch: numbers drawn");
         // Release: who sees a member, or the number, sees all of the above.
         self.head[word::PENDING].store(checked::encode(number), Ordering::Release);
@@ -244,6 +247,21 @@ pub(crate) fn has_undecided(arena: &Arena, region: u32) -> bool {
     pending(arena, region) > batch_number(arena, control::COMMITTED).unwrap_or(0)
 }
 
+/// Sees to it that no region has members of a batch that does not count: the number that counts may be raised only
+/// then, or they would count too. The caller has the lock of batches, so whoever left them is dead. `enter` takes and gives
+/// back the lock of a region, whoever owns it now: a living owner may be healing it, and has not decided yet.
+pub(crate) fn end_undecided(
+    arena: &Arena,
+    mut enter: impl FnMut(u32) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for number in 0..arena.geo.regions {
+        if has_undecided(arena, number) {
+            enter(number)?;
+        }
+    }
+    Ok(())
+}
+
 /// The number of the batch that has members in a region to which its index does not lead yet; 0: none.
 pub(crate) fn pending(arena: &Arena, region: u32) -> u64 {
     // Pairs with the Release store in `write_members`.
@@ -278,7 +296,8 @@ pub(crate) fn find_member(arena: &Arena, region: u32, id: u64) -> Member {
     };
     let mut buffer = Vec::new();
     for n in 0..members as usize {
-        let (low, high) = unpair(head[word::LISTED + n / 2].load(Ordering::Relaxed));
+        let two = head[word::LISTED + n / 2].load(Ordering::Relaxed);
+        let (low, high) = (two as u32, (two >> 32) as u32);
         let slot = if n % 2 == 0 { low } else { high }.wrapping_sub(1);
         let Some(words) = arena.slot(slot) else { return Member::Unknown };
         // A deletion may have been seen to already, so that its slot is free.

@@ -28,6 +28,10 @@ pub(crate) struct Region<'a> {
     pub(super) head: &'a [AtomicU64],
 }
 
+const COUNT: Trouble = Trouble::Flaw("a count in the region's head");
+const NEXT_SEQ: Trouble = Trouble::Flaw("the next sequence number");
+const USED_SEQ: Trouble = Trouble::Flaw("the next sequence number was used already");
+
 /// Where a version was written.
 pub(crate) struct Written {
     pub(crate) seq: u64,
@@ -77,18 +81,6 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Two slot references as one word.
-#[inline]
-pub(super) fn pair(low: u32, high: u32) -> u64 {
-    u64::from(low) | (u64::from(high) << 32)
-}
-
-/// The two slot references of a word.
-#[inline]
-pub(crate) fn unpair(word: u64) -> (u32, u32) {
-    (word as u32, (word >> 32) as u32)
-}
-
 impl<'a> Region<'a> {
     /// The region, whose lock the caller holds.
     #[inline]
@@ -108,13 +100,33 @@ impl<'a> Region<'a> {
 
     #[inline]
     pub(super) fn count(&self, word: usize) -> Result<u64, Trouble> {
-        checked::decode(self.get(word)).ok_or(Trouble::Flaw("a count in the region's head"))
+        checked::decode(self.get(word)).ok_or(COUNT)
     }
 
     #[inline]
     pub(super) fn add(&self, word: usize, by: i64) -> Result<(), Trouble> {
-        self.set(word, checked::encode(self.count(word)?.wrapping_add_signed(by)));
+        let count = self.count(word)?.wrapping_add_signed(by);
+        if count > checked::MAX {
+            return Err(COUNT); // It was less than what is taken from it.
+        }
+        self.set(word, checked::encode(count));
         Ok(())
+    }
+
+    /// The sequence number of the next write as the head has it, in both places.
+    #[inline]
+    pub(crate) fn noted_seq(&self) -> Result<u64, Trouble> {
+        let seq = self.get(word::NEXT_SEQ);
+        if seq & PRESENT != 0 && !seq == self.get(word::NEXT_SEQ_CHECK) { Ok(seq) } else { Err(NEXT_SEQ) }
+    }
+
+    /// Raises the sequence number of the next write.
+    #[inline]
+    pub(crate) fn set_next_seq(&self, seq: u64) {
+        // Release: who sees the number sees the lock held (pairs with `store::iter`), and all versions
+        // before the last one visible.
+        self.head[word::NEXT_SEQ].store(seq, Ordering::Release);
+        self.set(word::NEXT_SEQ_CHECK, !seq);
     }
 
     #[inline]
@@ -281,7 +293,7 @@ impl<'a> Region<'a> {
         let seq = self.next_seq(1)?;
         if let Found::Hit { header, slot, .. } = &found {
             if header.seq() >= seq && self.is_whole(*slot) {
-                return Err(Trouble::Flaw("the next sequence number was used already"));
+                return Err(USED_SEQ);
             }
             if header.is_wanted_after(epoch) {
                 self.ensure_linked()?;
@@ -305,8 +317,7 @@ impl<'a> Region<'a> {
             };
         }
         let (place, old) = found.replaces()?;
-        // Release: who sees the number sees the lock held (pairs with `store::iter`).
-        self.head[word::NEXT_SEQ].store(seq + 1, Ordering::Release);
+        self.set_next_seq(seq + 1);
         step("put: slot taken");
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
         let header = |len| {
@@ -418,12 +429,12 @@ impl<'a> Region<'a> {
     /// The `seq` of the next write, which the caller may use, and those of `count - 1` writes after it.
     #[inline]
     pub(super) fn next_seq(&self, count: u64) -> Result<u64, Trouble> {
-        let seq = self.get(word::NEXT_SEQ);
+        let seq = self.noted_seq()?;
         let last = seq.wrapping_add(count - 1);
         // The check of the word is left to the cold path: here it bounds what the head says.
         let blocks = self.arena.word(control::VERSION_BLOCKS).load(Ordering::Relaxed) & checked::MAX;
         let is_new = begins_block(seq) || block_of(seq) != block_of(last);
-        if seq & PRESENT == 0 || is_new || block_of(last) >= blocks {
+        if is_new || block_of(last) >= blocks {
             self.give_out_block(seq, count)?;
         }
         Ok(seq)
@@ -434,14 +445,15 @@ impl<'a> Region<'a> {
     /// that were given out. Once in 2^40 writes. A number in the middle of a block that was not given out is damage.
     #[cold]
     pub(crate) fn give_out_block(&self, seq: u64, count: u64) -> Result<(), Trouble> {
-        const FLAW: Trouble = Trouble::Flaw("the next sequence number");
-        let last = seq.checked_add(count - 1).ok_or(FLAW)?;
+        let last = seq.checked_add(count - 1).ok_or(NEXT_SEQ)?;
         let noted = self.arena.word(control::VERSION_BLOCKS);
         let mut word = noted.load(Ordering::SeqCst);
-        let is_given_out = checked::decode(word).is_none_or(|blocks| block_of(seq) < blocks);
+        let blocks = checked::decode(word);
+        let is_given_out = blocks.is_none_or(|blocks| block_of(seq) < blocks);
+        let is_next = begins_block(seq) && blocks.is_none_or(|blocks| block_of(seq) == blocks);
         let needed = block_of(last) + 1;
-        if seq & PRESENT == 0 || needed >= BLOCKS_MAX || !is_given_out && !begins_block(seq) {
-            return Err(FLAW);
+        if needed >= BLOCKS_MAX || !is_given_out && !is_next {
+            return Err(NEXT_SEQ);
         }
         while checked::decode(word).is_none_or(|blocks| blocks < needed) {
             match noted.compare_exchange(word, checked::encode(needed), Ordering::SeqCst, Ordering::SeqCst) {
@@ -465,7 +477,7 @@ impl<'a> Region<'a> {
             self.free(new)?;
             return Ok(false);
         };
-        self.head[word::NEXT_SEQ].store(seq + 1, Ordering::Release);
+        self.set_next_seq(seq + 1);
         let words = self.arena.slot(new).ok_or(Trouble::Flaw("a free slot outside the file"))?;
         publish(words, Header::record(seq, id, epoch, 0).tombstone(), &[]);
         self.afterwards(|| {

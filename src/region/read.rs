@@ -10,7 +10,7 @@ use crate::region::arena::Arena;
 use crate::region::batch::{Member, batch_number, find_member, pending};
 use crate::region::decided::counts;
 use crate::region::survey::{SlotState, survey};
-use crate::sys::atomic::{AtomicU64, Ordering, fence};
+use crate::sys::atomic::{Ordering, fence};
 
 /// How a look without a lock ended.
 pub(crate) enum Look {
@@ -26,17 +26,31 @@ pub(crate) enum Look {
     Broken(&'static str),
 }
 
+const MARKED: &str = "it is being rebuilt";
+
 /// Looks for `id`, whose hash is `hash`, once; its data goes to `out`, if that is given. Constant
 /// time: one index line and one slot, nearly always.
-#[inline]
-pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&mut Vec<u8>>) -> Look {
-    let region = arena.geo.region_of(hash);
-    let head = arena.head(region);
-    let word = head[word::SHAPE].load(Ordering::Acquire); // Pairs with the Release store of a flip.
-    if Shape::decode(word).is_marked() {
-        return look_at_marked(arena, region, word, hash, id, verify, out);
+pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Option<&mut Vec<u8>>) -> Look {
+    match look_at_unmarked(arena, hash, id, verify, out.as_deref_mut()) {
+        Look::Broken(MARKED) => match arena.shape(arena.geo.region_of(hash)) {
+            Shape { rebuilding: true, .. } => Look::Broken(MARKED),
+            Shape { batch: true, .. } => look_in_batch(arena, hash, id, verify, out),
+            _ => Look::Moved,
+        },
+        found => found,
     }
-    look_in_index(arena, region, head, word, hash, id, verify, out)
+}
+
+/// The same, for the hot path: a region that is marked, which is rare, is `Broken`, and [`look`] tells more.
+#[inline]
+pub(crate) fn look_at_unmarked(
+    arena: &Arena,
+    hash: u64,
+    id: u64,
+    verify: bool,
+    out: Option<&mut Vec<u8>>,
+) -> Look {
+    look_in_index::<false>(arena, hash, id, verify, out)
 }
 
 /// The look at a region whose shape is marked: the index is not all there is.
@@ -45,25 +59,14 @@ pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<
 /// index is right; if it does, the members are, and for all other records the index. The head lists the first members; of
 /// a larger batch the rest is found by who looks at every slot.
 #[cold]
-#[inline(never)]
-fn look_at_marked(
-    arena: &Arena,
-    region: u32,
-    word: u64,
-    hash: u64,
-    id: u64,
-    verify: bool,
-    out: Option<&mut Vec<u8>>,
-) -> Look {
-    if Shape::decode(word).rebuilding {
-        return Look::Broken("it is being rebuilt");
-    }
-    let head = arena.head(region);
+fn look_in_batch(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&mut Vec<u8>>) -> Look {
+    let region = arena.geo.region_of(hash);
+    let shape = arena.shape(region);
     let committed = || batch_number(arena, control::COMMITTED).unwrap_or(0);
     let pending_now = || pending(arena, region);
     let batch = pending_now();
     if batch > committed() {
-        let found = look_in_index(arena, region, head, word, hash, id, verify, out);
+        let found = look_in_index::<true>(arena, hash, id, verify, out);
         // Is it still undecided, then the index was right all the while.
         return if batch > committed() { found } else { Look::Moved };
     }
@@ -71,7 +74,7 @@ fn look_at_marked(
         return Look::Moved; // Its last moment, or a flipped bit.
     }
     let found = match find_member(arena, region, id) {
-        Member::None => look_in_index(arena, region, head, word, hash, id, verify, out),
+        Member::None => look_in_index::<true>(arena, hash, id, verify, out),
         Member::Unknown => Look::Moved,
         Member::Deleted => Look::Miss,
         Member::At(slot) => match arena.slot(slot) {
@@ -84,24 +87,26 @@ fn look_at_marked(
         },
     };
     fence(Ordering::Acquire); // The looks below come after those at the slots.
-    let is_the_same = head[word::SHAPE].load(Ordering::Acquire) == word && pending_now() == batch;
+    let is_the_same = arena.shape(region) == shape && pending_now() == batch;
     if is_the_same { found } else { Look::Moved }
 }
 
-/// The look into the index that the shape in `word` describes.
+/// The look into the index, of a region that is marked as being in a batch or is not.
 #[inline]
-#[expect(clippy::too_many_arguments, reason = "what `look` has found out already")]
-fn look_in_index(
+fn look_in_index<const IN_BATCH: bool>(
     arena: &Arena,
-    region: u32,
-    head: &[AtomicU64],
-    word: u64,
     hash: u64,
     id: u64,
     verify: bool,
     mut out: Option<&mut Vec<u8>>,
 ) -> Look {
+    let region = arena.geo.region_of(hash);
+    let head = arena.head(region);
+    let word = head[word::SHAPE].load(Ordering::Acquire); // Pairs with the Release store of a flip.
     let shape = Shape::decode(word);
+    if if IN_BATCH { shape.rebuilding } else { shape.is_marked() } {
+        return Look::Broken(MARKED);
+    }
     let capacity = arena.geo.record_size as usize;
     let home = shape.home(hash);
     let mask = (1 << shape.lines_log2) - 1;
@@ -165,7 +170,7 @@ fn look_in_index(
     }
     match suspect {
         Some((slot, what)) => Look::Damaged { slot: Some(slot), what },
-        None if head[word::DAMAGED].load(Ordering::Relaxed) != 0 => {
+        None if head[word::DAMAGED].load(Ordering::Relaxed) != checked::encode(0) => {
             Look::Damaged { slot: None, what: "a damaged slot of the region may have been this record" }
         }
         None => Look::Miss,

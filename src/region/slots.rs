@@ -1,6 +1,8 @@
 //! The slots of a region that are no live records: free ones, replaced ones that are kept for a while,
 //! and where new ones come from. For the region's owner.
 
+use std::ops::Range;
+
 use crate::error::Error;
 use crate::fault::{self, Fault};
 use crate::format::checked;
@@ -11,31 +13,63 @@ use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind, PARKED_LINK};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{header, is_free, park, reserve, scrub};
 use crate::region::grow::{Growth, populate_fresh};
-use crate::region::owned::{Found, Region, pair, unpair};
+use crate::region::owned::{Found, Region};
 use crate::region::{Trouble, borrow, seat};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
 
-/// A queue of slots: where its ends and its count are in the region's head.
+/// A queue of slots: where its ends and its count are in the region's head. Each is a reference to a slot
+/// (its number plus 1, or 0), as is the link of each slot to the next; all of them are checked words, and the
+/// queue ends where its count says.
 pub(crate) struct Queue {
-    ends: usize,
+    first: usize,
+    last: usize,
     count: usize,
     /// The slots have their links in their own headers. Such a queue never needs room.
     in_header: bool,
 }
 
 /// Replaced versions and tombstones, each with the epoch that must be on disk before it goes.
-pub(crate) const RETIRED: Queue = Queue { ends: word::RETIRED, count: word::RETIRED_COUNT, in_header: false };
+pub(crate) const RETIRED: Queue = Queue {
+    first: word::RETIRED_FIRST,
+    last: word::RETIRED_LAST,
+    count: word::RETIRED_COUNT,
+    in_header: false,
+};
 /// Slots that nothing needs but readers, each with the clock when it was parked.
-pub(crate) const PARKED: Queue = Queue { ends: word::PARKED, count: word::PARKED_COUNT, in_header: true };
+pub(crate) const PARKED: Queue =
+    Queue { first: word::PARKED_FIRST, last: word::PARKED_LAST, count: word::PARKED_COUNT, in_header: true };
 
 /// In the stamp of a retired tombstone: what it hides was scrubbed in that epoch, or before it.
 const SCRUBBED: u64 = 1 << 47;
+
+const REFERENCE: Trouble = Trouble::Flaw("a reference to a slot");
+const QUEUE: Trouble = Trouble::Flaw("a queue of slots");
+const FRESH: Trouble = Trouble::Flaw("the fresh slots");
 
 /// Slots that are freed at once.
 const AT_ONCE: usize = 32;
 
 impl<'a> Region<'a> {
+    /// The slot that a word of the head refers to.
+    #[inline]
+    pub(crate) fn referenced(&self, word: usize) -> Result<Option<u32>, Trouble> {
+        slot_of(self.get(word))
+    }
+
+    /// The slots of the extent that was added last that were never used.
+    #[inline]
+    pub(crate) fn fresh(&self) -> Result<Range<u32>, Trouble> {
+        let Some(next) = self.referenced(word::FRESH)? else { return Ok(0..0) };
+        Ok(next..self.arena.slots_of(self.arena.geo.extent_of(next)).end)
+    }
+
+    /// Notes which slots were never used: up to the end of their extent.
+    #[inline]
+    fn set_fresh(&self, slots: Range<u32>) {
+        self.set(word::FRESH, if slots.is_empty() { checked::encode(0) } else { reference(slots.start) });
+    }
+
     #[inline]
     pub(super) fn link(&self, queue: &Queue, slot: u32) -> Result<&'a [AtomicU64], Trouble> {
         let link = if queue.in_header {
@@ -98,15 +132,20 @@ impl<'a> Region<'a> {
     /// Appends a slot to a queue.
     pub(super) fn push(&self, queue: &Queue, slot: u32, stamp: u64) -> Result<(), Trouble> {
         let link = self.link(queue, slot)?;
-        link[0].store(0, Ordering::Relaxed);
-        link[1].store(checked::encode(stamp), Ordering::Relaxed);
-        let (first, last) = unpair(self.get(queue.ends));
-        if last == 0 {
-            self.set(queue.ends, pair(slot + 1, slot + 1));
-        } else {
-            self.link(queue, last - 1)?[0].store(u64::from(slot) + 1, Ordering::Relaxed);
-            self.set(queue.ends, pair(first, slot + 1));
+        let (this, none) = (reference(slot), checked::encode(0));
+        let last = self.referenced(queue.last)?;
+        let before = match last {
+            None if self.get(queue.first) == none => &self.head[queue.first],
+            Some(last) if last != slot => &self.link(queue, last)?[0],
+            _ => return Err(QUEUE),
+        };
+        if before.load(Ordering::Relaxed) != none {
+            return Err(QUEUE); // What is last has none behind it.
         }
+        link[0].store(none, Ordering::Relaxed);
+        link[1].store(checked::encode(stamp), Ordering::Relaxed);
+        before.store(this, Ordering::Relaxed);
+        self.set(queue.last, this);
         self.add(queue.count, 1)?;
         step("queue: slot added");
         Ok(())
@@ -114,18 +153,25 @@ impl<'a> Region<'a> {
 
     /// The first slot of a queue, and its stamp.
     fn first(&self, queue: &Queue) -> Result<Option<(u32, u64)>, Trouble> {
-        let (first, _) = unpair(self.get(queue.ends));
-        let Some(slot) = first.checked_sub(1) else { return Ok(None) };
+        let Some(slot) = self.referenced(queue.first)? else { return Ok(None) };
         let stamp = checked::decode(self.link(queue, slot)?[1].load(Ordering::Relaxed));
-        Ok(Some((slot, stamp.ok_or(Trouble::Flaw("a queue of slots"))?)))
+        Ok(Some((slot, stamp.ok_or(QUEUE)?)))
     }
 
     /// Takes the first slot out of a queue.
     fn pop(&self, queue: &Queue) -> Result<(), Trouble> {
-        let (first, last) = unpair(self.get(queue.ends));
-        let Some(slot) = first.checked_sub(1) else { return Ok(()) };
-        let next = next_of(self.link(queue, slot)?)?;
-        self.set(queue.ends, pair(next, if next == 0 { 0 } else { last }));
+        let Some(slot) = self.referenced(queue.first)? else { return Ok(()) };
+        let next = self.link(queue, slot)?[0].load(Ordering::Relaxed);
+        let is_last = next == checked::encode(0);
+        if is_last != (self.count(queue.count)? == 1)
+            || is_last != (self.get(queue.last) == self.get(queue.first))
+        {
+            return Err(QUEUE);
+        }
+        self.set(queue.first, next); // Whether it is a reference is asked when it is the first.
+        if is_last {
+            self.set(queue.last, next);
+        }
         self.add(queue.count, -1)?;
         step("queue: first slot taken");
         Ok(())
@@ -134,34 +180,31 @@ impl<'a> Region<'a> {
     /// The slots of a queue, in order.
     pub(crate) fn queued(&self, queue: &Queue) -> Result<Vec<u32>, Trouble> {
         let most = u64::from(self.arena.extent_count()?) << self.arena.geo.slots_log2;
-        let (mut next, last) = unpair(self.get(queue.ends));
+        let mut next = self.referenced(queue.first)?;
         let mut slots = Vec::new();
-        while next != 0 {
-            slots.push(next - 1);
-            let link = self.link(queue, next - 1)?;
+        while let Some(slot) = next {
+            slots.push(slot);
+            let link = self.link(queue, slot)?;
             if checked::decode(link[1].load(Ordering::Relaxed)).is_none() {
                 return Err(Trouble::Flaw("a stamp in a queue of slots"));
             }
-            next = next_of(link)?;
+            next = slot_of(link[0].load(Ordering::Relaxed))?;
             if slots.len() as u64 > most {
                 return Err(Trouble::Flaw("a queue of slots runs in a circle"));
             }
         }
-        if slots.last().map_or(0, |slot| slot + 1) == last {
-            Ok(slots)
-        } else {
-            Err(Trouble::Flaw("a queue of slots"))
-        }
+        if slots.last().copied() == self.referenced(queue.last)? { Ok(slots) } else { Err(QUEUE) }
     }
 
     /// The slots of a queue, as far as its links go: all that were in it, also if its owner died while it appended one.
     pub(crate) fn queued_at_least(&self, queue: &Queue) -> Vec<u32> {
         let most = self.arena.extent_count().map_or(0, u64::from) << self.arena.geo.slots_log2;
-        let (mut next, _) = unpair(self.get(queue.ends));
+        let mut next = self.referenced(queue.first).unwrap_or(None);
         let mut slots = Vec::new();
-        while next != 0 && (slots.len() as u64) < most {
-            slots.push(next - 1);
-            next = self.link(queue, next - 1).and_then(next_of).unwrap_or(0);
+        while let Some(slot) = next.filter(|_| (slots.len() as u64) < most) {
+            slots.push(slot);
+            let link = self.link(queue, slot);
+            next = link.and_then(|link| slot_of(link[0].load(Ordering::Relaxed))).unwrap_or(None);
         }
         slots
     }
@@ -171,7 +214,7 @@ impl<'a> Region<'a> {
     pub(crate) fn free(&self, slot: u32) -> Result<(), Trouble> {
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
         scrub(words, self.number, self.get(word::FREE));
-        self.set(word::FREE, u64::from(slot) + 1);
+        self.set(word::FREE, reference(slot));
         self.add(word::FREE_COUNT, 1)?;
         step("free: slot on the free list");
         Ok(())
@@ -181,35 +224,34 @@ impl<'a> Region<'a> {
     #[inline]
     pub(super) fn take_slot(&self) -> Result<u32, Trouble> {
         loop {
-            let first = self.get(word::FREE);
-            if first != 0 {
-                let slot = u32::try_from(first - 1).map_err(|_| Trouble::Flaw("the free list"))?;
+            if let Some(slot) = self.referenced(word::FREE)? {
                 let words = self.arena.slot(slot).ok_or(Trouble::Flaw("the free list"))?;
                 let header = header(words);
                 if !is_free(&header, self.number) {
                     return Err(Trouble::Flaw("the free list names a slot that is not free"));
                 }
-                self.set(word::FREE, header.next_free());
+                self.set(word::FREE, header.next_free()); // Whether it is a reference is asked when it is the first.
                 self.add(word::FREE_COUNT, -1)?;
                 return Ok(slot);
             }
             if self.reclaim()? || self.unpark()? {
                 continue;
             }
-            let (next, end) = unpair(self.get(word::FRESH));
-            if next < end {
-                let extent = self.arena.geo.extent_of(next);
-                let slots = self.arena.slots_of(extent);
-                let words = self.arena.slot(next).ok_or(Trouble::Flaw("the fresh slots"))?;
+            let fresh = self.fresh()?;
+            if let Some(next) = fresh.clone().next() {
+                let words = self.arena.slot(next).ok_or(FRESH)?;
                 populate_fresh(self.arena, self.number, next, self.is_linked()?);
-                if end > slots.end
-                    || (next == slots.start || next % 64 == 0)
-                        && self.arena.extent_kind(extent) != Some(Kind::Data { region: self.number })
-                    || header(words).words() != [0; HEADER_WORDS]
-                {
-                    return Err(Trouble::Flaw("the fresh slots"));
+                let extent = self.arena.geo.extent_of(next);
+                // The extent's header is summed for some, and only read for the others.
+                let is_ours = if next % 64 == 0 || next == self.arena.slots_of(extent).start {
+                    self.owns(next)
+                } else {
+                    self.arena.says_data_of(extent, self.number)
+                };
+                if !is_ours || header(words).words() != [0; HEADER_WORDS] {
+                    return Err(FRESH);
                 }
-                self.set(word::FRESH, pair(next + 1, end));
+                self.set_fresh(next + 1..fresh.end);
                 return Ok(next);
             }
             if self.free_reserved_by_dead()? {
@@ -219,8 +261,9 @@ impl<'a> Region<'a> {
             let added = Growth::lock(self.arena)
                 .and_then(|mut growth| growth.add_data_extent(self.number, with_links));
             let extent = added.map_err(|error| self.explain(error, "an extent of slots"))?;
+            self.add(word::EXTENTS, 1)?;
             let slots = self.arena.slots_of(extent);
-            self.set(word::FRESH, pair(slots.start, slots.end));
+            self.set_fresh(slots);
             step("grow: fresh slots set");
         }
     }
@@ -260,7 +303,7 @@ impl<'a> Region<'a> {
     /// parked. It goes back to the end of the queue, with a mark if none is parked; when it comes round with the
     /// mark, and the epoch in which it went back is on disk, nothing that it hides can come back.
     fn reclaim(&self) -> Result<bool, Trouble> {
-        if self.get(word::RETIRED) == 0 {
+        if self.count(word::RETIRED_COUNT)? == 0 {
             return Ok(false);
         }
         let (epoch, durable) = (self.arena.epoch()?, self.arena.durable()?);
@@ -271,7 +314,11 @@ impl<'a> Region<'a> {
         // What was replaced later is needed, by the disk or by whoever reads a pinned epoch.
         let limit = seat::oldest_pin(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
         let mut freed = 0;
-        while freed < AT_ONCE {
+        // What is put back is not met again.
+        for _ in 0..self.count(word::RETIRED_COUNT)? {
+            if freed == AT_ONCE {
+                break;
+            }
             let Some((slot, stamp)) = self.first(&RETIRED)? else { break };
             let (replaced, is_marked) = (Epoch::of(stamp & !SCRUBBED), stamp & SCRUBBED != 0);
             if replaced > limit {
@@ -289,7 +336,7 @@ impl<'a> Region<'a> {
             if is_tombstone && hides {
                 let mark = if self.count(word::PARKED_COUNT)? == 0 { SCRUBBED } else { 0 };
                 self.push(&RETIRED, slot, epoch.number() | mark)?;
-                continue; // Its epoch is beyond the durable one now, so this comes to an end.
+                continue;
             }
             if !is_tombstone {
                 self.set(word::RECLAIMED, epoch.encode());
@@ -325,7 +372,7 @@ impl<'a> Region<'a> {
 
     /// Frees parked slots that nobody borrows from any more, a few at a time; whether any was freed.
     fn unpark(&self) -> Result<bool, Trouble> {
-        if self.get(word::PARKED) == 0 {
+        if self.count(word::PARKED_COUNT)? == 0 {
             return Ok(false);
         }
         let oldest = borrow::oldest(self.arena)?.unwrap_or(u64::MAX);
@@ -406,16 +453,14 @@ impl<'a> Region<'a> {
     /// Fills a queue anew with slots and their stamps, in the order of these.
     pub(crate) fn requeue(&self, queue: &Queue, slots: &[(u32, u64)]) -> Result<(), Trouble> {
         for (i, &(slot, stamp)) in slots.iter().enumerate() {
-            let next = slots.get(i + 1).map_or(0, |n| n.0 + 1);
+            let next = slots.get(i + 1).map_or(checked::encode(0), |next| reference(next.0));
             let link = self.link(queue, slot)?;
-            link[0].store(u64::from(next), Ordering::Relaxed);
+            link[0].store(next, Ordering::Relaxed);
             link[1].store(checked::encode(stamp), Ordering::Relaxed);
         }
-        let ends = match (slots.first(), slots.last()) {
-            (Some(first), Some(last)) => pair(first.0 + 1, last.0 + 1),
-            _ => 0,
-        };
-        self.set(queue.ends, ends);
+        for (end, slot) in [(queue.first, slots.first()), (queue.last, slots.last())] {
+            self.set(end, slot.map_or(checked::encode(0), |slot| reference(slot.0)));
+        }
         self.set(queue.count, checked::encode(slots.len() as u64));
         Ok(())
     }
@@ -426,7 +471,18 @@ pub(crate) fn retired_in(stamp: u64) -> Option<Epoch> {
     checked::decode(stamp).map(|stamp| Epoch::of(stamp & !SCRUBBED))
 }
 
-/// The reference to the slot after this one in its queue.
-fn next_of(link: &[AtomicU64]) -> Result<u32, Trouble> {
-    u32::try_from(link[0].load(Ordering::Relaxed)).map_err(|_| Trouble::Flaw("a queue of slots"))
+/// The word that refers to a slot.
+#[inline]
+pub(crate) fn reference(slot: u32) -> u64 {
+    checked::encode(u64::from(slot) + 1)
+}
+
+/// The slot that a word refers to, if it refers to one.
+#[inline]
+pub(crate) fn slot_of(word: u64) -> Result<Option<u32>, Trouble> {
+    match checked::decode(word) {
+        Some(0) => Ok(None),
+        Some(reference) => u32::try_from(reference - 1).map(Some).map_err(|_| REFERENCE),
+        None => Err(REFERENCE),
+    }
 }

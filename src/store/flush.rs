@@ -12,8 +12,7 @@ use crate::format::region::word;
 use crate::format::seat::{LEAVING, SYNC_BYTE, taken};
 use crate::format::{checked, control};
 use crate::protocol::lock::{self, Owner};
-use crate::region::owned::unpair;
-use crate::region::slots::retired_in;
+use crate::region::slots::{retired_in, slot_of};
 use crate::region::{blocks, seat};
 use crate::store::handle::Handle;
 use crate::sys::atomic::{AtomicU64, Ordering};
@@ -266,8 +265,8 @@ impl Handle {
         if kept.is_some_and(|n| n < kept_max) {
             return false;
         }
-        let (first, _) = unpair(head[word::RETIRED].load(Ordering::Relaxed));
-        let link = first.checked_sub(1).and_then(|slot| arena.link(slot));
+        let first = slot_of(head[word::RETIRED_FIRST].load(Ordering::Relaxed)).ok().flatten();
+        let link = first.and_then(|slot| arena.link(slot));
         let since = link.map(|link| retired_in(link[1].load(Ordering::Relaxed)));
         let durable = Epoch::decode(arena.word(control::DURABLE).load(Ordering::SeqCst));
         since.flatten() > durable

@@ -13,7 +13,7 @@ use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
 use crate::region::arena::Arena;
-use crate::region::batch::{batch_number, has_undecided};
+use crate::region::batch::{batch_number, end_undecided, has_undecided};
 use crate::region::owned::Region;
 use crate::region::{seat, watch};
 use crate::store::flush::{Pinned, Turn};
@@ -150,20 +150,17 @@ impl Handle {
         Ok(locked)
     }
 
-    /// Sees to it that no region has members of a batch that does not count: the number that counts may be raised only
-    /// then, or they would count too. The caller has the lock of batches, so whoever left them is dead. A region is waited
-    /// for, whoever owns it now: a living owner may be healing it, and has not decided yet.
+    /// Waits until no region has members of a batch that does not count: see [`end_undecided`]. The caller has the lock of
+    /// batches.
     pub(crate) fn end_undecided(&self, deadline: &Deadline) -> Result<()> {
-        for number in 0..self.arena.geo.regions {
+        end_undecided(&self.arena, |number| {
+            let _locked = self.lock_by(number, Some(deadline))?;
             if has_undecided(&self.arena, number) {
-                drop(self.lock_by(number, Some(deadline))?);
-                if has_undecided(&self.arena, number) {
-                    // No owner leaves it so: a bit was flipped.
-                    self.with_region(number, |region| Ok(rebuild(region, Cause::Process).map(drop)?))?;
-                }
+                // No owner leaves it so: a bit was flipped.
+                rebuild(&Region::new(&self.arena, number), Cause::Process)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Takes the lock of batches, whatever its last owner left.

@@ -8,7 +8,7 @@ use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header, Kind, PRESENT};
 use crate::format::{checked, slot as slot_format};
 use crate::protocol::slot::header;
-use crate::region::owned::unpair;
+use crate::region::slots::slot_of;
 use crate::region::survey::{SlotState, survey};
 use crate::store::Store;
 use crate::store::stats::lock_owner;
@@ -40,8 +40,11 @@ impl Store {
         let arena = &self.handle.arena;
         let get = |at: usize| arena.head(region)[at].load(Ordering::Relaxed);
         let count = |at| checked::decode(get(at)).map_or_else(|| "damaged".to_owned(), |n| n.to_string());
-        let slot =
-            |reference: u64| if reference == 0 { "none".to_owned() } else { (reference - 1).to_string() };
+        let slot = |at| match slot_of(get(at)) {
+            Ok(None) => "none".to_owned(),
+            Ok(Some(slot)) => slot.to_string(),
+            Err(_) => "damaged".to_owned(),
+        };
         let shape = arena.shape(region);
         let lock = match lock_owner(&self.handle, get(word::LOCK))? {
             None => "free".to_owned(),
@@ -53,19 +56,17 @@ impl Store {
                 if o.alive { "alive" } else { "dead" }
             ),
         };
-        let (fresh, fresh_end) = unpair(get(word::FRESH));
-        let (retired, retired_last) = unpair(get(word::RETIRED));
         let mut lines = vec![
             format!("region {region}: head at offset {}", arena.geo.head_offset(region)),
             format!("  lock          {:#018x} {lock}", get(word::LOCK)),
             format!("  next version  {}", get(word::NEXT_SEQ) & !PRESENT),
             format!("  records       {}", count(word::LIVE)),
-            format!("  free list     first {}, {} slots", slot(get(word::FREE)), count(word::FREE_COUNT)),
-            format!("  never used    slots {fresh} to before {fresh_end}"),
+            format!("  free list     first {}, {} slots", slot(word::FREE), count(word::FREE_COUNT)),
+            format!("  never used    from slot {} on, in its extent", slot(word::FRESH)),
             format!(
                 "  retired       first {}, last {}, {} slots; links {}",
-                slot(u64::from(retired)),
-                slot(u64::from(retired_last)),
+                slot(word::RETIRED_FIRST),
+                slot(word::RETIRED_LAST),
                 count(word::RETIRED_COUNT),
                 count(word::LINKS)
             ),
@@ -83,8 +84,8 @@ impl Store {
                 count(word::MARKERS)
             ),
         ];
-        if get(word::DAMAGED) != 0 {
-            lines.push(format!("  damaged slots {}", get(word::DAMAGED)));
+        if get(word::DAMAGED) != checked::encode(0) {
+            lines.push(format!("  damaged slots {}", count(word::DAMAGED)));
         }
         for line in lines {
             let _ = writeln!(out, "{line}");

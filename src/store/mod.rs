@@ -35,7 +35,7 @@ use crate::format::slot::{Header, PRESENT};
 use crate::record::{Durability, Record, Swap, Version};
 use crate::region::Trouble;
 use crate::region::owned::{Content, Region, Written};
-use crate::region::read::{Look, look, look_at_every_slot};
+use crate::region::read::{Look, look, look_at_every_slot, look_at_unmarked};
 use crate::report::RepairReport;
 use crate::store::handle::{Handle, in_region};
 use crate::store::inside::{Inside, is_inside};
@@ -344,7 +344,27 @@ impl Store {
         let handle = &self.handle;
         let hash = handle.arena.geo.hash(id);
         for _ in 0..LOOKS {
-            match look(&handle.arena, hash, id, handle.verify_reads, out.as_deref_mut()) {
+            match look_at_unmarked(&handle.arena, hash, id, handle.verify_reads, out.as_deref_mut()) {
+                Look::Hit(header, slot) => return Ok(Some((header, slot))),
+                Look::Miss => return Ok(None),
+                Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
+                Look::Moved => std::hint::spin_loop(),
+                Look::Broken(_) => break,
+            }
+        }
+        self.read_marked(hash, id, out)
+    }
+
+    /// Reads in a region that is marked, or does not come to rest.
+    #[cold]
+    fn read_marked(
+        &self,
+        hash: u64,
+        id: u64,
+        mut out: Option<&mut Vec<u8>>,
+    ) -> Result<Option<(Header, u32)>> {
+        for _ in 0..LOOKS {
+            match look(&self.handle.arena, hash, id, self.handle.verify_reads, out.as_deref_mut()) {
                 Look::Hit(header, slot) => return Ok(Some((header, slot))),
                 Look::Miss => return Ok(None),
                 Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),

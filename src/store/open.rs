@@ -136,19 +136,9 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
         };
         let mut head = [0; word::COUNT];
         head[word::NEXT_SEQ] = FIRST_SEQ;
+        head[word::NEXT_SEQ_CHECK] = !FIRST_SEQ;
         head[word::SHAPE] = shape.encode();
-        for count in [
-            word::LIVE,
-            word::MARKERS,
-            word::FREE_COUNT,
-            word::RETIRED_COUNT,
-            word::RECLAIMED,
-            word::LINKS,
-            word::PARKED_COUNT,
-            word::RESERVED,
-            word::PENDING,
-            word::MEMBERS,
-        ] {
+        for count in word::ZEROS {
             head[count] = checked::encode(0);
         }
         heads.extend(head.iter().flat_map(|w: &u64| w.to_le_bytes()));

@@ -9,7 +9,7 @@ use crate::record::Version;
 use crate::region::Trouble;
 use crate::region::batch::between_batches;
 use crate::region::borrow::Borrow;
-use crate::region::read::{Look, look};
+use crate::region::read::{Look, look, look_at_unmarked};
 use crate::store::Store;
 use crate::store::typed::{as_slice, as_value};
 use crate::sys::mapping::frozen;
@@ -80,8 +80,12 @@ impl Pin<'_> {
         handle.check()?;
         let arena = &handle.arena;
         let hash = arena.geo.hash(id);
-        for _ in 0..LOOKS {
-            match look(arena, hash, id, false, None) {
+        for n in 0..LOOKS {
+            let seen = match n {
+                0 => look_at_unmarked(arena, hash, id, false, None),
+                _ => look(arena, hash, id, false, None),
+            };
+            match seen {
                 Look::Hit(header, slot) => {
                     if let Some(lent) = self.lend(id, header, slot)? {
                         return Ok(Some(lent));

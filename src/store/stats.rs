@@ -10,7 +10,7 @@ use crate::format::seat::{SEATS, generation, taken};
 use crate::format::slot::PRESENT;
 use crate::format::{FORMAT_VERSION, checked, control};
 use crate::protocol::lock::{self, Owner, State};
-use crate::region::owned::unpair;
+use crate::region::owned::Region;
 use crate::region::seat;
 use crate::store::Store;
 use crate::store::handle::Handle;
@@ -180,12 +180,12 @@ impl Store {
         let arena = &self.handle.arena;
         let get = |at: usize| arena.head(region)[at].load(Ordering::Relaxed);
         let count = |at| checked::decode(get(at)).unwrap_or(0);
-        let (fresh, end) = unpair(get(word::FRESH));
+        let fresh = Region::new(arena, region).fresh().map_or(0, |fresh| fresh.len() as u64);
         Ok(RegionStats {
             region,
             records: count(word::LIVE),
             slots: u64::from(extents) << arena.geo.slots_log2,
-            free_slots: count(word::FREE_COUNT) + u64::from(end.saturating_sub(fresh)),
+            free_slots: count(word::FREE_COUNT) + fresh,
             retired_slots: count(word::RETIRED_COUNT) + count(word::PARKED_COUNT),
             extents,
             index_entries: (crate::format::index::ENTRIES as u64) << arena.shape(region).lines_log2,

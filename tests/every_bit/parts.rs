@@ -61,26 +61,31 @@ const SEAT_WORDS: [&str; 8] = [
     "seat: borrows",
     "seat: borrows",
 ];
-const HEAD_WORDS: [&str; 19] = [
+const HEAD_WORDS: [&str; 24] = [
     "head: lock",
     "head: next seq",
+    "head: next seq, its complement",
     "head: free list",
+    "head: free slots",
     "head: never used slots",
     "head: live records",
-    "head: deleted entries",
-    "head: retired queue",
-    "head: free slots",
+    "head: last retired slot",
     "head: shape of the index",
     "head: mark of links",
     "head: retired slots",
     "head: damaged slots",
     "head: last epoch of a freed slot",
     "head: mark of watchers",
-    "head: parked queue",
+    "head: first retired slot",
     "head: parked slots",
     "head: changes",
     "head: reserved slots",
     "head: batch under way",
+    "head: members of a batch",
+    "head: deleted entries",
+    "head: first parked slot",
+    "head: last parked slot",
+    "head: extents",
 ];
 
 impl Parts {

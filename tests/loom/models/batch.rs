@@ -149,3 +149,128 @@ fn a_batch_is_seen_as_a_whole_or_not_at_all() {
     });
     seen.expect(&["moved", &format!("{BEFORE:?}"), &format!("{:?}", plan.after())]);
 }
+
+/// Two regions; the batcher died at some store. One heals the second region by taking its lock, as an ordinary writer;
+/// one begins the next batch, in the first region. The rebuild of one may be going on when the other comes to it.
+mod over_two_regions {
+    use super::*;
+    use crate::models::lock::{give_back_region, lock_region};
+    use crate::region::batch::end_undecided;
+    use crate::region::read::{Look, look};
+
+    const OLD: &[u8] = b"old.....";
+    const NEW: &[u8] = b"new.....";
+
+    fn id_in(arena: &Arena, region: u32, nth: usize) -> u64 {
+        (1..).filter(|&id| arena.geo.region_of(arena.geo.hash(id)) == region).nth(nth).unwrap()
+    }
+
+    /// As `store::handle` takes a region's lock.
+    fn enter(arena: &Arena, region: u32) {
+        let took_over = lock_region(arena, region);
+        let region = Region::new(arena, region);
+        if took_over || region.is_marked() {
+            rebuild(&region, if took_over { Cause::Death } else { Cause::Process }).unwrap();
+        }
+    }
+
+    /// What `store::batch` does, with the lock of batches held.
+    fn batch(arena: &Arena, ids: &[u64]) {
+        let region_of = |id| arena.geo.region_of(arena.geo.hash(id));
+        ids.iter().for_each(|&id| enter(arena, region_of(id)));
+        let epoch = arena.epoch().unwrap();
+        let change = |&id: &u64| Change { hash: arena.geo.hash(id), id, data: Some(NEW), slot: None, seq: 0 };
+        let mut changes: Vec<[Change<'_>; 1]> = ids.iter().map(|id| [change(id)]).collect();
+        let mut groups: Vec<_> =
+            changes.iter_mut().map(|c| (Region::new(arena, region_of(c[0].id)), &mut c[..])).collect();
+        groups.iter_mut().for_each(|(region, changes)| region.prepare(changes, epoch).unwrap());
+        commit(arena, &mut groups, epoch).unwrap();
+        ids.iter().for_each(|&id| give_back_region(arena, region_of(id)));
+    }
+
+    /// What a reader sees that heals nothing: whether it is new; `None`: something moved.
+    fn is_new(arena: &Arena, id: u64) -> Option<bool> {
+        let mut out = Vec::new();
+        match look(arena, arena.geo.hash(id), id, true, Some(&mut out)) {
+            Look::Hit(..) => Some(out == NEW),
+            Look::Moved | Look::Broken("it is being rebuilt") => None,
+            Look::Miss => panic!("missed"),
+            Look::Damaged { what, .. } | Look::Broken(what) => panic!("{what}"),
+        }
+    }
+
+    /// Whether the batcher lived.
+    fn run(death: u32, notes: &Seen) -> bool {
+        let arena = Arena::of_regions(2, 4);
+        let doomed = arena.attach(1);
+        let ids = [id_in(&arena, 0, 0), id_in(&arena, 1, 0)];
+        for (region, id) in (0..).zip(ids) {
+            enter(&doomed, region);
+            let content = crate::region::owned::Content::Bytes(OLD);
+            Region::new(&doomed, region).put(arena.geo.hash(id), id, content, false).unwrap();
+            give_back_region(&doomed, region);
+        }
+        let lived = die_before(death, || batch(&doomed, &ids)).is_some();
+        doomed.file.die();
+        let counts = batch_number(&arena, control::COMMITTED).unwrap() == 1;
+        let (healer, next) = (arena.attach(2), arena.attach(3));
+        let look = || {
+            for id in ids {
+                match is_new(&arena, id) {
+                    Some(new) => {
+                        assert_eq!(new, counts, "region {}", arena.geo.region_of(arena.geo.hash(id)))
+                    }
+                    None => notes.note("moved"),
+                }
+            }
+        };
+        look();
+        let healer = thread::spawn(move || {
+            enter(&healer, 1);
+            give_back_region(&healer, 1);
+        });
+        // As `store::handle` takes the lock of batches from a dead owner.
+        let begun = batch_number(&next, control::BEGUN).unwrap();
+        if batch_number(&next, control::ENDED).unwrap() != begun {
+            end_undecided(&next, |region| {
+                enter(&next, region);
+                give_back_region(&next, region);
+                Ok(())
+            })
+            .unwrap();
+            next.word(control::ENDED).store(crate::format::checked::encode(begun), Ordering::SeqCst);
+        }
+        batch(&next, &[id_in(&arena, 0, 1)]);
+        look();
+        healer.join().unwrap();
+        for region in 0..2 {
+            enter(&next, region);
+            give_back_region(&next, region);
+        }
+        for id in ids {
+            assert_eq!(is_new(&arena, id), Some(counts), "nothing moves any more");
+        }
+        notes.note(if counts { "counted" } else { "did not count" });
+        lived
+    }
+
+    #[test]
+    fn no_healer_and_no_next_batch_changes_what_was_decided() {
+        let (mut executions, mut outcomes) = (0, BTreeSet::new());
+        for stores in 0.. {
+            let seen = explore(Some(1), move |notes| {
+                if run(stores + 1, notes) {
+                    notes.note("lived");
+                }
+            });
+            executions += seen.executions();
+            outcomes.extend(seen.kinds());
+            if seen.has("lived") {
+                println!("batch: over two regions: {executions} executions, {stores} deaths, {outcomes:?}");
+                assert!(stores > 30, "that was no death before each store of a batch");
+                assert!(outcomes.contains("counted") && outcomes.contains("did not count"));
+                return;
+            }
+        }
+    }
+}

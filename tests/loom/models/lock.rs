@@ -17,7 +17,11 @@ use crate::sys::futex;
 /// Takes the region's lock; whether it was a dead owner's. The steps are those of `store::handle`, but
 /// that nobody spins before it sleeps: it would be the same steps again.
 pub(super) fn lock(arena: &Arena) -> bool {
-    let lock = &arena.head(0)[word::LOCK];
+    lock_region(arena, 0)
+}
+
+pub(super) fn lock_region(arena: &Arena, region: u32) -> bool {
+    let lock = &arena.head(region)[word::LOCK];
     let own = arena.owner.unwrap().word();
     if try_lock(lock, own) {
         return false;
@@ -46,8 +50,13 @@ pub(super) fn lock(arena: &Arena) -> bool {
 }
 
 pub(super) fn give_back(arena: &Arena) {
-    if unlock(&arena.head(0)[word::LOCK]) {
-        futex::wake(&arena.head(0)[word::LOCK], 1);
+    give_back_region(arena, 0);
+}
+
+pub(super) fn give_back_region(arena: &Arena, region: u32) {
+    let lock = &arena.head(region)[word::LOCK];
+    if unlock(lock) {
+        futex::wake(lock, 1);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The mapped file of the model: one region, a few slots of 16 bytes, two places for an index table of
+//! The mapped file of the model: one region or two, a few slots of 16 bytes in each, and two places for an index table of
 //! one line. The same words for all threads, as one mapping is for all processes; each handle is an
 //! `Arena` of its own, with its own seat.
 
@@ -17,16 +17,17 @@ use crate::sys::file_lock::Kernel;
 
 /// Capacity of a record of the models.
 pub(crate) const RECORD_BYTES: usize = 16;
-/// Places for an index table.
+/// Places for an index table of each region.
 const TABLES: u64 = 2;
 const HEAD_WORDS: usize = region::word::COUNT;
 
 /// All words of the file.
 pub(crate) struct Words {
-    head: Vec<AtomicU64>,
+    heads: Vec<Vec<AtomicU64>>,
     tables: Vec<Vec<AtomicU64>>,
-    slots: Vec<Vec<AtomicU64>>,
-    links: Vec<Vec<AtomicU64>>,
+    /// Of each region.
+    slots: Vec<Vec<Vec<AtomicU64>>>,
+    links: Vec<Vec<Vec<AtomicU64>>>,
     control: Vec<(u64, AtomicU64)>,
 }
 
@@ -56,27 +57,26 @@ fn words(values: impl IntoIterator<Item = u64>) -> Vec<AtomicU64> {
 impl Arena {
     /// An empty store with `slots` fresh slots, seen by a handle without a seat.
     pub(crate) fn new(slots: u32) -> Self {
-        let geo =
-            Geometry::new(RECORD_BYTES as u64, slots.next_power_of_two().ilog2(), 1, 1 << 30, 0).unwrap();
-        let shape = Self::shape_of(&geo, 0, 1, slots);
+        Self::of_regions(1, slots)
+    }
+
+    /// The same with several regions, each with so many slots.
+    pub(crate) fn of_regions(regions: u32, slots: u32) -> Self {
+        let slots_log2 = slots.next_power_of_two().ilog2();
+        let geo = Geometry::new(RECORD_BYTES as u64, slots_log2, regions, 1 << 30, 0).unwrap();
+        let shape = |region| Self::shape_of(&geo, u64::from(region) * TABLES, 1, regions << slots_log2);
         let mut head = [0; HEAD_WORDS];
-        for counted in [
-            region::word::LIVE,
-            region::word::MARKERS,
-            region::word::FREE_COUNT,
-            region::word::LINKS,
-            region::word::RETIRED_COUNT,
-            region::word::PARKED_COUNT,
-            region::word::RESERVED,
-            region::word::RECLAIMED,
-            region::word::PENDING,
-            region::word::MEMBERS,
-        ] {
+        for counted in region::word::ZEROS {
             head[counted] = checked::encode(0);
         }
         head[region::word::NEXT_SEQ] = FIRST_SEQ;
-        head[region::word::SHAPE] = shape.encode();
-        head[region::word::FRESH] = u64::from(slots) << 32;
+        head[region::word::NEXT_SEQ_CHECK] = !FIRST_SEQ;
+        let heads = (0..regions).map(|region| {
+            let mut head = head;
+            head[region::word::SHAPE] = shape(region).encode();
+            head[region::word::FRESH] = checked::encode(u64::from(geo.first_slot(region)) + 1);
+            words(head)
+        });
         let mut control = vec![
             (control::EPOCH, checked::encode(2)),
             (control::DURABLE, checked::encode(1)),
@@ -94,19 +94,24 @@ impl Arena {
                 .extend([seat::generation(s), seat::taken(s), seat::pid(s), seat::pin(s)].map(|at| (at, 0)));
             control.extend((0..seat::BORROWS).map(|n| (seat::borrows(s, n), 0)));
         }
-        let mut tables = vec![words(index::Line::empty(shape.seed(0, 0)).words())];
-        tables.extend((1..TABLES).map(|_| words([0; index::LINE_WORDS])));
+        let tables = (0..regions).flat_map(|region| {
+            let first = index::Line::empty(shape(region).seed(region, 0)).words();
+            std::iter::once(words(first)).chain((1..TABLES).map(|_| words([0; index::LINE_WORDS])))
+        });
+        let of_each = |len: usize| -> Vec<Vec<Vec<AtomicU64>>> {
+            (0..regions).map(|_| (0..slots).map(|_| words(std::iter::repeat_n(0, len))).collect()).collect()
+        };
         let all = Words {
-            head: words(head),
-            tables,
-            slots: (0..slots).map(|_| words([0; HEADER_WORDS + RECORD_BYTES / 8])).collect(),
-            links: (0..slots).map(|_| words([0; 2])).collect(),
+            heads: heads.collect(),
+            tables: tables.collect(),
+            slots: of_each(HEADER_WORDS + RECORD_BYTES / 8),
+            links: of_each(2),
             control: control.into_iter().map(|(at, value)| (at, AtomicU64::new(value))).collect(),
         };
         // Loom lets a SeqCst load see the value that a word was made with for ever; what is stored
         // as SeqCst it knows to be older than a later SeqCst store.
-        let lock = &all.head[region::word::LOCK];
-        for word in all.control.iter().map(|(_, word)| word).chain([lock]) {
+        let locks = all.heads.iter().map(|head| &head[region::word::LOCK]);
+        for word in all.control.iter().map(|(_, word)| word).chain(locks) {
             word.store(word.load(Ordering::Relaxed), Ordering::SeqCst);
         }
         Self {
@@ -148,12 +153,19 @@ impl Arena {
         Ok(())
     }
 
-    pub(crate) fn head(&self, _region: u32) -> &[AtomicU64] {
-        &self.words.head
+    pub(crate) fn head(&self, region: u32) -> &[AtomicU64] {
+        &self.words.heads[region as usize]
     }
 
     pub(crate) fn slot(&self, slot: u32) -> Option<&[AtomicU64]> {
-        self.words.slots.get(slot as usize).map(|s| &s[..])
+        self.of_slot(&self.words.slots, slot)
+    }
+
+    /// A region has one extent, with its number.
+    fn of_slot<'a>(&self, all: &'a [Vec<Vec<AtomicU64>>], slot: u32) -> Option<&'a [AtomicU64]> {
+        let extent = self.geo.extent_of(slot);
+        let words = all.get(extent as usize)?.get((slot - self.geo.first_slot(extent)) as usize)?;
+        Some(&words[..])
     }
 
     pub(crate) fn line(&self, shape: &index::Shape, line: u64) -> Option<&[AtomicU64; index::LINE_WORDS]> {
@@ -163,7 +175,7 @@ impl Arena {
     }
 
     pub(crate) fn link(&self, slot: u32) -> Option<&[AtomicU64]> {
-        self.words.links.get(slot as usize).map(|l| &l[..])
+        self.of_slot(&self.words.links, slot)
     }
 
     pub(crate) fn epoch(&self) -> Result<Epoch> {
@@ -177,19 +189,24 @@ impl Arena {
     }
 
     pub(crate) fn extent_count(&self) -> Result<u32> {
-        Ok(1)
+        Ok(self.geo.regions)
     }
 
-    pub(crate) fn extent_kind(&self, _extent: u32) -> Option<Kind> {
-        Some(Kind::Data { region: 0 })
+    pub(crate) fn extent_kind(&self, extent: u32) -> Option<Kind> {
+        Some(Kind::Data { region: extent })
     }
 
-    pub(crate) fn data_extents(&self, _region: u32) -> Result<Vec<u32>> {
-        Ok(vec![0])
+    pub(crate) fn says_data_of(&self, extent: u32, region: u32) -> bool {
+        extent == region
     }
 
-    pub(crate) fn slots_of(&self, _extent: u32) -> std::ops::Range<u32> {
-        0..self.words.slots.len() as u32
+    pub(crate) fn data_extents(&self, region: u32) -> Result<Vec<u32>> {
+        Ok(vec![region])
+    }
+
+    pub(crate) fn slots_of(&self, extent: u32) -> std::ops::Range<u32> {
+        let first = self.geo.first_slot(extent);
+        first..first + self.words.slots[extent as usize].len() as u32
     }
 
     pub(crate) fn slots_to_read(&self, extent: u32) -> std::ops::Range<u32> {
@@ -216,6 +233,7 @@ impl Arena {
     /// The line that the table in use has not: where a moved table goes.
     pub(crate) fn other_table(&self, shape: &index::Shape) -> u64 {
         let first = self.geo.first_index_offset(0) / index::LINE_BYTES;
-        first + (shape.line_offset - first + 1) % TABLES
+        let place = shape.line_offset - first;
+        first + place / TABLES * TABLES + (place + 1) % TABLES
     }
 }
