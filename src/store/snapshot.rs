@@ -122,7 +122,7 @@ impl Store {
     /// an older version of it then, as `get` may.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]: whoever reads the past has to say so in the file; [`Error::Busy`] if a lock time-out is set; [`Error::Reentrant`]; [`Error::Io`]; [`Error::Forked`].
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly): whoever reads the past has to say so in the file; [`Error::Busy`](crate::Error::Busy) if a lock time-out is set; [`Error::Reentrant`](crate::Error::Reentrant); [`Error::Io`](crate::Error::Io); [`Error::Forked`](crate::Error::Forked).
     pub fn snapshot(&self) -> Result<Snapshot<'_>> {
         self.handle.check_writable()?;
         self.check_outside(0)?;
@@ -152,7 +152,7 @@ impl Snapshot<'_> {
     /// included; what it found is kept, some 50 bytes for each record of the region, and all others cost O(1).
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the record is damaged, or if it was replaced since and a damaged slot of its region may have
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record is damaged, or if it was replaced since and a damaged slot of its region may have
     /// been the one that is asked for; as [`Store::get`].
     pub fn get(&self, id: u64) -> Result<Option<&[u8]>> {
         Ok(self.get_versioned(id)?.map(|(_, data)| data))
@@ -202,7 +202,7 @@ impl Snapshot<'_> {
     /// The record as a value of `T`, where it lies.
     ///
     /// # Errors
-    /// [`Error::TypeMismatch`] if its length or place is not a `T`'s; as [`get`](Self::get).
+    /// [`Error::TypeMismatch`](crate::Error::TypeMismatch) if its length or place is not a `T`'s; as [`get`](Self::get).
     pub fn get_as<T: Pod>(&self, id: u64) -> Result<Option<&T>> {
         self.get(id)?.map(|data| as_value(self.store, id, data)).transpose()
     }
@@ -210,13 +210,13 @@ impl Snapshot<'_> {
     /// The record as a slice of `T`, where it lies.
     ///
     /// # Errors
-    /// [`Error::TypeMismatch`] if its length or place is not that of a slice of `T`; as [`get`](Self::get).
+    /// [`Error::TypeMismatch`](crate::Error::TypeMismatch) if its length or place is not that of a slice of `T`; as [`get`](Self::get).
     pub fn get_slice<T: Pod>(&self, id: u64) -> Result<Option<&[T]>> {
         self.get(id)?.map(|data| as_slice(self.store, id, data)).transpose()
     }
 
     /// Every record of the moment, once, with its version, in no order, where it lies. Damaged records come as
-    /// [`Error::Corrupt`], and the iteration goes on.
+    /// [`Error::Corrupt`](crate::Error::Corrupt), and the iteration goes on.
     ///
     /// A pass over all slots, checksums included, region by region.
     pub fn iter(&self) -> impl Iterator<Item = Result<(u64, Version, &[u8])>> {
