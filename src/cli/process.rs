@@ -18,6 +18,10 @@ impl Process {
         let state = stat.rsplit(')').next()?.trim_start().chars().next()?;
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        // The directory of the program says little and takes room.
+        let program = command.split(' ').next().unwrap_or_default();
+        let directory = program.rfind('/').map_or(0, |slash| slash + 1);
+        let command = &command[directory..];
         let command: String =
             command.trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         Some(Self { is_stopped: matches!(state, 'T' | 't'), command })
