@@ -70,7 +70,7 @@ fn lay_over_boot_id(other: &Path) {
 /// A boot id of a container, or `None`, said aloud.
 fn boot_of_a_container(dir: &Path) -> Option<PathBuf> {
     if common::user() != 0 {
-        eprintln!("SKIPPED: only root may mount a file over the boot id");
+        common::skipped("only root may mount a file over the boot id");
         return None;
     }
     let path = dir.join("boot_id");

@@ -30,7 +30,7 @@ fn mount_or_skip(
 ) {
     let private = mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>);
     if let Err(e) = private.and_then(|()| mount(Some(from), at, kind, flags, data)) {
-        me.say(&format!("skipped: can't mount: {e}"));
+        me.say(&format!("{}can't mount: {e}", common::SKIPPED));
         std::process::exit(0);
     }
 }

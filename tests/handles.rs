@@ -56,7 +56,7 @@ fn a_store_has_a_thousand_seats_and_the_seats_of_the_dead_are_free() {
     drop(store);
     let mut holder = Worker::spawn("holder", &[("STORE", path.to_str().unwrap())]);
     if holder.hear() == "skipped" {
-        println!("skipped: not so many file descriptors may be open");
+        common::skipped("not so many file descriptors may be open");
         return;
     }
     let mine = Store::open(&path).unwrap();

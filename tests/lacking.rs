@@ -153,7 +153,7 @@ fn what_the_system_lacks_is_named() {
         ("/proc", "create", &absent, "/proc is not mounted here"),
     ] {
         if lacks == "/proc" && common::user() != 0 {
-            eprintln!("SKIPPED: a mount over /proc: only root may mount");
+            common::skipped("a mount over /proc: only root may mount");
             continue;
         }
         let said = said_without(lacks, does, path);
@@ -232,7 +232,7 @@ impl Overlay {
         std::fs::create_dir(&base).unwrap();
         let none = None::<&str>;
         if let Err(error) = mount(Some("none"), &base, Some("tmpfs"), MsFlags::empty(), none) {
-            eprintln!("SKIPPED: no mount of tmpfs: {error}");
+            common::skipped(format_args!("no mount of tmpfs: {error}"));
             return None;
         }
         let this = Self { base, _dir: dir };
@@ -246,7 +246,7 @@ impl Overlay {
         match mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(&options[..])) {
             Ok(()) => Some(this),
             Err(error) => {
-                eprintln!("SKIPPED: no mount of an overlay: {error}");
+                common::skipped(format_args!("no mount of an overlay: {error}"));
                 None
             }
         }

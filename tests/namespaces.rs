@@ -69,7 +69,7 @@ fn nested(role: &str, path: &str) -> Option<Worker> {
     match Worker::spawn_in(CloneFlags::CLONE_NEWPID, role, &[("STORE", path)]) {
         Ok(worker) => Some(worker),
         Err(e) => {
-            println!("skipped: no PID namespace of our own: {e}");
+            common::skipped(format_args!("no PID namespace of our own: {e}"));
             None
         }
     }

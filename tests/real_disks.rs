@@ -31,7 +31,7 @@ impl Disk {
     /// A disk, or `None` where there can't be one, said aloud.
     fn new(kind: &str) -> Option<Self> {
         let skip = |why: String| {
-            eprintln!("SKIPPED: no {kind}: {why}");
+            common::skipped(format_args!("no {kind}: {why}"));
             None
         };
         if common::user() != 0 {

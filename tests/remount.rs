@@ -86,7 +86,7 @@ struct Disk {
 impl Disk {
     fn new(kind: &str) -> Option<Self> {
         let skip = |why: &str| {
-            eprintln!("SKIPPED: {kind}: {why}");
+            common::skipped(format_args!("{kind}: {why}"));
             None
         };
         if common::user() != 0 {

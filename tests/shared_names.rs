@@ -58,7 +58,7 @@ fn as_user(id: &str, name: &str, mode: u32) -> Worker {
 #[test]
 fn what_a_dead_user_left_keeps_no_other_user_out() {
     if common::user() != 0 {
-        eprintln!("SKIPPED: acting as other users: only root may");
+        common::skipped("acting as other users: only root may");
         return;
     }
     let (name, path) = name("users");
@@ -85,7 +85,7 @@ fn what_a_dead_user_left_keeps_no_other_user_out() {
 #[test]
 fn the_error_says_whose_the_store_is() {
     if common::user() != 0 {
-        eprintln!("SKIPPED: acting as other users: only root may");
+        common::skipped("acting as other users: only root may");
         return;
     }
     let (name, path) = name("private");

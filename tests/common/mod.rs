@@ -33,6 +33,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const ROLE: &str = "RECSTORE_TEST_ROLE";
 const SEED: &str = "RECSTORE_SEED";
+const NO_SKIP: &str = "RECSTORE_NO_SKIP";
+
+/// What a worker's line begins with when it can't do its part here; the reason follows.
+pub(crate) const SKIPPED: &str = "skipped: ";
+
+/// Says that a test, or a part of it, is skipped, and why. Where `RECSTORE_NO_SKIP` is set, that is a failure: a run
+/// that can do everything does not pass by doing less.
+pub(crate) fn skipped(why: impl std::fmt::Display) {
+    assert!(std::env::var_os(NO_SKIP).is_none(), "skipped, and {NO_SKIP} is set: {why}");
+    // Not by a macro: the harness keeps to itself what those print in a test that passes.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
 
 /// A random generator whose seed is printed, and taken back from `RECSTORE_SEED`.
 pub(crate) fn seeded() -> StdRng {
@@ -253,14 +265,16 @@ pub(crate) fn alone(role: &str, with: &[(&str, &str)]) {
 pub(crate) fn alone_in(namespaces: CloneFlags, role: &str, with: &[(&str, &str)]) {
     match Worker::spawn_in(namespaces, role, with) {
         Ok(worker) => attend(worker),
-        Err(e) => println!("skipped: no namespaces of our own: {e}"),
+        Err(e) => skipped(format_args!("no namespaces of our own: {e}")),
     }
 }
 
 fn attend(mut worker: Worker) {
     while let Some(line) = worker.line() {
-        if line != GOES_ON {
-            println!("{line}");
+        match line.strip_prefix(SKIPPED) {
+            Some(why) => skipped(why),
+            None if line == GOES_ON => {}
+            None => println!("{line}"),
         }
     }
     worker.finish();
