@@ -9,7 +9,9 @@
 //! 3. What a killed writer had not reported goes to its replacement, in the same order. To write a
 //!    record once more is harmless, since no later line of its id has gone anywhere else.
 //! 4. However a load ends early (a bad line, Ctrl-C, a closed pipe, a full disk), what was dealt out is
-//!    finished first, and the message counts it.
+//!    finished first, and the message counts it. Of what a writer was at when it failed some may be in, uncounted;
+//!    so the message also says how many records the store had, and has. A store that was created for the load stays,
+//!    even if it is empty, and the message says so: somebody else may have opened it by then.
 
 mod chunk;
 mod dealer;
@@ -35,8 +37,8 @@ use super::output::{counted, say};
 ///
 /// Creates STORE with defaults if it is absent, and says so. All lines with the same id go to the
 /// same writer, in their order: the last one wins. Blank lines are passed over. A line that is no
-/// record ends the load, with its number; the lines before it are loaded. When a writer process is
-/// killed, another one takes over its records; nothing is lost. When the command is done the records
+/// record ends the load, with its number; the lines before it are loaded, and a store that was
+/// created stays. When a writer process is killed, another one takes over its records; nothing is lost. When the command is done the records
 /// are on disk.
 #[derive(clap::Args)]
 pub(crate) struct Load {
@@ -63,7 +65,9 @@ impl Load {
         let format = self.format.format()?;
         // First the input: a path with a typing error is no reason to create a store.
         let input = Input::open(self.file.as_deref())?;
+        let is_new = !self.store.exists();
         let store = access.write_or_create(&self.store)?;
+        let before = store.len().ok();
 
         let (events, inbox) = mpsc::channel();
         watch_signals(events.clone())?;
@@ -72,11 +76,28 @@ impl Load {
         let loaded = input
             .read(format, store.record_size(), usize::from(self.writers), events)
             .and_then(|()| dealer.run(&inbox));
+        let after = store.len().ok();
         // One flush for what all the writers wrote, also when the load ended early.
         let closed = store.close();
-        let outcome = loaded?;
+        // Lines that a writer had not reported may be in the store; it knows.
+        let outcome = loaded.map_err(|failure| match (before, after) {
+            (_, Some(0)) if is_new => {
+                failure.and(&format!("{} was created, and is empty", self.store.display()))
+            }
+            (Some(before), Some(after)) if before != after => failure.and(&format!(
+                "the store had {}, and has {after}: what was on its way may be in",
+                counted(before, "record")
+            )),
+            _ => failure,
+        })?;
         closed?;
-        say(format_args!("{}: {}", self.store.display(), self.summary(&outcome)));
+        let mut summary = self.summary(&outcome);
+        // Others may write meanwhile, so this is said only where it is less.
+        let added = after.zip(before).map(|(after, before)| after.saturating_sub(before));
+        if let Some(added) = added.filter(|&added| added < outcome.loaded) {
+            summary += &format!("; {added} of them new, the others replaced records");
+        }
+        say(format_args!("{}: {summary}", self.store.display()));
         Ok(())
     }
 

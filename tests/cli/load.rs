@@ -296,3 +296,37 @@ fn records_longer_than_a_pipe_are_loaded() {
         assert!(read(&store, id as u64) == data.as_bytes(), "record {id} differs");
     }
 }
+
+#[test]
+fn a_load_into_a_full_store_counts_what_is_in_it() {
+    let dir = Dir::new();
+    let store = dir.path("full.rec");
+    run(args!["create", store, "--max-size", "4M", "--record-size", "64"]).done_saying("created");
+    let lines: String = (1..100_000).map(|id| format!("{{\"id\":{id},\"data\":\"x\"}}\n")).collect();
+    for writers in ["1", "3"] {
+        let before = &run(args!["stat", store, "--json"]).done().json()[0]["records"];
+        let ended = run_with(args!["load", store, "--writers", writers], &lines).ended(4, "no room");
+        let after = &run(args!["stat", store, "--json"]).done().json()[0]["records"];
+        if before != after {
+            assert!(ended.err.contains(&format!("had {before} records, and has {after}:")), "{ended:?}");
+        } else {
+            assert!(writers == "3" && !ended.err.contains("and has"), "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_load_of_lines_that_have_one_id_says_how_many_were_new() {
+    let dir = Dir::new();
+    let store = dir.path("one.rec");
+    let lines = "{\"id\":7,\"data\":\"x\"}\n".repeat(100);
+    run_with(args!["load", store], &lines)
+        .ended(0, "100 records loaded by 1 writer; 1 of them new, the others replaced records");
+}
+
+#[test]
+fn a_failed_load_says_that_it_leaves_an_empty_store() {
+    let dir = Dir::new();
+    let store = dir.path("new.rec");
+    run_with(args!["load", store], "no record\n").ended(4, "was created, and is empty");
+}
