@@ -222,17 +222,22 @@ fn a_block_of_versions_is_on_disk_before_its_first_version_is_used() {
     };
     store.put(1, b"of the first block").unwrap();
     assert_eq!(blocks(), 1);
-    file.write_all_at(&((1_u64 << 63) | ((1 << 40) - 2)).to_le_bytes(), NEXT_SEQ).unwrap();
+    // The number stands there twice, the second time as its complement.
+    let set_next = |version: u64| {
+        let seq = (1_u64 << 63) | version;
+        file.write_all_at(&[seq.to_le_bytes(), (!seq).to_le_bytes()].concat(), NEXT_SEQ).unwrap();
+    };
+    set_next((1 << 40) - 2);
     let versions: Vec<u64> = (0..4_u8).map(|n| store.put(1, &[n]).unwrap().get()).collect();
     assert_eq!(versions, [(1 << 40) - 2, (1 << 40) - 1, 1 << 40, (1 << 40) + 1]);
     assert_eq!(blocks(), 2);
     // A batch that goes into the next one.
-    file.write_all_at(&((1_u64 << 63) | ((2 << 40) - 1)).to_le_bytes(), NEXT_SEQ).unwrap();
+    set_next((2 << 40) - 1);
     batch(&store, b"across");
     assert_eq!(blocks(), 3);
     assert!(store.verify().unwrap().is_clean());
-    // A bit flips: such a block was never given out. The region is rebuilt, and goes on behind all that were.
-    file.write_all_at(&((1_u64 << 63) | (9 << 40) | 7).to_le_bytes(), NEXT_SEQ).unwrap();
+    // A lie: such a block was never given out. The region is rebuilt, and goes on behind all that were.
+    set_next((9 << 40) | 7);
     assert!(!store.verify().unwrap().is_clean());
     assert_eq!(store.put(1, b"behind").unwrap().get(), 3 << 40);
     assert!(store.verify().unwrap().is_clean());

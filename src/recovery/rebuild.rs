@@ -336,7 +336,10 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
                 growth.add_data_extent(region.number, region.is_linked().unwrap_or(true))
             });
             match grown {
-                Ok(extent) => slots.free.extend(arena.slots_of(extent)),
+                Ok(extent) => {
+                    slots.extents += 1;
+                    slots.free.extend(arena.slots_of(extent));
+                }
                 Err(Error::Full { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
