@@ -3,7 +3,7 @@
 //! that works.
 //!
 //! The words are written to the file behind the store's back: where they lie is worked out anew from the chapter on the
-//! format. Each test names the word. The search over all of them is `open_bits`.
+//! format. Each test names the word.
 
 #[allow(dead_code, reason = "other tests need more of it")]
 #[path = "lies/file.rs"]
@@ -12,6 +12,8 @@ mod file;
 #[path = "every_bit/layout.rs"]
 mod layout;
 
+#[path = "lies/counts.rs"]
+mod counts;
 #[path = "lies/queues.rs"]
 mod queues;
 #[path = "lies/sequence.rs"]

@@ -65,6 +65,9 @@ impl Region<'_> {
         if needs_links {
             self.ensure_linked()?;
         }
+        if live > load_max(&self.shape()) {
+            self.check_live()?;
+        }
         while live > load_max(&self.shape()) {
             let lines_log2 = next_lines_log2(&self.shape());
             if lines_log2 <= self.shape().lines_log2 {

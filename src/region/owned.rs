@@ -259,6 +259,7 @@ impl<'a> Region<'a> {
             && (place.is_none() || self.count(word::LIVE)? >= load_max(&self.shape()))
         {
             let has_place = place.is_some();
+            self.check_live()?;
             match self.move_index(next_lines_log2(&self.shape())) {
                 // A fuller table is slower, and better than none.
                 Err(Trouble::Error(Error::Full { .. })) if has_place => {}
@@ -267,6 +268,14 @@ impl<'a> Region<'a> {
             found = self.find(hash, id)?;
         }
         self.write(hash, id, epoch, content, lone, found)
+    }
+
+    /// Refuses a count of live records that is higher than the slots that the region has: each move to another table, which is
+    /// as large as the count asks for, would take twice the room.
+    #[cold]
+    pub(super) fn check_live(&self) -> Result<(), Trouble> {
+        let slots = self.count(word::EXTENTS)?.saturating_mul(u64::from(self.arena.geo.slots_per_extent()));
+        if self.count(word::LIVE)? > slots { Err(COUNT) } else { Ok(()) }
     }
 
     #[cold]

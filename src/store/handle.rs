@@ -196,10 +196,12 @@ impl Handle {
                     continue;
                 }
                 State::Held(owner) => Some(owner),
-                State::Clean => {
+                State::Clean if number < self.arena.geo.regions => {
                     leave_clean(&self.arena)?;
                     continue;
                 }
+                // A clean close marks the locks of regions alone.
+                State::Clean => None,
                 State::Damaged => {
                     // It may be the lock of a clean store.
                     if self.arena.word(control::CLEAN).load(Ordering::SeqCst) != control::IN_USE_MARK {
