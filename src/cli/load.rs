@@ -38,8 +38,8 @@ use super::output::{counted, say};
 /// Creates STORE with defaults if it is absent, and says so. All lines with the same id go to the
 /// same writer, in their order: the last one wins. Blank lines are passed over. A line that is no
 /// record ends the load, with its number; the lines before it are loaded, and a store that was
-/// created stays. When a writer process is killed, another one takes over its records; nothing is lost. When the command is done the records
-/// are on disk.
+/// created stays. When a writer process is killed, another one takes over its records; nothing is
+/// lost. When the command is done the records are on disk.
 #[derive(clap::Args)]
 pub(crate) struct Load {
     /// The store
