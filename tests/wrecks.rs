@@ -311,3 +311,43 @@ fn an_older_version_that_stands_in_is_reported_as_a_loss() {
     assert_eq!(report.lost_records(), 1, "{report:?}");
     assert!(report.lost[0].what.contains("an older version of it was saved"), "{report:?}");
 }
+
+/// The verifier looks at an extent right before its header is written, and at its slots right after.
+#[test]
+fn verify_of_a_store_that_grows_finds_no_extent_without_a_header() {
+    use std::sync::mpsc::channel;
+    let bench = Bench::new();
+    let path = bench.path("store.rec");
+    let store = options().create(&path).unwrap();
+    let (grower, verifier) = (Store::open(&path).unwrap(), Store::open_read_only(&path).unwrap());
+    let (allocated, wait_allocated) = channel();
+    let (go_on, wait_go_on) = channel();
+    let (done, wait_done) = channel();
+    let thread = std::thread::spawn(move || {
+        let mut stopped = false;
+        recstore::testing::set_hook(Some(Box::new(move |step| {
+            if step == "grow: page of the extent header there" && !stopped {
+                stopped = true;
+                allocated.send(()).unwrap();
+                wait_go_on.recv().unwrap();
+            }
+        })));
+        grower.put(1, b"in the new extent").unwrap();
+        recstore::testing::set_hook(None);
+        done.send(()).unwrap();
+    });
+    wait_allocated.recv().unwrap();
+    let mut seen = false;
+    recstore::testing::set_hook(Some(Box::new(move |step| {
+        if step == "headless: an extent has no header" && !seen {
+            seen = true;
+            go_on.send(()).unwrap();
+            wait_done.recv().unwrap();
+        }
+    })));
+    let report = verifier.verify().unwrap();
+    recstore::testing::set_hook(None);
+    thread.join().unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert!(store.verify().unwrap().is_clean());
+}

@@ -6,6 +6,7 @@ use crate::format::geometry::EXTENT_HEADER_BYTES;
 use crate::region::arena::Arena;
 use crate::region::owned::Region;
 use crate::sys::atomic::Ordering;
+use crate::sys::step::step;
 
 /// What an extent without a header is, as far as anything tells.
 fn kind_of(arena: &Arena, extent: u32) -> Option<Kind> {
@@ -74,7 +75,11 @@ pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Resul
 pub(crate) fn headless(arena: &Arena) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     arena.each_extent(|extent, kind| {
-        if kind.is_none() && !arena.is_unused(extent) {
+        if kind.is_some() {
+            return;
+        }
+        step("headless: an extent has no header");
+        if !arena.is_unused(extent) {
             found.push(extent);
         }
     })?;

@@ -96,6 +96,7 @@ impl<'a> Growth<'a> {
         self.allocate(region, at, bytes, at + geo.extent_size)?;
         step("grow: blocks allocated");
         self.arena.map.populate(at, EXTENT_HEADER_BYTES);
+        step("grow: page of the extent header there");
         self.arena.write_extent_header(extent, Kind::Data { region })?;
         step("grow: extent header written");
         self.note_extents(extent + 1)?;
