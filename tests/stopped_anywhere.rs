@@ -133,11 +133,16 @@ fn a_process_that_is_stopped_at_any_step_holds_nobody_up_beyond_the_time_out() {
     } else {
         all.choose_multiple(&mut common::seeded(), SAMPLE).copied().collect()
     };
-    let mut held_up = 0;
+    let (mut stopped, mut held_up) = (0, 0);
     for &step in &tried {
         new_store(&path);
         let mut worker = at_step(&path, step);
-        worker.wait_until_stopped();
+        // Not every run has as many steps: a word may be waited for, or found as it should be.
+        if !worker.stops() {
+            worker.finish();
+            continue;
+        }
+        stopped += 1;
         let (to, results) = channel();
         let theirs = path.clone();
         std::thread::spawn(move || to.send(beside(&theirs)));
@@ -157,6 +162,7 @@ fn a_process_that_is_stopped_at_any_step_holds_nobody_up_beyond_the_time_out() {
         let report = options().open(&path).unwrap().verify().unwrap();
         assert!(report.is_clean(), "step {step}: {report:?}");
     }
-    println!("{} of {steps} steps, {held_up} calls held up", tried.len());
+    println!("{stopped} of {steps} steps, {held_up} calls held up");
+    assert!(stopped * 10 >= tried.len() * 9, "{stopped} of {} steps were reached", tried.len());
     assert!(held_up > 0, "nobody was ever held up: nothing was tried");
 }

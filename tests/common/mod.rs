@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -181,8 +181,14 @@ impl Worker {
 
     /// Waits until somebody has stopped it.
     pub(crate) fn wait_until_stopped(&self) {
-        let status = waitpid(Pid::from_raw(self.child.id() as i32), Some(WaitPidFlag::WUNTRACED));
-        assert!(matches!(status, Ok(WaitStatus::Stopped(..))), "{status:?}");
+        assert!(self.stops(), "worker {} ended and was not stopped", self.role);
+    }
+
+    /// Waits until somebody has stopped it, or it has ended: whether it is stopped. It can be waited for afterwards.
+    pub(crate) fn stops(&self) -> bool {
+        let how = WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        let status = waitid(Id::Pid(Pid::from_raw(self.child.id() as i32)), how).expect("a child");
+        matches!(status, WaitStatus::Stopped(..))
     }
 
     /// Waits for the end.
