@@ -9,9 +9,15 @@ pub use crate::fault::{Fault, Refusal};
 use crate::format::control;
 use crate::format::geometry::REGION_TABLE;
 use crate::format::region::{HEAD_BYTES, word};
+use crate::recovery::recover::REGIONS_FLUSHED;
 use crate::region::continuity::Continuity;
+use crate::store::flush::EXTENT_FLUSHED;
 pub use crate::store::flush::FLUSHED;
 use crate::sys::step::armed;
+
+/// All steps right after a flush of everything: what was in the file at the step before is on disk. Whoever models the disk
+/// takes these, and no list of its own: a flush that a model does not know of is a loss that never was.
+pub const EVERYTHING_FLUSHED: [&str; 3] = [FLUSHED, EXTENT_FLUSHED, REGIONS_FLUSHED];
 
 /// Has this process killed at the n-th step from now (1 is the next one); 0 disarms.
 pub fn arm(n: i64) {
@@ -26,7 +32,7 @@ pub fn steps_seen() -> u64 {
 /// Has `hook` called with the step's name at every step of this thread; `None` takes it away. The
 /// hook may look at the file, and may not use a store.
 ///
-/// At the step [`FLUSHED`], what the file held at the step before it is on disk.
+/// At the steps of [`EVERYTHING_FLUSHED`], what the file held at the step before it is on disk.
 pub fn set_hook(hook: Option<Box<dyn FnMut(&'static str)>>) {
     armed::set_hook(hook);
 }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Once;
 use std::time::Duration;
 
-use recstore::testing::{FLUSHED, Fault, set_hook};
+use recstore::testing::{EVERYTHING_FLUSHED, Fault, set_hook};
 use recstore::{Change, Changes, Commit, Durability, Error, Options, Store, Swap, Version};
 
 use super::disk::{Disk, empty_store};
@@ -21,8 +21,6 @@ use super::input::Input;
 use super::layout::{CONTROL, Layout, SEATS, SUPERBLOCK_B};
 
 const SECTOR: usize = 512;
-/// Steps at which all is on disk that was in the file at the step before.
-const FLUSHED_STEPS: [&str; 2] = [FLUSHED, "recover: regions flushed"];
 /// Steps after which a flush is the next thing.
 const FLUSHING_STEPS: [&str; 3] = ["open: marked in use", "close: locks marked clean", "close: marked clean"];
 /// The step at which a version is on disk that was flushed by itself.
@@ -144,7 +142,7 @@ impl Tracker {
         }
         self.steps += 1;
         self.settle();
-        if FLUSHED_STEPS.contains(&name) {
+        if EVERYTHING_FLUSHED.contains(&name) {
             self.flushed();
         } else if name == ONE_FLUSHED {
             self.one_flushed();

@@ -21,6 +21,9 @@ use crate::sys::atomic::Ordering;
 use crate::sys::file;
 use crate::sys::step::step;
 
+/// The step right after the flush of a recovery.
+pub(crate) const REGIONS_FLUSHED: &str = "recover: regions flushed";
+
 /// Recovers the store; `why` its memory is not believed.
 pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<RepairReport> {
     let mut report = RepairReport { os_crash: true, ..RepairReport::default() };
@@ -43,7 +46,7 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     step("recover: extents adopted");
     let rebuilt = rebuild_all(arena, Cause::OsCrash, &mut report)?;
     flush(arena)?;
-    step("recover: regions flushed");
+    step(REGIONS_FLUSHED);
     if rebuilt.tombstones != 0 {
         rebuild_all(arena, Cause::OsCrashFlushed, &mut report)?;
     }

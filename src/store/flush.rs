@@ -25,6 +25,9 @@ use crate::sys::step::step;
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public to the crate's tests"))]
 pub const FLUSHED: &str = "sync: flushed";
 
+/// The same, for the sake of a new extent in which a version lies that is flushed by itself.
+pub(crate) const EXTENT_FLUSHED: &str = "put: its extent flushed";
+
 /// So many bytes of replaced versions a region keeps for writes that were flushed one by one, before one of
 /// these flushes everything, so that they can go: the longer that is put off, the less each of them pays.
 const KEPT_BYTES_MAX: u64 = 1 << 20;
@@ -224,7 +227,7 @@ impl Handle {
     fn flush_extents(&self, witness: &Witness) -> std::io::Result<()> {
         let extents = self.arena.word(control::EXTENTS).load(Ordering::SeqCst);
         witness.flush_all()?;
-        step("put: its extent flushed");
+        step(EXTENT_FLUSHED);
         // A flush of everything may store less than that, which it knows too.
         let raise = |now| {
             let is_more = checked::decode(extents)? > checked::decode(now).unwrap_or(0);
