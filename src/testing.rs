@@ -6,13 +6,15 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 pub use crate::fault::{Fault, Refusal};
-use crate::format::control;
-use crate::format::geometry::REGION_TABLE;
-use crate::format::region::{HEAD_BYTES, word};
+use crate::format::control::{CONTROL, CONTROL_WORDS, Control, Mark, SeenThrough};
+use crate::format::geometry::{HEAD_BYTES, REGION_TABLE};
+use crate::format::index::Shape;
+use crate::format::region::{HEAD_WORDS, Head};
 use crate::recovery::recover::REGIONS_FLUSHED;
 use crate::region::continuity::Continuity;
 use crate::store::flush::EXTENT_FLUSHED;
 pub use crate::store::flush::FLUSHED;
+use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::armed;
 
 /// All steps right after a flush of everything: what was in the file at the step before is on disk. Whoever models the disk
@@ -54,27 +56,56 @@ pub fn growths_seen() -> u64 {
     crate::fault::growths_seen()
 }
 
+/// Has `change` work on a copy of `count` words of a file, from `offset` on, and stores those that it changed.
+fn with_words(path: &Path, offset: u64, count: usize, change: impl FnOnce(&[AtomicU64])) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut bytes = vec![0; count * 8];
+    file.read_exact_at(&mut bytes, offset)?;
+    let words =
+        bytes.chunks_exact(8).map(|word| word.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte)));
+    let before: Vec<u64> = words.collect();
+    let words: Vec<AtomicU64> = before.iter().copied().map(AtomicU64::new).collect();
+    change(&words);
+    for (at, (was, word)) in (offset..).step_by(8).zip(before.into_iter().zip(words)) {
+        let is = word.into_inner();
+        if is != was {
+            file.write_all_at(&is.to_le_bytes(), at)?;
+        }
+    }
+    Ok(())
+}
+
+fn with_control(path: &Path, change: impl FnOnce(Control<'_>)) -> io::Result<()> {
+    with_words(path, CONTROL, CONTROL_WORDS, |words| {
+        if let Some(control) = Control::of(words) {
+            change(control);
+        }
+    })
+}
+
 /// Marks a region as one whose rebuild was begun and cut off: the next owner rebuilds it.
 pub fn mark_for_rebuild(path: &Path, region: u32) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    let last_byte = REGION_TABLE + u64::from(region) * HEAD_BYTES + 8 * word::SHAPE as u64 + 7;
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, last_byte)?;
-    file.write_all_at(&[byte[0] | 0x80], last_byte)
+    with_words(path, REGION_TABLE + u64::from(region) * HEAD_BYTES, HEAD_WORDS, |words| {
+        if let Some(head) = Head::of(words) {
+            let shape = Shape { rebuilding: true, ..head.shape().load(Ordering::SeqCst) };
+            head.shape().store(shape, Ordering::SeqCst);
+        }
+    })
 }
 
 /// Makes the store look as if it had always been in this file: what was in use elsewhere, and was copied here, is taken
 /// for what a process that died has left in memory.
 pub fn set_continuity(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path)?;
-    let words = Continuity::of(&file)?.words();
-    words.iter().try_for_each(|(at, word)| file.write_all_at(&word.to_le_bytes(), *at))
+    let here = Continuity::of(&OpenOptions::new().write(true).open(path)?)?;
+    with_control(path, |control| control.set_seen_through(&here.0))
 }
 
 /// Makes the store look as if it was last attached in another boot, and not closed cleanly: the
 /// next one to open it takes it that the operating system went down.
 pub fn set_boot_id(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path)?;
-    file.write_all_at(&0xdead_u64.to_le_bytes(), control::BOOT)?;
-    file.write_all_at(&0_u64.to_le_bytes(), control::CLEAN)
+    with_control(path, |control| {
+        let seen = control.seen_through();
+        control.set_seen_through(&SeenThrough { boot: [0xdead, seen.boot[1]], ..seen });
+        control.mark().store(Mark::InUse, Ordering::SeqCst);
+    })
 }

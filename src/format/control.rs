@@ -1,18 +1,22 @@
 //! The control page: what changes for the store as a whole. One cache line per purpose.
 
-use std::mem::offset_of;
-
 use bytemuck::{Pod, Zeroable};
 
-use super::PAGE_BYTES;
+use super::epoch::Epoch;
+use super::word::{Checked, EpochWord, accessors};
+use super::{PAGE_BYTES, checked};
+use crate::sys::atomic::{AtomicU64, Ordering};
 
 /// Offset of the control page.
 pub(crate) const CONTROL: u64 = PAGE_BYTES;
 
+/// Words of the control page that are used.
+pub(crate) const CONTROL_WORDS: usize = size_of::<Layout>() / 8;
+
 /// The control page's words. "Checked" words are encoded by [`super::checked`].
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct Control {
+struct Layout {
     // Line 0: read by every write, changed by `sync`.
     /// Checked: the current epoch; every write is stamped with it.
     epoch: u64,
@@ -22,8 +26,8 @@ pub(crate) struct Control {
     // Line 1: read at open.
     /// The boot (as two words) during which the store was last attached for writing; all ones: not known.
     boot: [u64; 2],
-    /// Whether the store is in use: `CLEAN_MARK`, `IN_USE_MARK` or `UNSURE_MARK`.
-    clean: u64,
+    /// Whether the store is in use: see [`Mark`].
+    mark: u64,
     /// Checked: extents that were in the file when it last grew. A shorter file was cut off.
     extents: u64,
     /// Checked: the same, as of the last flush: even a loss of power leaves as many.
@@ -90,73 +94,167 @@ pub(crate) struct Control {
     pad7: [u64; 6],
 }
 
-const _: () = assert!(size_of::<Control>() == 512);
+const _: () = assert!(size_of::<Layout>() == 512);
 
-/// Offset of the epoch.
-pub(crate) const EPOCH: u64 = CONTROL + offset_of!(Control, epoch) as u64;
-/// Offset of the durable epoch.
-pub(crate) const DURABLE: u64 = CONTROL + offset_of!(Control, durable) as u64;
-/// Offset of the boot id's two words.
-pub(crate) const BOOT: u64 = CONTROL + offset_of!(Control, boot) as u64;
-/// Offset of the clean mark.
-pub(crate) const CLEAN: u64 = CONTROL + offset_of!(Control, clean) as u64;
-/// Offset of the number of extents.
-pub(crate) const EXTENTS: u64 = CONTROL + offset_of!(Control, extents) as u64;
-/// Offset of the number of extents at the last flush.
-pub(crate) const DURABLE_EXTENTS: u64 = CONTROL + offset_of!(Control, durable_extents) as u64;
-/// Offset of the mount.
-pub(crate) const MOUNT: u64 = CONTROL + offset_of!(Control, mount) as u64;
-/// Offset of the file's identity.
-pub(crate) const FILE: u64 = CONTROL + offset_of!(Control, file) as u64;
-/// Offset of the flush counter.
-pub(crate) const FLUSHES: u64 = CONTROL + offset_of!(Control, flushes) as u64;
-/// Offset of the counter of durable writes.
-pub(crate) const DURABLE_WRITES: u64 = CONTROL + offset_of!(Control, durable_writes) as u64;
+/// The control page in the file. Its words are private: a method gives each as what is stored in it, and the layout says
+/// what that is.
+#[derive(Clone, Copy)]
+pub(crate) struct Control<'a>(&'a [AtomicU64; CONTROL_WORDS]);
 
-/// Offset of the mark of a failed flush.
-pub(crate) const FLUSH_FAILED: u64 = CONTROL + offset_of!(Control, flush_failed) as u64;
-/// Offset of the note of who has the growth lock.
-pub(crate) const GROWER: u64 = CONTROL + offset_of!(Control, grower) as u64;
-/// Offset of the note of who has the sync lock.
-pub(crate) const FLUSHER: u64 = CONTROL + offset_of!(Control, flusher) as u64;
-/// Offset of the number of blocks at the last clean close.
-pub(crate) const BLOCKS: u64 = CONTROL + offset_of!(Control, blocks) as u64;
-/// Offset of which file had these blocks.
-pub(crate) const BLOCKS_OF: u64 = CONTROL + offset_of!(Control, blocks_of) as u64;
-/// Offset of the hint that there are pins.
-pub(crate) const PINNED: u64 = CONTROL + offset_of!(Control, pinned) as u64;
+impl<'a> Control<'a> {
+    /// The control page that begins with these words, if they are enough for one.
+    #[inline]
+    pub(crate) fn of(words: &'a [AtomicU64]) -> Option<Self> {
+        words.first_chunk().map(Self)
+    }
 
-/// Offset of the hint that there are borrows.
-pub(crate) const BORROWED: u64 = CONTROL + offset_of!(Control, borrowed) as u64;
-/// Offset of the clock of borrows.
-pub(crate) const CLOCK: u64 = CONTROL + offset_of!(Control, clock) as u64;
-/// Offset of the count of changes of a watched store.
-pub(crate) const CHANGES: u64 = CONTROL + offset_of!(Control, changes) as u64;
-/// Offset of the type tag.
-pub(crate) const TYPE_TAG: u64 = CONTROL + offset_of!(Control, type_tag) as u64;
-/// Offset of the type tag that is on disk.
-pub(crate) const DURABLE_TAG: u64 = CONTROL + offset_of!(Control, durable_tag) as u64;
-/// Offset of the number of blocks of versions.
-pub(crate) const VERSION_BLOCKS: u64 = CONTROL + offset_of!(Control, version_blocks) as u64;
-/// Offset of the first block of this life.
-pub(crate) const LIFE: u64 = CONTROL + offset_of!(Control, life) as u64;
+    accessors! { Layout:
+        epoch: EpochWord<'a>,
+        durable: EpochWord<'a>,
+        mark: MarkWord<'a>,
+        extents: Checked<'a>,
+        durable_extents: Checked<'a>,
+        flushes: &'a AtomicU64,
+        durable_writes: &'a AtomicU64,
+        flush_failed: &'a AtomicU64,
+        grower: &'a AtomicU64,
+        flusher: &'a AtomicU64,
+        blocks: Checked<'a>,
+        blocks_of: Checked<'a>,
+        pinned: &'a AtomicU64,
+        borrowed: &'a AtomicU64,
+        clock: &'a AtomicU64,
+        changes: &'a AtomicU64,
+        type_tag: &'a AtomicU64,
+        durable_tag: &'a AtomicU64,
+        batch_lock: &'a AtomicU64,
+        begun: Checked<'a>,
+        committed: Checked<'a>,
+        ended: Checked<'a>,
+        batched: EpochWord<'a>,
+        settled: EpochWord<'a>,
+        version_blocks: Checked<'a>,
+        life: Checked<'a>,
+    }
 
-/// Offset of the lock of batches.
-pub(crate) const BATCH_LOCK: u64 = CONTROL + offset_of!(Control, batch_lock) as u64;
-/// Offset of the number of the last batch that was begun.
-pub(crate) const BEGUN: u64 = CONTROL + offset_of!(Control, begun) as u64;
-/// Offset of the number of the last batch that counts.
-pub(crate) const COMMITTED: u64 = CONTROL + offset_of!(Control, committed) as u64;
-/// Offset of the number of the last batch that is done with.
-pub(crate) const ENDED: u64 = CONTROL + offset_of!(Control, ended) as u64;
-/// Offset of the epoch of the last batch.
-pub(crate) const BATCHED: u64 = CONTROL + offset_of!(Control, batched) as u64;
-/// Offset of the epoch up to which batches are whole on disk.
-pub(crate) const SETTLED: u64 = CONTROL + offset_of!(Control, settled) as u64;
+    /// The three numbers of batches: begun, committed, ended.
+    pub(crate) fn batch_numbers(self) -> [Checked<'a>; 3] {
+        [self.begun(), self.committed(), self.ended()]
+    }
 
-/// Closed cleanly, and not attached for writing since.
-pub(crate) const CLEAN_MARK: u64 = 1;
-/// In use, and that is on disk.
-pub(crate) const IN_USE_MARK: u64 = 0;
-/// In use, and whether that is on disk is not known.
-pub(crate) const UNSURE_MARK: u64 = 2;
+    /// What the memory of the last users was seen through.
+    pub(crate) fn seen_through(self) -> SeenThrough {
+        let [boot, second, mount, file] = self.seen_words().map(|word| word.load(Ordering::SeqCst));
+        SeenThrough { boot: [boot, second], mount, file }
+    }
+
+    /// Notes what the memory is seen through.
+    pub(crate) fn set_seen_through(self, seen: &SeenThrough) {
+        let [boot, second] = seen.boot;
+        for (word, now) in self.seen_words().into_iter().zip([boot, second, seen.mount, seen.file]) {
+            word.store(now, Ordering::SeqCst);
+        }
+    }
+
+    fn seen_words(self) -> [&'a AtomicU64; 4] {
+        let boot = std::mem::offset_of!(Layout, boot);
+        [boot, boot + 8, std::mem::offset_of!(Layout, mount), std::mem::offset_of!(Layout, file)]
+            .map(|at| &self.0[at / 8])
+    }
+
+    /// The words that are checked from the creation of a store on and are damaged now, by their names.
+    pub(crate) fn damaged_words(self) -> impl Iterator<Item = &'static str> {
+        let number = |word: Checked<'_>| word.load(Ordering::SeqCst).is_none();
+        let epoch = |word: EpochWord<'_>| word.load(Ordering::SeqCst).is_none();
+        [
+            ("epoch", epoch(self.epoch())),
+            ("durable epoch", epoch(self.durable())),
+            ("number of extents", number(self.extents())),
+            ("number of durable extents", number(self.durable_extents())),
+            ("number of the batch that was begun last", number(self.begun())),
+            ("number of the batch that counts last", number(self.committed())),
+            ("number of the batch that ended last", number(self.ended())),
+            ("epoch of the last batch", epoch(self.batched())),
+            ("epoch of the last settled batch", epoch(self.settled())),
+            ("number of blocks of versions", number(self.version_blocks())),
+            ("first block of versions of this life", number(self.life())),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_damaged)| is_damaged.then_some(name))
+    }
+}
+
+/// What the memory of a file was seen through: see `region::continuity`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SeenThrough {
+    /// The boot of the kernel.
+    pub(crate) boot: [u64; 2],
+    /// The mount; 0: not known.
+    pub(crate) mount: u64,
+    /// Device, inode and birth of the file, hashed.
+    pub(crate) file: u64,
+}
+
+/// Whether a store is in use, as far as that is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// In use, and that is on disk.
+    InUse,
+    /// Closed cleanly, and not attached for writing since.
+    Clean,
+    /// In use, and whether that is on disk is not known.
+    Unsure,
+}
+
+/// The word that stores a [`Mark`].
+#[derive(Clone, Copy)]
+pub(crate) struct MarkWord<'a>(&'a AtomicU64);
+
+impl<'a> From<&'a AtomicU64> for MarkWord<'a> {
+    fn from(word: &'a AtomicU64) -> Self {
+        Self(word)
+    }
+}
+
+impl MarkWord<'_> {
+    /// The mark, or `None` if the word is damaged.
+    pub(crate) fn load(self, order: Ordering) -> Option<Mark> {
+        Some(match self.0.load(order) {
+            0 => Mark::InUse,
+            1 => Mark::Clean,
+            2 => Mark::Unsure,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn store(self, mark: Mark, order: Ordering) {
+        let word = match mark {
+            Mark::InUse => 0,
+            Mark::Clean => 1,
+            Mark::Unsure => 2,
+        };
+        self.0.store(word, order);
+    }
+}
+
+/// The control page of a new store. Its creator has it in use.
+pub(crate) fn empty_control(seen: &SeenThrough) -> [u64; CONTROL_WORDS] {
+    let (zero, one) = (checked::encode(0), checked::encode(1));
+    bytemuck::cast(Layout {
+        epoch: Epoch::FIRST.encode(),
+        durable: Epoch::BEFORE.encode(),
+        boot: seen.boot,
+        mount: seen.mount,
+        file: seen.file,
+        extents: zero,
+        durable_extents: zero,
+        begun: zero,
+        committed: zero,
+        ended: zero,
+        batched: zero,
+        settled: zero,
+        version_blocks: one,
+        life: zero,
+        ..Layout::zeroed()
+    })
+}

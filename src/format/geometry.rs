@@ -3,7 +3,7 @@
 //! A `Geometry` is valid by construction: [`Geometry::new`] checks every bound, so no offset that
 //! is computed from one overflows.
 
-use super::{PAGE_BYTES, hash, region, round_up, seat, slot};
+use super::{PAGE_BYTES, hash, round_up, seat, slot};
 
 /// Largest record capacity in bytes: 1 GiB less one slot header, so that a length fits into 30 bits.
 pub(crate) const RECORD_SIZE_MAX: u64 = (1 << 30) - slot::HEADER_BYTES;
@@ -13,6 +13,8 @@ pub(crate) const REGIONS_MAX: u32 = 1 << 14;
 pub(crate) const FILE_SIZE_MAX: u64 = 1 << 44;
 /// Bytes of an extent header.
 pub(crate) const EXTENT_HEADER_BYTES: u64 = 64;
+/// Bytes of a region head.
+pub(crate) const HEAD_BYTES: u64 = 256;
 /// Bytes of links per slot.
 pub(crate) const LINK_BYTES: u64 = 16;
 /// Bytes of the first index table of a region.
@@ -69,7 +71,7 @@ impl Geometry {
         let links_offset = round_up(EXTENT_HEADER_BYTES + slots * slot_size, PAGE_BYTES);
         let extent_size = links_offset + round_up(slots * LINK_BYTES, PAGE_BYTES);
         let base = REGION_TABLE
-            + round_up(u64::from(regions) * region::HEAD_BYTES, PAGE_BYTES)
+            + round_up(u64::from(regions) * HEAD_BYTES, PAGE_BYTES)
             + u64::from(regions) * FIRST_INDEX_BYTES;
         if base + extent_size > max_size {
             return Err(format!(
@@ -150,13 +152,13 @@ impl Geometry {
     /// File offset of a region's head.
     #[inline]
     pub(crate) fn head_offset(&self, region: u32) -> u64 {
-        REGION_TABLE + u64::from(region) * region::HEAD_BYTES
+        REGION_TABLE + u64::from(region) * HEAD_BYTES
     }
 
     /// File offset of a region's first index table.
     pub(crate) fn first_index_offset(&self, region: u32) -> u64 {
         REGION_TABLE
-            + round_up(u64::from(self.regions) * region::HEAD_BYTES, PAGE_BYTES)
+            + round_up(u64::from(self.regions) * HEAD_BYTES, PAGE_BYTES)
             + u64::from(region) * FIRST_INDEX_BYTES
     }
 

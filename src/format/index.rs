@@ -11,7 +11,10 @@
 //! updated for one entry, and every single flipped bit changes it. The seed names region, line
 //! and shape, so a line of another table does not pass.
 
+use super::geometry::Geometry;
 use super::hash::hash;
+use super::word::from_words;
+use crate::sys::atomic::{AtomicU64, Ordering};
 
 /// Bytes of a line.
 pub(crate) const LINE_BYTES: u64 = 64;
@@ -46,7 +49,22 @@ const SEED_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
 const OFFSET_BITS: u32 = 38;
 const VERSION_BITS: u32 = 14;
 
+/// The entries of a first table have room for the slots of so many extents.
+const FIRST_EXTENTS: u64 = 16;
+
 impl Shape {
+    /// The shape of the table that a region begins with, in this version of it.
+    pub(crate) fn first(geo: &Geometry, region: u32, version: u32) -> Self {
+        Self {
+            line_offset: geo.first_index_offset(region) / LINE_BYTES,
+            lines_log2: FIRST_LINES_LOG2,
+            slot_bits: Self::slot_bits_for(u64::from(geo.slots_per_extent()) * FIRST_EXTENTS),
+            version,
+            rebuilding: false,
+            batch: false,
+        }
+    }
+
     /// The word that stores the shape: offset 38, lines 5, slot bits 5, version 14, batch 1, rebuilding 1.
     #[inline]
     pub(crate) fn encode(self) -> u64 {
@@ -161,6 +179,30 @@ const K: [u32; ENTRIES] = {
     }
     k
 };
+
+/// Where a region's index table is, and its shape.
+#[derive(Clone, Copy)]
+pub(crate) struct ShapeWord<'a>(&'a AtomicU64);
+
+impl ShapeWord<'_> {
+    #[inline]
+    pub(crate) fn load(self, order: Ordering) -> Shape {
+        Shape::decode(self.0.load(order))
+    }
+
+    #[inline]
+    pub(crate) fn store(self, shape: Shape, order: Ordering) {
+        self.0.store(shape.encode(), order);
+    }
+
+    /// All bits of the word: equal ones are the same shape.
+    #[inline]
+    pub(crate) fn bits(self, order: Ordering) -> u64 {
+        self.0.load(order)
+    }
+}
+
+from_words!(ShapeWord);
 
 /// A line, copied.
 #[derive(Clone, Copy)]

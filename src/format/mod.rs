@@ -11,6 +11,7 @@ pub(crate) mod region;
 pub(crate) mod seat;
 pub(crate) mod slot;
 pub(crate) mod superblock;
+pub(crate) mod word;
 
 /// The version of the format that this build reads and writes.
 pub(crate) const FORMAT_VERSION: u32 = 1;

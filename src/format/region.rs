@@ -1,19 +1,24 @@
 //! The region head: everything about a region that is not in its slots. All of it is derived.
 
-use std::mem::offset_of;
-
 use bytemuck::{Pod, Zeroable};
+
+use super::checked;
+use super::geometry::HEAD_BYTES;
+use super::index::{Shape, ShapeWord};
+use super::slot::{FIRST_SEQ, PRESENT};
+use super::word::{Checked, EpochWord, ReferenceWord, accessors};
+use crate::sys::atomic::{AtomicU64, Ordering};
 
 /// Members of a batch that a region's head has room for.
 pub(crate) const LISTED_MAX: usize = 16;
 
-/// Bytes of a region head.
-pub(crate) const HEAD_BYTES: u64 = size_of::<Head>() as u64;
+/// Words of a region head.
+pub(crate) const HEAD_WORDS: usize = size_of::<Layout>() / 8;
 
 /// A region head's words. Slot references are `slot + 1`, 0 for none.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct Head {
+struct Layout {
     // Line 0: the writers' line.
     /// The lock word: see `protocol::lock`.
     lock: u64,
@@ -72,57 +77,144 @@ pub(crate) struct Head {
     listed: [u64; LISTED_MAX / 2],
 }
 
-const _: () = assert!(size_of::<Head>() == 256);
+const _: () = assert!(size_of::<Layout>() as u64 == HEAD_BYTES);
 
-/// Offsets of the words inside a head, as indexes of 8-byte words.
-pub(crate) mod word {
-    use super::{Head, offset_of};
-    pub(crate) const LOCK: usize = offset_of!(Head, lock) / 8;
-    pub(crate) const NEXT_SEQ: usize = offset_of!(Head, next_seq) / 8;
-    pub(crate) const NEXT_SEQ_CHECK: usize = offset_of!(Head, next_seq_check) / 8;
-    pub(crate) const FREE: usize = offset_of!(Head, free) / 8;
-    pub(crate) const FRESH: usize = offset_of!(Head, fresh) / 8;
-    pub(crate) const LIVE: usize = offset_of!(Head, live) / 8;
-    pub(crate) const MARKERS: usize = offset_of!(Head, markers) / 8;
-    pub(crate) const RETIRED_FIRST: usize = offset_of!(Head, retired_first) / 8;
-    pub(crate) const RETIRED_LAST: usize = offset_of!(Head, retired_last) / 8;
-    pub(crate) const FREE_COUNT: usize = offset_of!(Head, free_count) / 8;
-    pub(crate) const SHAPE: usize = offset_of!(Head, shape) / 8;
-    pub(crate) const LINKS: usize = offset_of!(Head, links) / 8;
-    pub(crate) const RETIRED_COUNT: usize = offset_of!(Head, retired_count) / 8;
-    pub(crate) const RECLAIMED: usize = offset_of!(Head, reclaimed) / 8;
-    pub(crate) const WATCHED: usize = offset_of!(Head, watched) / 8;
-    pub(crate) const CHANGES: usize = offset_of!(Head, changes) / 8;
-    pub(crate) const PARKED_FIRST: usize = offset_of!(Head, parked_first) / 8;
-    pub(crate) const PARKED_LAST: usize = offset_of!(Head, parked_last) / 8;
-    pub(crate) const PARKED_COUNT: usize = offset_of!(Head, parked_count) / 8;
-    pub(crate) const RESERVED: usize = offset_of!(Head, reserved) / 8;
-    pub(crate) const PENDING: usize = offset_of!(Head, pending) / 8;
-    pub(crate) const MEMBERS: usize = offset_of!(Head, members) / 8;
-    pub(crate) const LISTED: usize = offset_of!(Head, listed) / 8;
-    pub(crate) const DAMAGED: usize = offset_of!(Head, damaged) / 8;
-    pub(crate) const EXTENTS: usize = offset_of!(Head, extents) / 8;
-    /// The words of a new region that are checked zeros.
-    pub(crate) const ZEROS: [usize; 18] = [
-        FREE,
-        FREE_COUNT,
-        FRESH,
-        LIVE,
-        RETIRED_FIRST,
-        RETIRED_LAST,
-        RETIRED_COUNT,
-        LINKS,
-        DAMAGED,
-        RECLAIMED,
-        PARKED_FIRST,
-        PARKED_LAST,
-        PARKED_COUNT,
-        RESERVED,
-        PENDING,
-        MEMBERS,
-        MARKERS,
-        EXTENTS,
-    ];
-    /// Words of a head.
-    pub(crate) const COUNT: usize = size_of::<Head>() / 8;
+/// A region's head in the file. Its words are private: a method gives each as what is stored in it, and the layout says
+/// what that is.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a>(&'a [AtomicU64; HEAD_WORDS]);
+
+impl<'a> Head<'a> {
+    /// The head in these words, if they are enough for one.
+    #[inline]
+    pub(crate) fn of(words: &'a [AtomicU64]) -> Option<Self> {
+        words.first_chunk().map(Self)
+    }
+
+    accessors! { Layout:
+        lock: &'a AtomicU64,
+        next_seq: &'a AtomicU64,
+        free: ReferenceWord<'a>,
+        free_count: Checked<'a>,
+        fresh: ReferenceWord<'a>,
+        live: Checked<'a>,
+        retired_last: ReferenceWord<'a>,
+        shape: ShapeWord<'a>,
+        links: Checked<'a>,
+        retired_count: Checked<'a>,
+        damaged: Checked<'a>,
+        reclaimed: EpochWord<'a>,
+        watched: &'a AtomicU64,
+        retired_first: ReferenceWord<'a>,
+        parked_count: Checked<'a>,
+        changes: &'a AtomicU64,
+        reserved: Checked<'a>,
+        pending: Checked<'a>,
+        members: Checked<'a>,
+        markers: Checked<'a>,
+        parked_first: ReferenceWord<'a>,
+        parked_last: ReferenceWord<'a>,
+        extents: Checked<'a>,
+    }
+
+    #[inline]
+    fn next_seq_check(self) -> &'a AtomicU64 {
+        &self.0[std::mem::offset_of!(Layout, next_seq_check) / 8]
+    }
+
+    /// The sequence number of the next write, if both of its words say the same.
+    #[inline]
+    pub(crate) fn noted_seq(self) -> Option<u64> {
+        let [seq, by_check] = self.said_seqs();
+        (seq & PRESENT != 0 && seq == by_check).then_some(seq)
+    }
+
+    /// The sequence number of the next write as each of its two words says it.
+    #[inline]
+    pub(crate) fn said_seqs(self) -> [u64; 2] {
+        [self.next_seq().load(Ordering::Relaxed), !self.next_seq_check().load(Ordering::Relaxed)]
+    }
+
+    /// Stores the sequence number of the next write, in both of its words.
+    #[inline]
+    pub(crate) fn set_next_seq(self, seq: u64) {
+        // Release: who sees the number sees the lock held (pairs with `store::iter`), and all versions
+        // before the last one visible.
+        self.next_seq().store(seq, Ordering::Release);
+        self.next_seq_check().store(!seq, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn listed(self) -> &'a [AtomicU64] {
+        &self.0[std::mem::offset_of!(Layout, listed) / 8..][..LISTED_MAX / 2]
+    }
+
+    /// Lists the slots of the first members of a batch.
+    pub(crate) fn list_members(self, slots: &[u32]) {
+        let reference = |n: usize| slots.get(n).map_or(0, |slot| slot + 1);
+        for (n, two) in self.listed().iter().enumerate() {
+            let (low, high) = (reference(2 * n), reference(2 * n + 1));
+            two.store(u64::from(low) | u64::from(high) << 32, Ordering::Relaxed);
+        }
+    }
+
+    /// The slot that is listed for member `n`, if one is.
+    pub(crate) fn listed_member(self, n: usize) -> Option<u32> {
+        let two = self.listed().get(n / 2)?.load(Ordering::Relaxed);
+        let (low, high) = (two as u32, (two >> 32) as u32);
+        if n.is_multiple_of(2) { low } else { high }.checked_sub(1)
+    }
+
+    /// All words as they are now.
+    pub(crate) fn copy(self) -> HeadCopy {
+        HeadCopy(std::array::from_fn(|i| self.0[i].load(Ordering::Acquire)))
+    }
+}
+
+/// A copy of a head.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HeadCopy([u64; HEAD_WORDS]);
+
+impl HeadCopy {
+    /// The lock word.
+    pub(crate) fn lock(&self) -> u64 {
+        bytemuck::cast_ref::<_, Layout>(&self.0).lock
+    }
+
+    /// The words as they are stored.
+    pub(crate) fn words(&self) -> &[u64; HEAD_WORDS] {
+        &self.0
+    }
+}
+
+/// The head of a new region, whose index is an empty table of this shape.
+pub(crate) fn empty_head(shape: Shape) -> HeadCopy {
+    let zero = checked::encode(0);
+    HeadCopy(bytemuck::cast(Layout {
+        lock: 0,
+        next_seq: FIRST_SEQ,
+        next_seq_check: !FIRST_SEQ,
+        free: zero,
+        free_count: zero,
+        fresh: zero,
+        live: zero,
+        retired_last: zero,
+        shape: shape.encode(),
+        links: zero,
+        retired_count: zero,
+        damaged: zero,
+        reclaimed: zero,
+        watched: 0,
+        retired_first: zero,
+        parked_count: zero,
+        changes: 0,
+        reserved: zero,
+        pending: zero,
+        members: zero,
+        markers: zero,
+        parked_first: zero,
+        parked_last: zero,
+        extents: zero,
+        listed: [0; LISTED_MAX / 2],
+    }))
 }

@@ -18,6 +18,7 @@ use std::sync::LazyLock;
 use bytemuck::{Pod, Zeroable};
 
 use super::epoch::Epoch;
+use super::word::Reference;
 use crate::fault::{self, Fault};
 
 /// Bytes of a slot's header.
@@ -119,10 +120,10 @@ impl Header {
         Self { seq, id, stamp: epoch.number(), len_kind: len as u32 & LEN_MASK, crc: 0 }
     }
 
-    /// The header of a slot on the free list of `region`; `next_free`: the next one plus 1, or 0.
+    /// The header of a slot on the free list of `region`.
     #[inline]
-    pub(crate) fn free(region: u32, next_free: u64) -> Self {
-        Self { seq: 0, id: next_free, stamp: free_stamp(region), len_kind: KIND_FREE, crc: 0 }
+    pub(crate) fn free(region: u32, next_free: Reference) -> Self {
+        Self { seq: 0, id: next_free.word(), stamp: free_stamp(region), len_kind: KIND_FREE, crc: 0 }
     }
 
     /// The header of a slot that the handle with this claim of a seat fills. It is no record.
@@ -280,8 +281,8 @@ impl Header {
 
     /// Of a free slot: the next one on its list plus 1, or 0.
     #[inline]
-    pub(crate) fn next_free(&self) -> u64 {
-        self.id
+    pub(crate) fn next_free(&self) -> Reference {
+        Reference::of_word(self.id)
     }
 
     /// The region of a slot that says that it is free.

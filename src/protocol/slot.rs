@@ -7,6 +7,7 @@ use bytemuck::Zeroable;
 
 use crate::fault::{self, Fault};
 use crate::format::slot::{CRC, HEADER_WORDS, Header, Kind};
+use crate::format::word::Reference;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::{copy_in, copy_out};
 use crate::sys::step::step;
@@ -265,7 +266,7 @@ pub(crate) fn reserve(slot: &[AtomicU64], header: Header) {
 
 /// Makes a slot free: `seq` 0 first, then what says that it is free, and the next free slot.
 #[inline]
-pub(crate) fn scrub(slot: &[AtomicU64], region: u32, next_free: u64) {
+pub(crate) fn scrub(slot: &[AtomicU64], region: u32, next_free: Reference) {
     if !fault::on(Fault::NoScrub) {
         // Release: who sees that the version is gone sees the one that replaced it, if it looks at all
         // slots again (pairs with the Acquire load in `header`).
@@ -321,7 +322,7 @@ mod tests {
         );
         assert_eq!(out, b"hello there");
         assert!(matches!(read(&s, 8, 64, true, Some(&mut out)), Seen::Other(h) if h.id() == 7));
-        scrub(&s, 2, 9);
+        scrub(&s, 2, Reference::to(9));
         assert_eq!(read(&s, 7, 64, true, Some(&mut out)), Seen::InMotion);
         assert!(is_free(&header(&s), 2) && !is_free(&header(&s), 3));
     }
@@ -343,7 +344,7 @@ mod tests {
     fn a_copy_is_given_while_its_slot_is_as_it_was() {
         let slots: Vec<AtomicU64> = (0..24).map(|_| AtomicU64::new(0)).collect();
         let mut copies = Copies::new(96);
-        let changes: [fn(&[AtomicU64]); 3] = [bury, retract, |s| scrub(s, 2, 9)];
+        let changes: [fn(&[AtomicU64]); 3] = [bury, retract, |s| scrub(s, 2, Reference::to(9))];
         for (n, change) in changes.into_iter().enumerate() {
             let (first, second) = slots.split_at(12);
             publish(first, Header::record(3 + n as u64, 7, Epoch::FIRST, 64), &[0x5a; 64]);

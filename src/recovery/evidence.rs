@@ -10,13 +10,13 @@
 
 use crate::format::geometry::Geometry;
 use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINE_BYTES, LINE_WORDS, LINES_LOG2_MAX, Shape};
-use crate::format::region::word;
-use crate::format::{checked, slot};
+use crate::format::region::{HEAD_WORDS, Head};
+use crate::format::slot;
 use crate::protocol::index::load_line;
 use crate::protocol::lock::{self, State};
 use crate::protocol::slot::header;
 use crate::report::Missing;
-use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::atomic::Ordering;
 use crate::sys::mapping::Mapping;
 
 /// What a slot is, to who counts what is missing.
@@ -41,9 +41,9 @@ pub(crate) enum Told {
     Unknown,
 }
 
-/// The words of a region's head, if the file has them.
-pub(crate) fn head<'a>(map: &'a Mapping, geo: &Geometry, region: u32) -> Option<&'a [AtomicU64]> {
-    map.words(geo.head_offset(region), word::COUNT)
+/// A region's head, if the file has it.
+pub(crate) fn head<'a>(map: &'a Mapping, geo: &Geometry, region: u32) -> Option<Head<'a>> {
+    Head::of(map.words(geo.head_offset(region), HEAD_WORDS)?)
 }
 
 /// Compares what was found of a region with what its index and head tell. `found`: records of it that are whole;
@@ -57,11 +57,10 @@ pub(crate) fn missing(
     damaged: u64,
 ) -> Told {
     let Some(head) = head(map, geo, region) else { return Told::Unknown };
-    let get = |at: usize| head[at].load(Ordering::Acquire);
-    let shape = Shape::decode(get(word::SHAPE));
-    let is_owned = !matches!(lock::state(get(word::LOCK)), State::Free | State::Clean);
+    let shape = head.shape().load(Ordering::Acquire);
+    let is_owned = !matches!(lock::state(head.lock().load(Ordering::Acquire)), State::Free | State::Clean);
     let by_index = gone_by_index(map, geo, region, &shape, is_owned, held);
-    let by_count = || checked::decode(get(word::LIVE)).map(|live| live.saturating_sub(found + damaged));
+    let by_count = || head.live().load(Ordering::Acquire).map(|live| live.saturating_sub(found + damaged));
     let (records, what) = match by_index {
         Index::Whole(gone) => (gone, "its index leads to slots in which no version is any more"),
         Index::Damaged(gone) => match by_count() {

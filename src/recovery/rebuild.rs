@@ -9,10 +9,9 @@ use std::collections::HashSet;
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
 use crate::format::epoch::Epoch;
-use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINE_BYTES, LINES_LOG2_MAX, Shape};
-use crate::format::region::word;
+use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINES_LOG2_MAX, Shape};
 use crate::format::slot::{BLOCK_LOG2, BLOCKS_MAX, FIRST_SEQ, Header, PRESENT, begins_block};
-use crate::format::{checked, control};
+use crate::format::word::Reference;
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{Seen, header, publish, read_any, retract, scrub};
 use crate::region::Trouble;
@@ -20,7 +19,7 @@ use crate::region::batch::is_undecided;
 use crate::region::decided::took_no_effect;
 use crate::region::grow::Growth;
 use crate::region::owned::Region;
-use crate::region::slots::{PARKED, RETIRED, reference};
+use crate::region::slots::Queue;
 use crate::region::survey::{SlotState, survey};
 use crate::region::table::load_max;
 use crate::region::{borrow, seat};
@@ -120,7 +119,8 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     let mut shape = region.shape();
     let trusted = arena.table_is_sound(region.number, &shape);
     if !trusted {
-        shape = first_shape(region);
+        let version = region.shape().version.wrapping_add(1);
+        shape = Shape { rebuilding: true, ..Shape::first(&arena.geo, region.number, version) };
     }
     let mut rebuilt = Rebuilt::default();
     let mut slots = look_at_slots(region, trusted.then_some(&shape), cause, &mut rebuilt)?; // Step 1.
@@ -142,21 +142,21 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     step("rebuild: versions linked");
 
     slots.free.sort_unstable();
-    region.set(word::FREE, checked::encode(0));
-    region.set(word::FRESH, checked::encode(0));
+    region.head.free().store(Reference::NONE, Ordering::Relaxed);
+    region.head.fresh().store(Reference::NONE, Ordering::Relaxed);
     for &slot in slots.free.iter().rev() {
         let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-        scrub(words, region.number, region.get(word::FREE));
-        region.set(word::FREE, reference(slot));
+        scrub(words, region.number, region.head.free().load(Ordering::Relaxed));
+        region.head.free().store(Reference::to(slot), Ordering::Relaxed);
     }
     region.reset_counts(winners.len() as u64, slots.free.len() as u64);
-    region.set(word::DAMAGED, checked::encode(slots.damaged));
-    region.set(word::EXTENTS, checked::encode(slots.extents));
-    region.set(word::RESERVED, checked::encode(slots.reserved));
-    region.set(word::RECLAIMED, reclaimed.encode());
+    region.head.damaged().store(slots.damaged, Ordering::Relaxed);
+    region.head.extents().store(slots.extents, Ordering::Relaxed);
+    region.head.reserved().store(slots.reserved, Ordering::Relaxed);
+    region.head.reclaimed().store(reclaimed, Ordering::Relaxed);
     // What did not count is scrubbed. Before the next `seq` may change: by that members are told from others.
-    region.set(word::PENDING, checked::encode(0));
-    region.set(word::MEMBERS, checked::encode(0));
+    region.head.pending().store(0, Ordering::Relaxed);
+    region.head.members().store(0, Ordering::Relaxed);
     // Where a forged version leaves no higher number, writing is refused. After a crash of the operating system, recovery
     // goes on to a block that was not given out before.
     region.set_next_seq(next_seq(region, &slots));
@@ -169,7 +169,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
 /// Takes the last write of the region back if it did not take effect: see [`crate::region::decided`]. The mark comes after
 /// it: once the table is touched it tells nothing, so a rebuild that finds the mark knows that this is done.
 fn take_back_last(region: &Region<'_>, shape: &Shape, slots: &mut Slots) -> Result<(), Trouble> {
-    let last = region.get(word::NEXT_SEQ).wrapping_sub(1);
+    let last = region.head.next_seq().load(Ordering::Relaxed).wrapping_sub(1);
     let is_last = |v: &Version| v.seq == last && v.state != State::Damaged;
     let Some(at) = slots.versions.iter().position(is_last) else { return Ok(()) };
     let Version { slot, state, .. } = slots.versions[at];
@@ -215,7 +215,7 @@ fn choose(
     let durable = arena.durable().unwrap_or(Epoch::BEFORE);
     // Damaged epochs are put right by `repair`, which rebuilds first.
     let epoch = arena.epoch().unwrap_or(durable.next());
-    let known = Epoch::decode(region.get(word::RECLAIMED)).unwrap_or(epoch);
+    let known = region.head.reclaimed().load(Ordering::Relaxed).unwrap_or(epoch);
     let pinned = seat::oldest_pin(arena).unwrap_or(Some(Epoch::BEFORE)).unwrap_or(Epoch::LAST);
     let borrowed = borrow::may_be_borrowed(arena) && !cause.is_os_crash();
     let clock = borrow::clock(arena);
@@ -244,7 +244,9 @@ fn choose(
     // A replaced version may not stand in for a damaged one without a word.
     let mut replaced: HashSet<u32> = HashSet::new();
     if slots.damaged != 0 || !rebuilt.dropped.is_empty() {
-        replaced.extend([RETIRED, PARKED].iter().flat_map(|queue| region.queued_at_least(queue)));
+        replaced.extend(
+            [Queue::Retired, Queue::Parked].into_iter().flat_map(|queue| region.queued_at_least(queue)),
+        );
     }
     let may_stand_in = |version: &Version| slots.damaged == 0 || !replaced.contains(&version.slot);
     let mut retired = Vec::new();
@@ -350,7 +352,7 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
         let Seen::Whole(header) = read_any(from, arena.geo.record_size as usize, true, &mut data) else {
             return Err(Trouble::Flaw("a slot changed under its region's lock"));
         };
-        scrub(words, region.number, 0);
+        scrub(words, region.number, Reference::NONE);
         publish(words, Header::record(next_seq, old.id, epoch, header.len()), &data);
         step("repair: stand-in written anew");
         slots.seq_max = slots.seq_max.max(next_seq);
@@ -363,26 +365,13 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
 /// The `seq` of the next write: higher than any that was used. Where the head can't be right, a block of versions is
 /// begun: what was used and is in no slot any more is not known.
 fn next_seq(region: &Region<'_>, slots: &Slots) -> u64 {
-    let given_out = checked::decode(region.arena.word(control::VERSION_BLOCKS).load(Ordering::SeqCst));
+    let given_out = region.arena.control().version_blocks().load(Ordering::SeqCst);
     let blocks = given_out.unwrap_or(BLOCKS_MAX / 2).min(BLOCKS_MAX - 1);
     let end = PRESENT | blocks << BLOCK_LOG2;
     // Where the word and its complement differ, a bit of one was flipped, or its writer died between the two.
-    let said = [region.get(word::NEXT_SEQ), !region.get(word::NEXT_SEQ_CHECK)];
+    let said = region.head.said_seqs();
     let head = said.into_iter().filter(|seq| (FIRST_SEQ..=end).contains(seq)).max().unwrap_or(end);
     head.max(slots.seq_max.saturating_add(1))
-}
-
-fn first_shape(region: &Region<'_>) -> Shape {
-    let arena = region.arena;
-    let old = region.shape();
-    Shape {
-        line_offset: arena.geo.first_index_offset(region.number) / LINE_BYTES,
-        lines_log2: FIRST_LINES_LOG2,
-        slot_bits: Shape::slot_bits_for(u64::from(arena.geo.slots_per_extent()) * 16),
-        version: old.version.wrapping_add(1),
-        rebuilding: true,
-        batch: false,
-    }
 }
 
 /// `table`: the table as it was, if it can be trusted.
@@ -457,7 +446,7 @@ fn is_of_lost_batch(region: &Region<'_>, cause: Cause, header: &Header) -> bool 
         return is_undecided(arena, region.number, header);
     }
     // Where the word is damaged it is not known which are whole. What there is, is kept then.
-    let settled = Epoch::decode(arena.word(control::SETTLED).load(Ordering::SeqCst));
+    let settled = arena.control().settled().load(Ordering::SeqCst);
     header.is_of_batch() && settled.is_some_and(|s| header.epoch() > s) && !fault::on(Fault::PartOfBatch)
 }
 
@@ -501,14 +490,14 @@ fn link(region: &Region<'_>, retired: &[(u32, u64)], parked: &[(u32, u64)]) -> R
     if !matches!(region.is_linked(), Ok(true)) {
         if retired.is_empty() {
             // Links that are there all the same do no harm: whoever needs them allocates them again.
-            region.set(word::LINKS, checked::encode(0));
+            region.head.links().store(0, Ordering::Relaxed);
         } else {
             // The word is damaged: without links nothing is kept. To allocate what is allocated changes nothing.
             Growth::lock(region.arena)?.allocate_links(region.number)?;
             region.set_linked();
         }
     }
-    region.requeue(&RETIRED, retired)?;
+    region.requeue(Queue::Retired, retired)?;
     region.park_all(parked)
 }
 

@@ -5,9 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
 
 use crate::error::{Error, Result};
-use crate::format::region::word;
+use crate::format::control::Mark;
 use crate::format::slot::{BLOCKS_MAX, block_of, first_of_block};
-use crate::format::{checked, control};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, Rebuilt, rebuild};
@@ -28,17 +27,18 @@ pub(crate) const REGIONS_FLUSHED: &str = "recover: regions flushed";
 pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<RepairReport> {
     let mut report = RepairReport { os_crash: true, ..RepairReport::default() };
     report.fixed.push(format!("the store was recovered: {why}"));
+    let control = arena.control();
     flush(arena)?;
-    let durable_extents = checked::decode(arena.word(control::DURABLE_EXTENTS).load(Ordering::SeqCst));
+    let durable_extents = arena.control().durable_extents().load(Ordering::SeqCst);
     let extents = arena.extent_count()?;
     if let Some(needed) = durable_extents.filter(|&n| n > u64::from(extents)) {
         return Err(cut_off(arena, needed));
     }
     see_to_all(arena)?;
     for region in 0..arena.geo.regions {
-        arena.head(region)[word::LOCK].store(0, Ordering::SeqCst);
+        arena.head(region).lock().store(0, Ordering::SeqCst);
     }
-    arena.word(control::BATCH_LOCK).store(0, Ordering::SeqCst);
+    arena.control().batch_lock().store(0, Ordering::SeqCst);
     seat::forget_claims(arena);
     step("recover: locks cleared");
     clear_tail(arena)?;
@@ -61,24 +61,24 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
         .flatten()
         .max()
         .unwrap_or(epoch_max);
-    arena.word(control::DURABLE).store(known.encode(), Ordering::SeqCst);
-    arena.word(control::EPOCH).store(known.next().encode(), Ordering::SeqCst);
-    for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
-        arena.word(at).store(checked::encode(u64::from(arena.extents_in_use()?)), Ordering::SeqCst);
+    arena.control().durable().store(known, Ordering::SeqCst);
+    arena.control().epoch().store(known.next(), Ordering::SeqCst);
+    for word in [control.extents(), control.durable_extents()] {
+        word.store(u64::from(arena.extents_in_use()?), Ordering::SeqCst);
     }
-    if checked::decode(arena.word(control::SETTLED).load(Ordering::SeqCst)).is_none() {
+    if arena.control().settled().load(Ordering::SeqCst).is_none() {
         let what = "whether the last batches are whole is not known: a word of the control page was damaged";
         report.fixed.push(what.to_owned());
     }
-    for at in [control::BATCHED, control::SETTLED] {
-        arena.word(at).store(known.encode(), Ordering::SeqCst);
+    for word in [control.batched(), control.settled()] {
+        word.store(known, Ordering::SeqCst);
     }
     end_batches(arena);
     begin_life(arena, &mut report.fixed);
     step("recover: epochs raised");
     mark_in_use(arena, here)?;
     // A flush that had failed is forgotten last, so that a recovery that is cut off is done again.
-    arena.word(control::FLUSH_FAILED).store(0, Ordering::SeqCst);
+    arena.control().flush_failed().store(0, Ordering::SeqCst);
     step("recover: done");
     Ok(report)
 }
@@ -86,7 +86,7 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
 /// Begins another life of the store: its versions are of blocks that were not given out before. The caller flushes
 /// before anyone gets in.
 fn begin_life(arena: &Arena, fixed: &mut Vec<String>) {
-    let given_out = checked::decode(arena.word(control::VERSION_BLOCKS).load(Ordering::SeqCst));
+    let given_out = arena.control().version_blocks().load(Ordering::SeqCst);
     let life = given_out.filter(|&blocks| blocks < BLOCKS_MAX - 1).unwrap_or_else(|| {
         let what = "how many versions were given out is not known: a word of the control page was damaged";
         fixed.push(what.to_owned());
@@ -94,15 +94,15 @@ fn begin_life(arena: &Arena, fixed: &mut Vec<String>) {
     });
     for number in 0..arena.geo.regions {
         let region = Region::new(arena, number);
-        region.set_next_seq(region.get(word::NEXT_SEQ).max(first_of_block(life)));
+        region.set_next_seq(region.head.next_seq().load(Ordering::Relaxed).max(first_of_block(life)));
     }
-    arena.word(control::LIFE).store(checked::encode(life), Ordering::SeqCst);
-    arena.word(control::VERSION_BLOCKS).store(checked::encode(life + 1), Ordering::SeqCst);
+    arena.control().life().store(life, Ordering::SeqCst);
+    arena.control().version_blocks().store(life + 1, Ordering::SeqCst);
 }
 
 /// Blocks of versions of which some were used, as far as the heads tell.
 pub(crate) fn blocks_in_use(arena: &Arena) -> u64 {
-    let next = |region| arena.head(region)[word::NEXT_SEQ].load(Ordering::SeqCst);
+    let next = |region| arena.head(region).next_seq().load(Ordering::SeqCst);
     let blocks = (0..arena.geo.regions).map(|region| block_of(next(region)) + 1);
     // A forged version of the last block leaves none.
     blocks.filter(|&blocks| blocks < BLOCKS_MAX - 1).max().unwrap_or(1)
@@ -110,10 +110,10 @@ pub(crate) fn blocks_in_use(arena: &Arena) -> u64 {
 
 /// Notes that no batch is under way, whatever the numbers of batches are.
 pub(crate) fn end_batches(arena: &Arena) {
-    let words = [control::BEGUN, control::COMMITTED, control::ENDED].map(|at| arena.word(at));
-    let known = words.iter().filter_map(|word| checked::decode(word.load(Ordering::SeqCst))).max();
+    let words = arena.control().batch_numbers();
+    let known = words.iter().filter_map(|word| word.load(Ordering::SeqCst)).max();
     for word in words {
-        word.store(checked::encode(known.unwrap_or(0)), Ordering::SeqCst);
+        word.store(known.unwrap_or(0), Ordering::SeqCst);
     }
 }
 
@@ -147,29 +147,29 @@ pub(crate) fn cut_off(arena: &Arena, extents: u64) -> Error {
 /// flushes again.
 pub(crate) fn mark_in_use(arena: &Arena, here: &Continuity) -> Result<()> {
     see_to_all(arena)?;
-    arena.word(control::CLEAN).store(control::UNSURE_MARK, Ordering::SeqCst);
+    arena.control().mark().store(Mark::Unsure, Ordering::SeqCst);
     continuity::note(arena, here);
     step("open: marked in use");
     flush(arena)?;
-    arena.word(control::CLEAN).store(control::IN_USE_MARK, Ordering::SeqCst);
+    arena.control().mark().store(Mark::InUse, Ordering::SeqCst);
     continuity::mark_inode(arena);
     Ok(())
 }
 
 /// Whether every region's lock says that the store is clean, so that the first write notes that it is in use.
 pub(crate) fn is_wholly_clean(arena: &Arena) -> bool {
-    arena.word(control::CLEAN).load(Ordering::SeqCst) == control::CLEAN_MARK
-        && (0..arena.geo.regions).all(|r| arena.head(r)[word::LOCK].load(Ordering::SeqCst) == lock::CLEAN)
+    arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean)
+        && (0..arena.geo.regions).all(|r| arena.head(r).lock().load(Ordering::SeqCst) == lock::CLEAN)
 }
 
 /// Before the first write to a clean store: notes on disk that it is in use. Several may do it at once.
 #[cold]
 pub(crate) fn leave_clean(arena: &Arena) -> Result<()> {
-    if arena.word(control::CLEAN).load(Ordering::SeqCst) != control::IN_USE_MARK {
+    if arena.control().mark().load(Ordering::SeqCst) != Some(Mark::InUse) {
         mark_in_use(arena, &Continuity::here(arena)?)?;
     }
     for region in 0..arena.geo.regions {
-        lock::leave_clean(&arena.head(region)[word::LOCK]);
+        lock::leave_clean(arena.head(region).lock());
     }
     step("lock: the store is in use");
     Ok(())

@@ -10,11 +10,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::format::checked;
-use crate::format::control;
+use crate::format::control::{CONTROL, CONTROL_WORDS, Control, Mark};
 use crate::format::epoch::Epoch;
 use crate::format::geometry::Geometry;
-use crate::format::region::word;
 use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header, Kind, PRESENT};
 use crate::protocol::slot::header;
 use crate::recovery::evidence::{self, Held, Told};
@@ -144,7 +142,7 @@ impl Found {
             ));
         }
         let in_file = u64::from(geo.extents_in(map.len()));
-        match control_number(map, control::EXTENTS) {
+        match control(map).and_then(|control| control.extents().load(Ordering::Acquire)) {
             Some(had) if had > in_file => {
                 self.unknown
                     .push(format!("what was in {} of {had} extents: the file was cut off", had - in_file));
@@ -165,12 +163,9 @@ pub(crate) fn read(map: &Mapping, remains: &Remains, out: &mut Vec<u8>) -> bool 
     })
 }
 
-fn control_number(map: &Mapping, at: u64) -> Option<u64> {
-    checked::decode(control_word(map, at)?)
-}
-
-fn control_word(map: &Mapping, at: u64) -> Option<u64> {
-    Some(map.words(at, 1)?.first()?.load(Ordering::Acquire))
+/// The control page, if the file has it.
+fn control(map: &Mapping) -> Option<Control<'_>> {
+    Control::of(map.words(CONTROL, CONTROL_WORDS)?)
 }
 
 /// What is known of batches.
@@ -197,16 +192,19 @@ enum Verdict {
 
 impl<'a> Batches<'a> {
     fn new(map: &'a Mapping, geo: &'a Geometry, boot: [u64; 2]) -> Self {
-        let noted = [control_word(map, control::BOOT), control_word(map, control::BOOT + 8)];
-        let is_in_use = control_word(map, control::CLEAN)
-            .is_some_and(|mark| [control::IN_USE_MARK, control::UNSURE_MARK].contains(&mark));
-        // A page of zeros was never written; it tells of no boot.
-        let is_crashed = is_in_use && noted != boot.map(Some) && noted != [Some(0), Some(0)];
+        let control = control(map);
+        let is_crashed = control.is_some_and(|control| {
+            let noted = control.seen_through().boot;
+            let mark = control.mark().load(Ordering::Acquire);
+            let is_in_use = matches!(mark, Some(Mark::InUse | Mark::Unsure));
+            // A page of zeros was never written; it tells of no boot.
+            is_in_use && noted != boot && noted != [0, 0]
+        });
         Self {
             map,
             geo,
-            committed: control_number(map, control::COMMITTED),
-            settled: control_word(map, control::SETTLED).and_then(Epoch::decode),
+            committed: control.and_then(|control| control.committed().load(Ordering::Acquire)),
+            settled: control.and_then(|control| control.settled().load(Ordering::Acquire)),
             is_crashed,
         }
     }
@@ -221,8 +219,7 @@ impl<'a> Batches<'a> {
         }
         let region = self.geo.region_of(self.geo.hash(header.id()));
         let Some(head) = evidence::head(self.map, self.geo, region) else { return Verdict::Unknown };
-        let get = |at: usize| head[at].load(Ordering::Acquire);
-        let [pending, members] = [word::PENDING, word::MEMBERS].map(|at| checked::decode(get(at)));
+        let [pending, members] = [head.pending(), head.members()].map(|word| word.load(Ordering::Acquire));
         match (pending, self.committed) {
             _ if self.is_crashed && is_settled == Some(false) => Verdict::GivenUp,
             (Some(0), _) => Verdict::Counts,

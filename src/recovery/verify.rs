@@ -6,10 +6,9 @@ use std::collections::{HashMap, HashSet};
 use crate::error::Result;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::index::ENTRIES;
-use crate::format::region::word;
 use crate::format::slot::block_of;
 use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
-use crate::format::{checked, control};
+use crate::format::word::{Checked, Reference};
 use crate::protocol::index::load_line;
 use crate::protocol::lock::{self, State};
 use crate::protocol::slot::{header, is_free};
@@ -17,7 +16,7 @@ use crate::recovery::adopt::headless;
 use crate::recovery::evidence::{self, Held, Told};
 use crate::region::arena::Arena;
 use crate::region::owned::{Found, Region};
-use crate::region::slots::{PARKED, RETIRED, slot_of};
+use crate::region::slots::Queue;
 use crate::region::survey::{SlotState, survey};
 use crate::report::{Damage, Missing, VerifyReport};
 use crate::sys::atomic::Ordering;
@@ -33,34 +32,20 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
             report.damage.push(Damage::of_store(format!("the {name} superblock is damaged")));
         }
     }
-    for (name, at) in [
-        ("epoch", control::EPOCH),
-        ("durable epoch", control::DURABLE),
-        ("number of extents", control::EXTENTS),
-        ("number of durable extents", control::DURABLE_EXTENTS),
-        ("number of the batch that was begun last", control::BEGUN),
-        ("number of the batch that counts last", control::COMMITTED),
-        ("number of the batch that ended last", control::ENDED),
-        ("epoch of the last batch", control::BATCHED),
-        ("epoch of the last settled batch", control::SETTLED),
-        ("number of blocks of versions", control::VERSION_BLOCKS),
-        ("first block of versions of this life", control::LIFE),
-    ] {
-        if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
-            report.damage.push(Damage::of_store(format!("the {name} in the control page is damaged")));
-        }
+    for name in arena.control().damaged_words() {
+        report.damage.push(Damage::of_store(format!("the {name} in the control page is damaged")));
     }
     if let (Ok(epoch), Ok(durable)) = (arena.epoch(), arena.durable())
         && durable >= epoch
     {
         report.damage.push(Damage::of_store("the durable epoch is not below the epoch"));
     }
-    if let State::Damaged = lock::state(arena.word(control::BATCH_LOCK).load(Ordering::SeqCst)) {
+    if let State::Damaged = lock::state(arena.control().batch_lock().load(Ordering::SeqCst)) {
         report.damage.push(Damage::of_store("the lock word of batches is damaged"));
     }
     // A growth that is under way writes a header where there is none. It notes the number of extents after that: so of
     // those that were noted before the look each has a header, unless it is damaged.
-    let noted = checked::decode(arena.word(control::EXTENTS).load(Ordering::SeqCst));
+    let noted = arena.control().extents().load(Ordering::SeqCst);
     let is_noted = |extent: u32| noted.is_none_or(|noted| u64::from(extent) < noted);
     // A growth that was cut off leaves extents that are counted by the next one, and used by a later one.
     let has_none = |extent: u32| {
@@ -127,7 +112,7 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
         return Ok(());
     }
     // Damaged queues are told of by `check_counts`.
-    let parked: HashSet<u32> = region.queued(&PARKED).unwrap_or_default().into_iter().collect();
+    let parked: HashSet<u32> = region.queued(Queue::Parked).unwrap_or_default().into_iter().collect();
     for &slot in &census.cut_off {
         if !parked.contains(&slot) {
             report.damage.push(Damage::of_slot(number, slot, None, "neither free nor a record"));
@@ -245,8 +230,10 @@ fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
             _ => flaws.push(format!("its index does not lead to record {id:#x} in slot {slot}")),
         }
     }
-    for (name, at, counted) in [("records", word::LIVE, live), ("deleted entries", word::MARKERS, markers)] {
-        if checked::decode(region.get(at)) != Some(counted) {
+    for (name, word, counted) in
+        [("records", region.head.live(), live), ("deleted entries", region.head.markers(), markers)]
+    {
+        if word.load(Ordering::Relaxed) != Some(counted) {
             flaws.push(format!("its count of {name} is not {counted}, which its index has"));
         }
     }
@@ -258,19 +245,19 @@ fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
 fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     let arena = region.arena;
     let mut free = 0;
-    let mut next = region.get(word::FREE);
-    while next != checked::encode(0) && free <= census.free {
-        let words = slot_of(next).ok().flatten().and_then(|slot| arena.slot(slot));
+    let mut next = region.head.free().load(Ordering::Relaxed);
+    while next != Reference::NONE && free <= census.free {
+        let words = next.slot().ok().flatten().and_then(|slot| arena.slot(slot));
         match words.map(header) {
-            Some(h) if is_free(&h, region.number) => next = h.id(),
+            Some(h) if is_free(&h, region.number) => next = h.next_free(),
             _ => {
-                flaws.push(format!("its free list names {next:#x}, which is no free slot"));
+                flaws.push(format!("its free list names {:#x}, which is no free slot", next.word()));
                 break;
             }
         }
         free += 1;
     }
-    if free != census.free || checked::decode(region.get(word::FREE_COUNT)) != Some(free) {
+    if free != census.free || region.head.free_count().load(Ordering::Relaxed) != Some(free) {
         flaws.push(format!("its free list has {free} slots of {}", census.free));
     }
     match region.fresh() {
@@ -280,26 +267,26 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
         }
         Err(_) => flaws.push("its reference to the slots that were never used is damaged".to_owned()),
     }
-    match (region.queued(&RETIRED), region.queued(&PARKED)) {
+    match (region.queued(Queue::Retired), region.queued(Queue::Parked)) {
         (Ok(retired), Ok(parked)) => {
             let replaced = census.versions + census.cut_off.len() as u64 - census.live;
             let queued = (retired.len() + parked.len()) as u64;
             let listed: HashSet<u32> = retired.iter().chain(&parked).copied().collect();
-            let counted = |word| checked::decode(region.get(word));
+            let counted = |word: Checked<'_>| word.load(Ordering::Relaxed);
             if queued != replaced
                 || listed != census.replaced()
-                || counted(word::RETIRED_COUNT) != Some(retired.len() as u64)
-                || counted(word::PARKED_COUNT) != Some(parked.len() as u64)
+                || counted(region.head.retired_count()) != Some(retired.len() as u64)
+                || counted(region.head.parked_count()) != Some(parked.len() as u64)
             {
                 flaws.push(format!("{replaced} replaced versions, of which {queued} are queued"));
             }
         }
         _ => flaws.push("its queue of retired or of parked slots is damaged".to_owned()),
     }
-    if checked::decode(region.get(word::EXTENTS)) != Some(census.extents) {
+    if region.head.extents().load(Ordering::Relaxed) != Some(census.extents) {
         flaws.push(format!("it has {} extents, which its head does not say", census.extents));
     }
-    if checked::decode(region.get(word::RESERVED)) != Some(census.reserved) {
+    if region.head.reserved().load(Ordering::Relaxed) != Some(census.reserved) {
         flaws.push(format!("{} slots are reserved, which its head does not say", census.reserved));
     }
     match region.noted_seq() {
@@ -307,20 +294,20 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
         Ok(_) => flaws.push("its next sequence number was used already".to_owned()),
         Err(_) => flaws.push("its next sequence number can't be".to_owned()),
     }
-    let given_out = checked::decode(region.arena.word(control::VERSION_BLOCKS).load(Ordering::SeqCst));
+    let given_out = region.arena.control().version_blocks().load(Ordering::SeqCst);
     if let (Ok(next_seq), Some(blocks)) = (region.noted_seq(), given_out)
         && block_of(next_seq.wrapping_sub(1)) >= blocks
     {
         flaws.push("its next sequence number is none that was given out".to_owned());
     }
     // Slots that were damaged since the last rebuild are not counted.
-    if checked::decode(region.get(word::DAMAGED)).is_none_or(|n| n > census.damaged()) {
+    if region.head.damaged().load(Ordering::Relaxed).is_none_or(|n| n > census.damaged()) {
         flaws.push(format!("its count of damaged slots is not {}", census.damaged()));
     }
-    if checked::decode(region.get(word::RECLAIMED)).is_none() {
+    if region.head.reclaimed().load(Ordering::Relaxed).is_none() {
         flaws.push("its last epoch of a freed slot is damaged".to_owned());
     }
-    if region.get(word::PENDING) != checked::encode(0) {
+    if !region.head.pending().is_zero(Ordering::Relaxed) {
         flaws.push("its head says that a batch is under way".to_owned());
     }
     if region.is_linked().is_err() {

@@ -7,11 +7,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::error::{Error, Holder, Lock, Result};
+use crate::format::control::{CONTROL, CONTROL_WORDS, Control};
 use crate::format::epoch::Epoch;
 use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
 use crate::format::geometry::Geometry;
+use crate::format::region::{HEAD_WORDS, Head};
 use crate::format::slot::first_of_block;
-use crate::format::{checked, control, index, region};
+use crate::format::word::Link;
+use crate::format::{PAGE_BYTES, index};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::header;
 use crate::region::grow::Extents;
@@ -47,10 +50,15 @@ impl Arena {
         io_error(&self.path, doing)
     }
 
-    /// Waits for the file lock of a byte, and notes in the word at `note` who has it: the kernel does not say that of
+    /// Waits for the file lock of a byte, and notes in `note` who has it: the kernel does not say that of
     /// such a lock.
-    pub(crate) fn lock_byte(&self, byte: u64, lock: Lock, note: u64, deadline: &Deadline) -> Result<()> {
-        let note = self.word(note);
+    pub(crate) fn lock_byte(
+        &self,
+        byte: u64,
+        lock: Lock,
+        note: &AtomicU64,
+        deadline: &Deadline,
+    ) -> Result<()> {
         match file_lock::lock(&self.file, byte, deadline) {
             Ok(true) => {
                 note.store(self.owner.map_or(0, Owner::word), Ordering::SeqCst);
@@ -67,10 +75,10 @@ impl Arena {
     }
 
     /// Gives the file lock of a byte back.
-    pub(crate) fn unlock_byte(&self, byte: u64, note: u64) {
+    pub(crate) fn unlock_byte(&self, byte: u64, note: &AtomicU64) {
         // What another handle noted stays: it has the lock, if this one waited in vain.
         let own = self.owner.map_or(0, Owner::word);
-        let _ = self.word(note).compare_exchange(own, 0, Ordering::SeqCst, Ordering::Relaxed);
+        let _ = note.compare_exchange(own, 0, Ordering::SeqCst, Ordering::Relaxed);
         // A failure leaves the lock to the kernel, which drops it when the handle is closed.
         let _ = file_lock::unlock(&self.file, byte);
     }
@@ -119,16 +127,19 @@ impl Arena {
 
     /// Puts the control page on disk. An error is noted there, as that of any flush: see `store::flush`.
     pub(crate) fn flush_control(&self) -> Result<()> {
-        self.map.flush(control::CONTROL, crate::format::PAGE_BYTES).map_err(|source| {
-            let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
-            self.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
-            Error::FlushFailed { path: self.path.clone(), source }
-        })
+        self.map.flush(CONTROL, PAGE_BYTES).map_err(|source| self.note_failed_flush(source))
+    }
+
+    /// Notes that a flush failed: no later one is believed. The error for it.
+    pub(crate) fn note_failed_flush(&self, source: std::io::Error) -> Error {
+        let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
+        self.control().flush_failed().store(code as u64, Ordering::SeqCst);
+        Error::FlushFailed { path: self.path.clone(), source }
     }
 
     /// The first `seq` of this life of the store: what has a lower one was written before the last recovery.
     pub(crate) fn first_of_life(&self) -> u64 {
-        let life = crate::format::checked::decode(self.word(control::LIFE).load(Ordering::SeqCst));
+        let life = self.control().life().load(Ordering::SeqCst);
         life.map_or(u64::MAX, first_of_block) // Damaged: as if nothing was written since.
     }
 
@@ -143,16 +154,22 @@ impl Arena {
         self.map.words(offset, count).expect("open refuses files that end before the first extent")
     }
 
-    /// A word of the control page or of a seat.
+    /// A word of a seat.
     #[inline]
     pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
         &self.fixed(offset, 1)[0]
     }
 
-    /// The words of a region's head.
+    /// A region's head.
     #[inline]
-    pub(crate) fn head(&self, region: u32) -> &[AtomicU64] {
-        self.fixed(self.geo.head_offset(region), region::word::COUNT)
+    pub(crate) fn head(&self, region: u32) -> Head<'_> {
+        Head::of(self.fixed(self.geo.head_offset(region), HEAD_WORDS)).expect("so many words are a head")
+    }
+
+    /// The control page.
+    #[inline]
+    pub(crate) fn control(&self) -> Control<'_> {
+        Control::of(self.fixed(CONTROL, CONTROL_WORDS)).expect("so many words are a control page")
     }
 
     /// Words anywhere in the file, or `None` outside it.
@@ -187,23 +204,27 @@ impl Arena {
         self.words(shape.line_at(line), index::LINE_WORDS)?.first_chunk()
     }
 
-    /// The links of a slot: queue and predecessor (word 0), epoch (word 1).
+    /// The links of a slot.
     #[inline]
-    pub(crate) fn link(&self, slot: u32) -> Option<&[AtomicU64]> {
-        self.words(self.geo.link_offset(slot), 2)
+    pub(crate) fn link(&self, slot: u32) -> Option<Link<'_>> {
+        Link::of(self.words(self.geo.link_offset(slot), 2)?)
     }
 
     /// The current epoch.
     #[inline]
     pub(crate) fn epoch(&self) -> Result<Epoch> {
-        Epoch::decode(self.word(control::EPOCH).load(Ordering::SeqCst))
+        self.control()
+            .epoch()
+            .load(Ordering::SeqCst)
             .ok_or_else(|| self.damaged("the epoch in the control page"))
     }
 
     /// The epoch up to which everything is on disk.
     #[inline]
     pub(crate) fn durable(&self) -> Result<Epoch> {
-        Epoch::decode(self.word(control::DURABLE).load(Ordering::SeqCst))
+        self.control()
+            .durable()
+            .load(Ordering::SeqCst)
             .ok_or_else(|| self.damaged("the durable epoch in the control page"))
     }
 
@@ -256,7 +277,7 @@ impl Arena {
     /// extended the file. What was written there is visited: the note may be damaged.
     pub(crate) fn each_extent(&self, mut visit: impl FnMut(u32, Option<Kind>)) -> Result<()> {
         let count = self.extent_count()?;
-        let noted = checked::decode(self.word(control::EXTENTS).load(Ordering::SeqCst)).unwrap_or(0);
+        let noted = self.control().extents().load(Ordering::SeqCst).unwrap_or(0);
         let mut extent = 0;
         while extent < count {
             if u64::from(extent) >= noted {
@@ -368,7 +389,7 @@ impl Arena {
     /// A region's shape as it is now.
     #[inline]
     pub(crate) fn shape(&self, region: u32) -> index::Shape {
-        index::Shape::decode(self.head(region)[region::word::SHAPE].load(Ordering::Acquire))
+        self.head(region).shape().load(Ordering::Acquire)
     }
 }
 

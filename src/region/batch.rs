@@ -4,18 +4,18 @@
 use crate::error::Error;
 use crate::format::epoch::Epoch;
 use crate::format::index::{ENTRIES, Shape};
-use crate::format::region::{LISTED_MAX, word};
+use crate::format::region::{Head, LISTED_MAX};
 use crate::format::slot::Header;
-use crate::format::{checked, control};
+use crate::format::word::Checked;
 use crate::protocol::slot::{mark_taken, publish};
 use crate::region::arena::Arena;
 use crate::region::grow::next_lines_log2;
 use crate::region::owned::{Found, Region};
-use crate::region::slots::RETIRED;
+use crate::region::slots::Queue;
 use crate::region::survey::{SlotState, survey};
 use crate::region::table::load_max;
 use crate::region::{Trouble, seat};
-use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 
 /// A change of one record, as part of a batch.
@@ -105,7 +105,7 @@ impl Region<'_> {
         if self.shape().batch {
             self.set_shape(Shape { batch: false, ..self.shape() });
         }
-        self.head[word::PENDING].store(checked::encode(0), Ordering::Release);
+        self.head.pending().store(0, Ordering::Release);
     }
 
     /// Step 5: writes the members. No index leads to them; the head tells which versions are members, and readers
@@ -118,17 +118,13 @@ impl Region<'_> {
     ) -> Result<(), Trouble> {
         let mut seq = self.noted_seq()?;
         let slots: Vec<u32> = members.iter().filter_map(|member| member.slot).collect();
-        self.set(word::MEMBERS, checked::encode(slots.len() as u64));
-        let reference = |n: usize| slots.get(n).map_or(0, |slot| slot + 1);
-        for n in 0..LISTED_MAX / 2 {
-            let (low, high) = (reference(2 * n), reference(2 * n + 1));
-            self.set(word::LISTED + n, u64::from(low) | u64::from(high) << 32);
-        }
+        self.head.members().store(slots.len() as u64, Ordering::Relaxed);
+        self.head.list_members(&slots);
         // Before the members, as for a single write; and before it is noted that there are some.
         self.set_next_seq(seq + slots.len() as u64);
         step("batch: numbers drawn");
         // Release: who sees a member, or the number, sees all of the above.
-        self.head[word::PENDING].store(checked::encode(number), Ordering::Release);
+        self.head.pending().store(number, Ordering::Release);
         step("batch: region noted");
         self.set_shape(Shape { batch: true, ..self.shape() });
         step("batch: region marked");
@@ -170,7 +166,7 @@ impl Region<'_> {
         // The tombstone goes behind what it hides. The hint may be an old one; to ask lowers it.
         let is_pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
         if is_pinned || self.older_may_come_back()? {
-            self.push(&RETIRED, slot, epoch.number())
+            self.push(Queue::Retired, slot, epoch.number())
         } else {
             self.release(slot)
         }
@@ -182,16 +178,16 @@ pub(crate) type Group<'a, 'c> = (Region<'a>, &'a mut [Change<'c>]);
 
 /// Steps 4 to 7. The caller holds the lock of batches too. After an error nothing has changed.
 pub(crate) fn commit(arena: &Arena, groups: &mut [Group<'_, '_>], epoch: Epoch) -> Result<(), Error> {
-    let store = |at, number| arena.word(at).store(checked::encode(number), Ordering::SeqCst);
-    let number = batch_number(arena, control::BEGUN)? + 1;
-    arena.word(control::BATCHED).store(epoch.encode(), Ordering::SeqCst);
-    store(control::BEGUN, number); // Step 4.
+    let control = arena.control();
+    let number = batch_number(arena, control.begun())? + 1;
+    control.batched().store(epoch, Ordering::SeqCst);
+    control.begun().store(number, Ordering::SeqCst); // Step 4.
     step("batch: begun");
     for n in 0..groups.len() {
         let (region, members) = &mut groups[n];
         if let Err(trouble) = region.write_members(members, epoch, number) {
             if give_back(groups) {
-                store(control::ENDED, number);
+                control.ended().store(number, Ordering::SeqCst);
             }
             return Err(match trouble {
                 Trouble::Error(error) => error,
@@ -200,12 +196,12 @@ pub(crate) fn commit(arena: &Arena, groups: &mut [Group<'_, '_>], epoch: Epoch) 
         }
     }
     step("batch: members written");
-    store(control::COMMITTED, number); // Step 6.
+    control.committed().store(number, Ordering::SeqCst); // Step 6.
     step("batch: committed");
     for (region, members) in groups.iter() {
         region.show_members(members, epoch);
     }
-    store(control::ENDED, number);
+    control.ended().store(number, Ordering::SeqCst);
     step("batch: ended");
     Ok(())
 }
@@ -228,11 +224,11 @@ pub(crate) fn between_batches<T>(
     arena: &Arena,
     read: impl FnOnce() -> Result<T, Error>,
 ) -> Result<Option<T>, Error> {
-    let committed = batch_number(arena, control::COMMITTED)?;
+    let committed = batch_number(arena, arena.control().committed())?;
     let found = read()?;
     // Each read gives what this word decides (see `look`), so all are on one side of every batch if it is unchanged.
     // Who has seen a member that counts (Acquire) sees the number that says so.
-    Ok((batch_number(arena, control::COMMITTED)? == committed).then_some(found))
+    Ok((batch_number(arena, arena.control().committed())? == committed).then_some(found))
 }
 
 /// Whether a version in a slot of `region` is a member of a batch that does not count, or not yet.
@@ -241,13 +237,13 @@ pub(crate) fn between_batches<T>(
 /// waits until no region has such a batch (step 1).
 pub(crate) fn is_undecided(arena: &Arena, region: u32, header: &Header) -> bool {
     header.is_of_batch()
-        && pending(arena, region) > batch_number(arena, control::COMMITTED).unwrap_or(0)
+        && pending(arena, region) > batch_number(arena, arena.control().committed()).unwrap_or(0)
         && is_member(arena.head(region), header)
 }
 
 /// Whether a region has members of a batch that does not count, or not yet.
 pub(crate) fn has_undecided(arena: &Arena, region: u32) -> bool {
-    pending(arena, region) > batch_number(arena, control::COMMITTED).unwrap_or(0)
+    pending(arena, region) > batch_number(arena, arena.control().committed()).unwrap_or(0)
 }
 
 /// Sees to it that no region has members of a batch that does not count: the number that counts may be raised only
@@ -268,14 +264,13 @@ pub(crate) fn end_undecided(
 /// The number of the batch that has members in a region to which its index does not lead yet; 0: none.
 pub(crate) fn pending(arena: &Arena, region: u32) -> u64 {
     // Pairs with the Release store in `write_members`.
-    checked::decode(arena.head(region)[word::PENDING].load(Ordering::Acquire)).unwrap_or(0)
+    arena.head(region).pending().load(Ordering::Acquire).unwrap_or(0)
 }
 
 /// Whether a version is one of the batch that the region's head names.
-pub(crate) fn is_member(head: &[AtomicU64], header: &Header) -> bool {
-    let members = checked::decode(head[word::MEMBERS].load(Ordering::Relaxed)).unwrap_or(0);
-    header.is_of_batch()
-        && header.seq() >= head[word::NEXT_SEQ].load(Ordering::Acquire).saturating_sub(members)
+pub(crate) fn is_member(head: Head<'_>, header: &Header) -> bool {
+    let members = head.members().load(Ordering::Relaxed).unwrap_or(0);
+    header.is_of_batch() && header.seq() >= head.next_seq().load(Ordering::Acquire).saturating_sub(members)
 }
 
 /// Which member of the batch in a region is of a record.
@@ -293,15 +288,13 @@ pub(crate) enum Member {
 /// Looks for a record among the members that the head of a region lists, for a reader that holds no lock.
 pub(crate) fn find_member(arena: &Arena, region: u32, id: u64) -> Member {
     let head = arena.head(region);
-    let members = checked::decode(head[word::MEMBERS].load(Ordering::Relaxed));
+    let members = head.members().load(Ordering::Relaxed);
     let Some(members) = members.filter(|&members| members <= LISTED_MAX as u64) else {
         return Member::Unknown;
     };
     let mut buffer = Vec::new();
     for n in 0..members as usize {
-        let two = head[word::LISTED + n / 2].load(Ordering::Relaxed);
-        let (low, high) = (two as u32, (two >> 32) as u32);
-        let slot = if n % 2 == 0 { low } else { high }.wrapping_sub(1);
+        let Some(slot) = head.listed_member(n) else { return Member::Unknown };
         let Some(words) = arena.slot(slot) else { return Member::Unknown };
         // A deletion may have been seen to already, so that its slot is free.
         let (header, found) = match survey(words, region, &arena.geo, &mut buffer) {
@@ -320,7 +313,6 @@ pub(crate) fn find_member(arena: &Arena, region: u32, id: u64) -> Member {
 }
 
 /// One of the numbers of batches in the control page.
-pub(crate) fn batch_number(arena: &Arena, at: u64) -> Result<u64, Error> {
-    checked::decode(arena.word(at).load(Ordering::SeqCst))
-        .ok_or_else(|| arena.damaged("the numbers of batches in the control page"))
+pub(crate) fn batch_number(arena: &Arena, word: Checked<'_>) -> Result<u64, Error> {
+    word.load(Ordering::SeqCst).ok_or_else(|| arena.damaged("the numbers of batches in the control page"))
 }

@@ -17,8 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use crate::error::Result;
 use crate::format::extent::Kind;
 use crate::format::geometry::EXTENT_HEADER_BYTES;
-use crate::format::region::word;
-use crate::format::{PAGE_BYTES, checked, control, round_up};
+use crate::format::{PAGE_BYTES, checked, round_up};
 use crate::region::arena::Arena;
 use crate::sys::atomic::Ordering;
 use crate::sys::blocks::Piece;
@@ -44,7 +43,7 @@ pub(crate) fn see_to_reads(arena: &Arena) -> Result<()> {
     if !blocks::is_in_memory(&arena.file) || is_as_noted(arena)? {
         return Ok(());
     }
-    let noted = checked::decode(arena.word(control::EXTENTS).load(Ordering::SeqCst)).unwrap_or(u64::MAX);
+    let noted = arena.control().extents().load(Ordering::SeqCst).unwrap_or(u64::MAX);
     let extents = noted.min(u64::from(arena.extent_count()?));
     let least = arena.geo.base + extents * arena.geo.links_offset;
     let metadata = arena.file.same_metadata().map_err(arena.io("looking at the file"))?;
@@ -67,23 +66,24 @@ pub(crate) fn see_to_reads(arena: &Arena) -> Result<()> {
 /// Rule 3: notes how many blocks the file has. All of it is on disk.
 pub(crate) fn note(arena: &Arena) -> Result<()> {
     let metadata = arena.file.same_metadata().map_err(arena.io("looking at the file"))?;
-    arena.word(control::BLOCKS).store(checked::encode(metadata.blocks()), Ordering::SeqCst);
-    arena.word(control::BLOCKS_OF).store(which(arena), Ordering::SeqCst);
+    arena.control().blocks().store(metadata.blocks(), Ordering::SeqCst);
+    arena.control().blocks_of().store(which(arena), Ordering::SeqCst);
     Ok(())
 }
 
-/// Which file it is, as one word. Two files may have the same, if both device and inode differ.
+/// Which file it is, as one number. Two files may have the same, if both device and inode differ.
 fn which(arena: &Arena) -> u64 {
     let (device, inode) = arena.file.identity();
-    checked::encode((device.rotate_left(24) ^ inode) & checked::MAX)
+    (device.rotate_left(24) ^ inode) & checked::MAX
 }
 
 fn is_as_noted(arena: &Arena) -> Result<bool> {
-    if arena.word(control::BLOCKS_OF).load(Ordering::SeqCst) != which(arena) || blocks::may_share(&arena.file)
+    if arena.control().blocks_of().load(Ordering::SeqCst) != Some(which(arena))
+        || blocks::may_share(&arena.file)
     {
         return Ok(false);
     }
-    let noted = checked::decode(arena.word(control::BLOCKS).load(Ordering::SeqCst));
+    let noted = arena.control().blocks().load(Ordering::SeqCst);
     let metadata = arena.file.same_metadata().map_err(arena.io("looking at the file"))?;
     Ok(noted.is_some_and(|noted| metadata.blocks() >= noted))
 }
@@ -96,8 +96,7 @@ fn in_use(arena: &Arena) -> Result<Vec<Range<u64>>> {
     add(0, geo.base);
     arena.each_extent(|extent, kind| {
         let at = geo.extent_offset(extent);
-        let has_links =
-            |region| arena.head(region)[word::LINKS].load(Ordering::Relaxed) != checked::encode(0);
+        let has_links = |region| !arena.head(region).links().is_zero(Ordering::Relaxed);
         match kind {
             Some(Kind::Index { .. }) => add(at, at + EXTENT_HEADER_BYTES),
             Some(Kind::Data { region }) if has_links(region) => add(at, at + geo.extent_size),

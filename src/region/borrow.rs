@@ -26,7 +26,6 @@
 //!    parked is what was replaced in that time.
 
 use crate::error::{Error, Result};
-use crate::format::control;
 use crate::format::seat::{BORROWS, SEATS, borrows};
 use crate::protocol::lock::Owner;
 use crate::region::arena::Arena;
@@ -51,7 +50,7 @@ impl<'a> Borrow<'a> {
     pub(crate) fn begin(arena: &'a Arena, owner: Owner) -> Result<Self> {
         while let Some((word, was, is)) = choose(arena, owner.seat) {
             if word.compare_exchange(was, is, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                raise_hint(arena.word(control::BORROWED));
+                raise_hint(arena.control().borrowed());
                 fence(Ordering::SeqCst); // The index is read after this.
                 return Ok(Self { word });
             }
@@ -109,18 +108,18 @@ pub(crate) fn is_hinted(word: &AtomicU64) -> bool {
 /// Step 2: whether there may be a borrow. One load.
 #[inline]
 pub(crate) fn may_be_borrowed(arena: &Arena) -> bool {
-    is_hinted(arena.word(control::BORROWED))
+    is_hinted(arena.control().borrowed())
 }
 
 /// The clock now.
 pub(crate) fn clock(arena: &Arena) -> u64 {
-    arena.word(control::CLOCK).load(Ordering::SeqCst) & CLOCK_MASK
+    arena.control().clock().load(Ordering::SeqCst) & CLOCK_MASK
 }
 
 /// Raises the clock, and gives the clock of the oldest borrow of a living handle.
 pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
-    arena.word(control::CLOCK).fetch_add(1, Ordering::SeqCst);
-    let hint = arena.word(control::BORROWED).load(Ordering::SeqCst);
+    arena.control().clock().fetch_add(1, Ordering::SeqCst);
+    let hint = arena.control().borrowed().load(Ordering::SeqCst);
     if hint & HINT == 0 {
         return Ok(None);
     }
@@ -135,7 +134,7 @@ pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
         }
     }
     if oldest.is_none() {
-        lower_hint(arena.word(control::BORROWED), hint); // Step 3.
+        lower_hint(arena.control().borrowed(), hint); // Step 3.
     }
     Ok(oldest)
 }

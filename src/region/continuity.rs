@@ -12,7 +12,8 @@
 //! 4. An error of writing back is a doubt also where the memory is the same: the kernel may have dropped the page.
 
 use crate::error::Result;
-use crate::format::control;
+use crate::format::control::SeenThrough;
+use crate::format::hash::hash;
 use crate::region::arena::Arena;
 use crate::sys::atomic::Ordering;
 use crate::sys::file;
@@ -22,14 +23,7 @@ const NO_BOOT: [u64; 2] = [u64::MAX; 2];
 
 /// What the file is seen through, here and now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Continuity {
-    /// The boot of the kernel, or [`NO_BOOT`].
-    boot: [u64; 2],
-    /// The mount, if the kernel gives numbers that it does not give again; else 0.
-    mount: u64,
-    /// Device, inode and birth of the file, hashed.
-    file: u64,
-}
+pub(crate) struct Continuity(pub(crate) SeenThrough);
 
 impl Continuity {
     /// That of the file of an arena.
@@ -40,40 +34,25 @@ impl Continuity {
     pub(crate) fn of(file: &std::fs::File) -> std::io::Result<Self> {
         let boot = file::boot_id()?.unwrap_or(NO_BOOT);
         let seen = file::identity(file)?;
-        Ok(Self { boot, mount: seen.mount, file: seen.file })
+        let file = seen.file.into_iter().fold(0, hash);
+        // The boot of the kernel, or NO_BOOT; the mount, if the kernel gives numbers that it does not give again.
+        Ok(Self(SeenThrough { boot, mount: seen.mount, file }))
     }
 
     /// That which the control page notes.
     fn noted(arena: &Arena) -> Self {
-        let get = |at| arena.word(at).load(Ordering::SeqCst);
-        Self {
-            boot: [get(control::BOOT), get(control::BOOT + 8)],
-            mount: get(control::MOUNT),
-            file: get(control::FILE),
-        }
-    }
-
-    /// The words of the control page that note it.
-    pub(crate) fn words(&self) -> [(u64, u64); 4] {
-        [
-            (control::BOOT, self.boot[0]),
-            (control::BOOT + 8, self.boot[1]),
-            (control::MOUNT, self.mount),
-            (control::FILE, self.file),
-        ]
+        Self(arena.control().seen_through())
     }
 
     fn knows_boot(&self) -> bool {
-        self.boot != NO_BOOT
+        self.0.boot != NO_BOOT
     }
 }
 
 /// Notes the continuity. The memory is known to be the last users', or was recovered.
 pub(crate) fn note(arena: &Arena, here: &Continuity) {
     if Continuity::noted(arena) != *here {
-        for (at, word) in here.words() {
-            arena.word(at).store(word, Ordering::SeqCst);
-        }
+        arena.control().set_seen_through(&here.0);
     }
 }
 
@@ -92,12 +71,12 @@ pub(crate) fn mark_inode(arena: &Arena) {
 /// * All else is doubt.
 pub(crate) fn doubt(arena: &Arena, here: &Continuity) -> Option<&'static str> {
     let noted = Continuity::noted(arena);
-    let same_boot = noted.boot == here.boot;
+    let same_boot = noted.0.boot == here.0.boot;
     if noted.knows_boot() && here.knows_boot() && !same_boot {
         Some("the system went down while it was in use")
-    } else if arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0 {
+    } else if arena.control().flush_failed().load(Ordering::SeqCst) != 0 {
         Some("a flush failed while it was in use")
-    } else if noted.file != here.file {
+    } else if noted.0.file != here.0.file {
         Some("it is a copy of a file that was in use, or its file system was mounted anew")
     } else if file::is_marked_in_memory(&arena.file) {
         None
@@ -105,7 +84,7 @@ pub(crate) fn doubt(arena: &Arena, here: &Continuity) -> Option<&'static str> {
         Some(
             "whether the system went down while it was in use is not known, because this boot id is not the kernel's",
         )
-    } else if here.mount != 0 && noted.mount == here.mount {
+    } else if here.0.mount != 0 && noted.0.mount == here.0.mount {
         None
     } else {
         Some("its file system was mounted anew while it was in use, or may have been")

@@ -11,7 +11,6 @@
 //! what was read after the death does not change (see the chapter on recovery).
 
 use crate::format::index::Shape;
-use crate::format::region::word;
 use crate::format::slot::Header;
 use crate::protocol::index::{candidates, load_line};
 use crate::protocol::slot::header;
@@ -66,7 +65,7 @@ pub(crate) fn took_no_effect(
     header: &Header,
     is_record: bool,
 ) -> bool {
-    let next_seq = arena.head(region)[word::NEXT_SEQ].load(Ordering::Acquire);
+    let next_seq = arena.head(region).next_seq().load(Ordering::Acquire);
     if header.seq().wrapping_add(1) != next_seq || header.is_of_batch() || shape.rebuilding {
         return false;
     }

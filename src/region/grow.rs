@@ -14,7 +14,7 @@ use crate::format::geometry::{EXTENT_HEADER_BYTES, LINK_BYTES};
 use crate::format::index::{LINE_BYTES, Shape};
 use crate::format::seat::GROWTH_BYTE;
 use crate::format::slot::HEADER_BYTES;
-use crate::format::{PAGE_BYTES, checked, control, round_up};
+use crate::format::{PAGE_BYTES, round_up};
 use crate::region::arena::Arena;
 use crate::sys::atomic::Ordering;
 use crate::sys::deadline::Deadline;
@@ -45,7 +45,7 @@ pub(crate) struct Growth<'a> {
 
 impl Drop for Growth<'_> {
     fn drop(&mut self) {
-        self.arena.unlock_byte(GROWTH_BYTE, control::GROWER);
+        self.arena.unlock_byte(GROWTH_BYTE, self.arena.control().grower());
     }
 }
 
@@ -65,7 +65,7 @@ impl<'a> Growth<'a> {
             }
         }
         let extents = Self::exclude_threads(arena, &deadline)?;
-        arena.lock_byte(GROWTH_BYTE, Lock::Growth, control::GROWER, &deadline)?;
+        arena.lock_byte(GROWTH_BYTE, Lock::Growth, arena.control().grower(), &deadline)?;
         Ok(Self { arena, extents })
     }
 
@@ -153,12 +153,12 @@ impl<'a> Growth<'a> {
     /// Notes that the extents before this one are in use, so that a file that was cut off is recognised. What
     /// lies behind them, for somebody extended the file, is nothing that could be missed.
     fn note_extents(&self, end: u32) -> Result<()> {
-        let word = self.arena.word(control::EXTENTS);
-        let noted = match checked::decode(word.load(Ordering::SeqCst)) {
+        let word = self.arena.control().extents();
+        let noted = match word.load(Ordering::SeqCst) {
             Some(noted) if noted <= u64::from(self.arena.extent_count()?) => noted,
             _ => u64::from(self.arena.extents_in_use()?),
         };
-        word.store(checked::encode(noted.max(u64::from(end))), Ordering::SeqCst);
+        word.store(noted.max(u64::from(end)), Ordering::SeqCst);
         Ok(())
     }
 

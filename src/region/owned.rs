@@ -4,18 +4,19 @@
 
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
+use crate::format::checked;
 use crate::format::epoch::Epoch;
 use crate::format::index::{ENTRIES, LINE_WORDS, Line, Shape};
-use crate::format::region::word;
-use crate::format::slot::{BLOCKS_MAX, Header, PRESENT, begins_block, block_of};
-use crate::format::{checked, control};
+use crate::format::region::Head;
+use crate::format::slot::{BLOCKS_MAX, Header, begins_block, block_of};
+use crate::format::word::Checked;
 use crate::protocol::index::{candidates, load_line, store_entry};
 use crate::protocol::slot::{Seen, bury, header, publish, publish_filled, read_any, retract};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
 use crate::region::grow::next_lines_log2;
 use crate::region::seat;
-use crate::region::slots::RETIRED;
+use crate::region::slots::Queue;
 use crate::region::table::load_max;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::step;
@@ -25,12 +26,29 @@ use crate::sys::step::step;
 pub(crate) struct Region<'a> {
     pub(crate) arena: &'a Arena,
     pub(crate) number: u32,
-    pub(super) head: &'a [AtomicU64],
+    pub(crate) head: Head<'a>,
 }
 
-const COUNT: Trouble = Trouble::Flaw("a count in the region's head");
+pub(super) const COUNT: Trouble = Trouble::Flaw("a count in the region's head");
 const NEXT_SEQ: Trouble = Trouble::Flaw("the next sequence number");
 const USED_SEQ: Trouble = Trouble::Flaw("the next sequence number was used already");
+
+/// What a count in a head is.
+#[inline]
+pub(super) fn count(word: Checked<'_>) -> Result<u64, Trouble> {
+    word.load(Ordering::Relaxed).ok_or(COUNT)
+}
+
+/// Adds to a count in a head.
+#[inline]
+pub(super) fn add(word: Checked<'_>, by: i64) -> Result<(), Trouble> {
+    let count = count(word)?.wrapping_add_signed(by);
+    if count > checked::MAX {
+        return Err(COUNT); // It was less than what is taken from it.
+    }
+    word.store(count, Ordering::Relaxed);
+    Ok(())
+}
 
 /// Where a version was written.
 pub(crate) struct Written {
@@ -88,82 +106,48 @@ impl<'a> Region<'a> {
         Self { arena, number, head: arena.head(number) }
     }
 
-    #[inline]
-    pub(crate) fn get(&self, word: usize) -> u64 {
-        self.head[word].load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    pub(crate) fn set(&self, word: usize, value: u64) {
-        self.head[word].store(value, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(super) fn count(&self, word: usize) -> Result<u64, Trouble> {
-        checked::decode(self.get(word)).ok_or(COUNT)
-    }
-
-    #[inline]
-    pub(super) fn add(&self, word: usize, by: i64) -> Result<(), Trouble> {
-        let count = self.count(word)?.wrapping_add_signed(by);
-        if count > checked::MAX {
-            return Err(COUNT); // It was less than what is taken from it.
-        }
-        self.set(word, checked::encode(count));
-        Ok(())
-    }
-
     /// The sequence number of the next write as the head has it, in both places.
     #[inline]
     pub(crate) fn noted_seq(&self) -> Result<u64, Trouble> {
-        let seq = self.get(word::NEXT_SEQ);
-        if seq & PRESENT != 0 && !seq == self.get(word::NEXT_SEQ_CHECK) { Ok(seq) } else { Err(NEXT_SEQ) }
+        self.head.noted_seq().ok_or(NEXT_SEQ)
     }
 
     /// Raises the sequence number of the next write.
     #[inline]
     pub(crate) fn set_next_seq(&self, seq: u64) {
-        // Release: who sees the number sees the lock held (pairs with `store::iter`), and all versions
-        // before the last one visible.
-        self.head[word::NEXT_SEQ].store(seq, Ordering::Release);
-        self.set(word::NEXT_SEQ_CHECK, !seq);
+        self.head.set_next_seq(seq);
     }
 
     #[inline]
     pub(crate) fn shape(&self) -> Shape {
-        Shape::decode(self.get(word::SHAPE))
+        self.head.shape().load(Ordering::Relaxed)
     }
 
     /// Makes a shape the region's: from here on, readers use its table.
     pub(crate) fn set_shape(&self, shape: Shape) {
         // Pairs with `look`; SeqCst, so that who borrows sees it (see `borrow`).
-        self.head[word::SHAPE].store(shape.encode(), Ordering::SeqCst);
+        self.head.shape().store(shape, Ordering::SeqCst);
     }
 
     /// Live records.
     #[inline]
     pub(crate) fn live(&self) -> Result<u64, Trouble> {
-        self.count(word::LIVE)
+        count(self.head.live())
     }
 
     /// Whether the links of the region's extents are allocated.
     #[inline]
     pub(crate) fn is_linked(&self) -> Result<bool, Trouble> {
-        Ok(self.count(word::LINKS)? != 0)
+        Ok(count(self.head.links())? != 0)
     }
 
     pub(crate) fn set_linked(&self) {
-        self.set(word::LINKS, checked::encode(1));
+        self.head.links().store(1, Ordering::Relaxed);
     }
 
     /// Has the next owner rebuild the region.
     pub(crate) fn mark(&self) {
         self.set_shape(Shape { rebuilding: true, ..self.shape() });
-    }
-
-    /// The head's words as they are now.
-    pub(crate) fn words(&self) -> [u64; word::COUNT] {
-        std::array::from_fn(|i| self.head[i].load(Ordering::Acquire))
     }
 
     /// Whether a rebuild was begun and not finished.
@@ -256,7 +240,7 @@ impl<'a> Region<'a> {
         let epoch = self.arena.epoch()?;
         let mut found = self.find(hash, id)?;
         if let Found::Miss(place) = &found
-            && (place.is_none() || self.count(word::LIVE)? >= load_max(&self.shape()))
+            && (place.is_none() || count(self.head.live())? >= load_max(&self.shape()))
         {
             let has_place = place.is_some();
             self.check_live()?;
@@ -274,8 +258,8 @@ impl<'a> Region<'a> {
     /// as large as the count asks for, would take twice the room.
     #[cold]
     pub(super) fn check_live(&self) -> Result<(), Trouble> {
-        let slots = self.count(word::EXTENTS)?.saturating_mul(u64::from(self.arena.geo.slots_per_extent()));
-        if self.count(word::LIVE)? > slots { Err(COUNT) } else { Ok(()) }
+        let slots = count(self.head.extents())?.saturating_mul(u64::from(self.arena.geo.slots_per_extent()));
+        if count(self.head.live())? > slots { Err(COUNT) } else { Ok(()) }
     }
 
     #[cold]
@@ -343,7 +327,7 @@ impl<'a> Region<'a> {
         let before = self.store_visible(place, hash, slot);
         self.afterwards(|| {
             if let Content::Reserved { .. } = content {
-                self.add(word::RESERVED, -1)?;
+                add(self.head.reserved(), -1)?;
             }
             self.count_visible(old, before, epoch)
         });
@@ -371,8 +355,8 @@ impl<'a> Region<'a> {
         match old {
             Some((old, header)) => self.retire(old, &header, epoch),
             None => {
-                self.add(word::LIVE, 1)?;
-                if before == self.shape().deleted() { self.add(word::MARKERS, -1) } else { Ok(()) }
+                add(self.head.live(), 1)?;
+                if before == self.shape().deleted() { add(self.head.markers(), -1) } else { Ok(()) }
             }
         }
     }
@@ -429,7 +413,7 @@ impl<'a> Region<'a> {
         }
         self.afterwards(|| {
             self.remove_entry(&mut place)?;
-            if bury_it { self.push(&RETIRED, slot, epoch.number()) } else { self.release(slot) }
+            if bury_it { self.push(Queue::Retired, slot, epoch.number()) } else { self.release(slot) }
         });
         step("delete: done");
         Ok(true)
@@ -441,7 +425,7 @@ impl<'a> Region<'a> {
         let seq = self.noted_seq()?;
         let last = seq.wrapping_add(count - 1);
         // The check of the word is left to the cold path: here it bounds what the head says.
-        let blocks = self.arena.word(control::VERSION_BLOCKS).load(Ordering::Relaxed) & checked::MAX;
+        let blocks = self.arena.control().version_blocks().load_unchecked(Ordering::Relaxed);
         let is_new = begins_block(seq) || block_of(seq) != block_of(last);
         if is_new || block_of(last) >= blocks {
             self.give_out_block(seq, count)?;
@@ -455,21 +439,15 @@ impl<'a> Region<'a> {
     #[cold]
     pub(crate) fn give_out_block(&self, seq: u64, count: u64) -> Result<(), Trouble> {
         let last = seq.checked_add(count - 1).ok_or(NEXT_SEQ)?;
-        let noted = self.arena.word(control::VERSION_BLOCKS);
-        let mut word = noted.load(Ordering::SeqCst);
-        let blocks = checked::decode(word);
+        let noted = self.arena.control().version_blocks();
+        let blocks = noted.load(Ordering::SeqCst);
         let is_given_out = blocks.is_none_or(|blocks| block_of(seq) < blocks);
         let is_next = begins_block(seq) && blocks.is_none_or(|blocks| block_of(seq) == blocks);
         let needed = block_of(last) + 1;
         if needed >= BLOCKS_MAX || !is_given_out && !is_next {
             return Err(NEXT_SEQ);
         }
-        while checked::decode(word).is_none_or(|blocks| blocks < needed) {
-            match noted.compare_exchange(word, checked::encode(needed), Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => break,
-                Err(now) => word = now,
-            }
-        }
+        noted.raise_to(needed);
         // Also if another noted it: its flush may be under way.
         self.arena.flush_control()?;
         step("put: a block of versions is given out");
@@ -491,8 +469,8 @@ impl<'a> Region<'a> {
         publish(words, Header::record(seq, id, epoch, 0).tombstone(), &[]);
         self.afterwards(|| {
             self.remove_entry(&mut place)?;
-            self.push(&RETIRED, slot, epoch.number())?;
-            self.push(&RETIRED, new, epoch.number())
+            self.push(Queue::Retired, slot, epoch.number())?;
+            self.push(Queue::Retired, new, epoch.number())
         });
         step("delete: done, with a tombstone");
         Ok(true)
@@ -504,10 +482,10 @@ impl<'a> Region<'a> {
         let marker = if place.line.has_empty() { 0 } else { shape.deleted() };
         store_entry(place.words, &mut place.line, place.entry, marker);
         step("delete: record invisible");
-        self.add(word::LIVE, -1)?;
+        add(self.head.live(), -1)?;
         if marker != 0 {
-            self.add(word::MARKERS, 1)?;
-            if self.count(word::MARKERS)? > (ENTRIES as u64) << shape.lines_log2 >> 3 {
+            add(self.head.markers(), 1)?;
+            if count(self.head.markers())? > (ENTRIES as u64) << shape.lines_log2 >> 3 {
                 match self.move_index(shape.lines_log2) {
                     // Room for a fresh table is a convenience here; a full disk is no reason to fail.
                     Err(Trouble::Error(_)) => {}
@@ -520,8 +498,8 @@ impl<'a> Region<'a> {
 
     /// Stores the counts that a rebuild found.
     pub(crate) fn reset_counts(&self, live: u64, free: u64) {
-        self.set(word::LIVE, checked::encode(live));
-        self.set(word::MARKERS, checked::encode(0));
-        self.set(word::FREE_COUNT, checked::encode(free));
+        self.head.live().store(live, Ordering::Relaxed);
+        self.head.markers().store(0, Ordering::Relaxed);
+        self.head.free_count().store(free, Ordering::Relaxed);
     }
 }

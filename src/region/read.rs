@@ -1,9 +1,7 @@
 //! Reading a record without a lock.
 
 use crate::format::index::Shape;
-use crate::format::region::word;
 use crate::format::slot::Header;
-use crate::format::{checked, control};
 use crate::protocol::index::{candidates, entry_is, load_line};
 use crate::protocol::slot::{Seen, read, read_any};
 use crate::region::arena::Arena;
@@ -62,7 +60,7 @@ pub(crate) fn look_at_unmarked(
 fn look_in_batch(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&mut Vec<u8>>) -> Look {
     let region = arena.geo.region_of(hash);
     let shape = arena.shape(region);
-    let committed = || batch_number(arena, control::COMMITTED).unwrap_or(0);
+    let committed = || batch_number(arena, arena.control().committed()).unwrap_or(0);
     let pending_now = || pending(arena, region);
     let batch = pending_now();
     if batch > committed() {
@@ -102,7 +100,7 @@ fn look_in_index<const IN_BATCH: bool>(
 ) -> Look {
     let region = arena.geo.region_of(hash);
     let head = arena.head(region);
-    let word = head[word::SHAPE].load(Ordering::Acquire); // Pairs with the Release store of a flip.
+    let word = head.shape().bits(Ordering::Acquire); // Pairs with the store in `set_shape`.
     let shape = Shape::decode(word);
     if if IN_BATCH { shape.rebuilding } else { shape.is_marked() } {
         return Look::Broken(MARKED);
@@ -110,7 +108,7 @@ fn look_in_index<const IN_BATCH: bool>(
     let capacity = arena.geo.record_size as usize;
     let home = shape.home(hash);
     let mask = (1 << shape.lines_log2) - 1;
-    let unlinked = head[word::LINKS].load(Ordering::Relaxed) == checked::encode(0);
+    let unlinked = head.links().is_zero(Ordering::Relaxed);
     let mut suspect = None;
     let mut n = 0;
     loop {
@@ -138,7 +136,7 @@ fn look_in_index<const IN_BATCH: bool>(
                     let current = unlinked || line.holds(shape.seed(region, (home + n) & mask));
                     // The slot may have been used again, for a version that is not visible yet.
                     let visible = current && entry_is(words, i, entry);
-                    let hit = visible && head[word::SHAPE].load(Ordering::Acquire) == word;
+                    let hit = visible && head.shape().bits(Ordering::Acquire) == word;
                     return if hit { Look::Hit(header, slot) } else { Look::Moved };
                 }
                 Seen::Damaged(_, what) => return Look::Damaged { slot: Some(slot), what },
@@ -165,12 +163,12 @@ fn look_in_index<const IN_BATCH: bool>(
             break;
         }
     }
-    if head[word::SHAPE].load(Ordering::Acquire) != word {
+    if head.shape().bits(Ordering::Acquire) != word {
         return Look::Moved;
     }
     match suspect {
         Some((slot, what)) => Look::Damaged { slot: Some(slot), what },
-        None if head[word::DAMAGED].load(Ordering::Relaxed) != checked::encode(0) => {
+        None if !head.damaged().is_zero(Ordering::Relaxed) => {
             Look::Damaged { slot: None, what: "a damaged slot of the region may have been this record" }
         }
         None => Look::Miss,
@@ -189,7 +187,7 @@ pub(crate) fn look_at_every_slot(
     out: Option<&mut Vec<u8>>,
 ) -> crate::error::Result<Look> {
     let region = arena.geo.region_of(hash);
-    let next_seq = &arena.head(region)[word::NEXT_SEQ];
+    let next_seq = arena.head(region).next_seq();
     let before = next_seq.load(Ordering::Acquire);
     let first = newest(arena, region, id)?;
     // A write that was under way may have taken the record from a slot that was still to come to one that was

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::error::{Error, Holder, Lock, Result};
 use crate::format::checked;
-use crate::format::control;
 use crate::format::epoch::Epoch;
 use crate::format::seat::{BORROWS, LEAVING, SEATS, TAKEN, borrows, generation, pid, pin, seat_byte, taken};
 use crate::protocol::lock::{self, Owner, State};
@@ -156,7 +155,7 @@ pub(crate) fn noted_holder(arena: &Arena, word: &AtomicU64) -> Option<Holder> {
 pub(crate) fn set_pin(arena: &Arena, owner: Owner) -> Result<Epoch> {
     let epoch = arena.epoch()?;
     arena.word(pin(owner.seat)).store(epoch.encode(), Ordering::SeqCst);
-    raise_hint(arena.word(control::PINNED));
+    raise_hint(arena.control().pinned());
     Ok(epoch)
 }
 
@@ -173,12 +172,12 @@ pub(crate) fn clear_pin(arena: &Arena, owner: Owner) {
 /// Whether there may be pins. One load.
 #[inline]
 pub(crate) fn may_be_pinned(arena: &Arena) -> bool {
-    is_hinted(arena.word(control::PINNED))
+    is_hinted(arena.control().pinned())
 }
 
 /// The oldest epoch that a living handle has pinned. A damaged pin pins everything.
 pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<Epoch>> {
-    let hint = arena.word(control::PINNED).load(Ordering::SeqCst);
+    let hint = arena.control().pinned().load(Ordering::SeqCst);
     if hint & HINT == 0 {
         return Ok(None);
     }
@@ -194,7 +193,7 @@ pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<Epoch>> {
         }
     }
     if oldest.is_none() {
-        lower_hint(arena.word(control::PINNED), hint);
+        lower_hint(arena.control().pinned(), hint);
     }
     Ok(oldest)
 }

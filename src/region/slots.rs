@@ -5,40 +5,34 @@ use std::ops::Range;
 
 use crate::error::Error;
 use crate::fault::{self, Fault};
-use crate::format::checked;
 use crate::format::epoch::Epoch;
 use crate::format::extent::Kind;
-use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind, PARKED_LINK};
+use crate::format::word::{Checked, Link, NoReference, Reference, ReferenceWord};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{header, is_free, park, reserve, scrub};
 use crate::region::grow::{Growth, populate_fresh};
-use crate::region::owned::{Found, Region};
+use crate::region::owned::{COUNT, Found, Region, add, count};
 use crate::region::{Trouble, borrow, seat};
-use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 
-/// A queue of slots: where its ends and its count are in the region's head. Each is a reference to a slot
-/// (its number plus 1, or 0), as is the link of each slot to the next; all of them are checked words, and the
-/// queue ends where its count says.
-pub(crate) struct Queue {
-    first: usize,
-    last: usize,
-    count: usize,
-    /// The slots have their links in their own headers. Such a queue never needs room.
-    in_header: bool,
+/// A queue of slots.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// Replaced versions and tombstones, each with the epoch that must be on disk before it goes.
+    Retired,
+    /// Slots that nothing needs but readers, each with the clock when it was parked. They have their links in
+    /// their own headers: this queue never needs room.
+    Parked,
 }
 
-/// Replaced versions and tombstones, each with the epoch that must be on disk before it goes.
-pub(crate) const RETIRED: Queue = Queue {
-    first: word::RETIRED_FIRST,
-    last: word::RETIRED_LAST,
-    count: word::RETIRED_COUNT,
-    in_header: false,
-};
-/// Slots that nothing needs but readers, each with the clock when it was parked.
-pub(crate) const PARKED: Queue =
-    Queue { first: word::PARKED_FIRST, last: word::PARKED_LAST, count: word::PARKED_COUNT, in_header: true };
+/// The ends of a queue and its count, in the region's head. The queue ends where its count says.
+struct Ends<'a> {
+    first: ReferenceWord<'a>,
+    last: ReferenceWord<'a>,
+    count: Checked<'a>,
+}
 
 /// In the stamp of a retired tombstone: what it hides was scrubbed in that epoch, or before it.
 const SCRUBBED: u64 = 1 << 47;
@@ -51,31 +45,42 @@ const FRESH: Trouble = Trouble::Flaw("the fresh slots");
 const AT_ONCE: usize = 32;
 
 impl<'a> Region<'a> {
-    /// The slot that a word of the head refers to.
     #[inline]
-    pub(crate) fn referenced(&self, word: usize) -> Result<Option<u32>, Trouble> {
-        slot_of(self.get(word))
+    fn ends(&self, queue: Queue) -> Ends<'a> {
+        let head = self.head;
+        match queue {
+            Queue::Retired => {
+                Ends { first: head.retired_first(), last: head.retired_last(), count: head.retired_count() }
+            }
+            Queue::Parked => {
+                Ends { first: head.parked_first(), last: head.parked_last(), count: head.parked_count() }
+            }
+        }
     }
 
     /// The slots of the extent that was added last that were never used.
     #[inline]
     pub(crate) fn fresh(&self) -> Result<Range<u32>, Trouble> {
-        let Some(next) = self.referenced(word::FRESH)? else { return Ok(0..0) };
+        let Some(next) = referenced(self.head.fresh())? else { return Ok(0..0) };
         Ok(next..self.arena.slots_of(self.arena.geo.extent_of(next)).end)
     }
 
     /// Notes which slots were never used: up to the end of their extent.
     #[inline]
     fn set_fresh(&self, slots: Range<u32>) {
-        self.set(word::FRESH, if slots.is_empty() { checked::encode(0) } else { reference(slots.start) });
+        self.head.fresh().store(
+            if slots.is_empty() { Reference::NONE } else { Reference::to(slots.start) },
+            Ordering::Relaxed,
+        );
     }
 
     #[inline]
-    pub(super) fn link(&self, queue: &Queue, slot: u32) -> Result<&'a [AtomicU64], Trouble> {
-        let link = if queue.in_header {
-            self.arena.slot(slot).and_then(|words| words.get(PARKED_LINK))
-        } else {
-            self.arena.link(slot)
+    pub(super) fn link(&self, queue: Queue, slot: u32) -> Result<Link<'a>, Trouble> {
+        let link = match queue {
+            Queue::Retired => self.arena.link(slot),
+            Queue::Parked => {
+                self.arena.slot(slot).and_then(|words| words.get(PARKED_LINK)).and_then(Link::of)
+            }
         };
         link.ok_or(Trouble::Flaw("the links of a slot outside the file"))
     }
@@ -94,12 +99,12 @@ impl<'a> Region<'a> {
         }
         let is_whole = self.is_whole(old);
         if is_wanted && is_whole {
-            return self.push(&RETIRED, old, epoch.number());
+            return self.push(Queue::Retired, old, epoch.number());
         }
         // The hint may be an old one; to ask lowers it.
         if !is_whole && is_pinned && seat::oldest_pin(self.arena)?.is_some() {
             self.ensure_linked()?;
-            return self.push(&RETIRED, old, epoch.number());
+            return self.push(Queue::Retired, old, epoch.number());
         }
         self.release(old)
     }
@@ -116,7 +121,7 @@ impl<'a> Region<'a> {
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
         // Whatever becomes of the queue: no version is left that a rebuild could bring back.
         park(words);
-        self.push(&PARKED, slot, borrow::clock(self.arena))
+        self.push(Queue::Parked, slot, borrow::clock(self.arena))
     }
 
     /// Allocates the links of the region's extents, if they are not.
@@ -130,81 +135,82 @@ impl<'a> Region<'a> {
     }
 
     /// Appends a slot to a queue.
-    pub(super) fn push(&self, queue: &Queue, slot: u32, stamp: u64) -> Result<(), Trouble> {
+    pub(super) fn push(&self, queue: Queue, slot: u32, stamp: u64) -> Result<(), Trouble> {
         let link = self.link(queue, slot)?;
-        let (this, none) = (reference(slot), checked::encode(0));
-        let last = self.referenced(queue.last)?;
-        let before = match last {
-            None if self.get(queue.first) == none => &self.head[queue.first],
-            Some(last) if last != slot => &self.link(queue, last)?[0],
+        let ends = self.ends(queue);
+        let before = match referenced(ends.last)? {
+            None if ends.first.load(Ordering::Relaxed) == Reference::NONE => ends.first,
+            Some(last) if last != slot => self.link(queue, last)?.next,
             _ => return Err(QUEUE),
         };
-        if before.load(Ordering::Relaxed) != none {
+        if before.load(Ordering::Relaxed) != Reference::NONE {
             return Err(QUEUE); // What is last has none behind it.
         }
-        link[0].store(none, Ordering::Relaxed);
-        link[1].store(checked::encode(stamp), Ordering::Relaxed);
-        before.store(this, Ordering::Relaxed);
-        self.set(queue.last, this);
-        self.add(queue.count, 1)?;
+        link.next.store(Reference::NONE, Ordering::Relaxed);
+        link.stamp.store(stamp, Ordering::Relaxed);
+        before.store(Reference::to(slot), Ordering::Relaxed);
+        ends.last.store(Reference::to(slot), Ordering::Relaxed);
+        add(ends.count, 1)?;
         step("queue: slot added");
         Ok(())
     }
 
     /// The first slot of a queue, and its stamp.
-    fn first(&self, queue: &Queue) -> Result<Option<(u32, u64)>, Trouble> {
-        let Some(slot) = self.referenced(queue.first)? else { return Ok(None) };
-        let stamp = checked::decode(self.link(queue, slot)?[1].load(Ordering::Relaxed));
+    fn first(&self, queue: Queue) -> Result<Option<(u32, u64)>, Trouble> {
+        let Some(slot) = referenced(self.ends(queue).first)? else { return Ok(None) };
+        let stamp = self.link(queue, slot)?.stamp.load(Ordering::Relaxed);
         Ok(Some((slot, stamp.ok_or(QUEUE)?)))
     }
 
     /// Takes the first slot out of a queue.
-    fn pop(&self, queue: &Queue) -> Result<(), Trouble> {
-        let Some(slot) = self.referenced(queue.first)? else { return Ok(()) };
-        let next = self.link(queue, slot)?[0].load(Ordering::Relaxed);
-        let is_last = next == checked::encode(0);
-        if is_last != (self.count(queue.count)? == 1)
-            || is_last != (self.get(queue.last) == self.get(queue.first))
+    fn pop(&self, queue: Queue) -> Result<(), Trouble> {
+        let Ends { first, last, count: slots } = self.ends(queue);
+        let Some(slot) = referenced(first)? else { return Ok(()) };
+        let next = self.link(queue, slot)?.next.load(Ordering::Relaxed);
+        let is_last = next == Reference::NONE;
+        if is_last != (count(slots)? == 1)
+            || is_last != (last.load(Ordering::Relaxed) == first.load(Ordering::Relaxed))
         {
             return Err(QUEUE);
         }
-        self.set(queue.first, next); // Whether it is a reference is asked when it is the first.
+        first.store(next, Ordering::Relaxed); // Whether it is a reference is asked when it is the first.
         if is_last {
-            self.set(queue.last, next);
+            last.store(next, Ordering::Relaxed);
         }
-        self.add(queue.count, -1)?;
+        add(slots, -1)?;
         step("queue: first slot taken");
         Ok(())
     }
 
     /// The slots of a queue, in order.
-    pub(crate) fn queued(&self, queue: &Queue) -> Result<Vec<u32>, Trouble> {
+    pub(crate) fn queued(&self, queue: Queue) -> Result<Vec<u32>, Trouble> {
         let most = u64::from(self.arena.extent_count()?) << self.arena.geo.slots_log2;
-        let mut next = self.referenced(queue.first)?;
+        let ends = self.ends(queue);
+        let mut next = referenced(ends.first)?;
         let mut slots = Vec::new();
         while let Some(slot) = next {
             slots.push(slot);
             let link = self.link(queue, slot)?;
-            if checked::decode(link[1].load(Ordering::Relaxed)).is_none() {
+            if link.stamp.load(Ordering::Relaxed).is_none() {
                 return Err(Trouble::Flaw("a stamp in a queue of slots"));
             }
-            next = slot_of(link[0].load(Ordering::Relaxed))?;
+            next = referenced(link.next)?;
             if slots.len() as u64 > most {
                 return Err(Trouble::Flaw("a queue of slots runs in a circle"));
             }
         }
-        if slots.last().copied() == self.referenced(queue.last)? { Ok(slots) } else { Err(QUEUE) }
+        if slots.last().copied() == referenced(ends.last)? { Ok(slots) } else { Err(QUEUE) }
     }
 
     /// The slots of a queue, as far as its links go: all that were in it, also if its owner died while it appended one.
-    pub(crate) fn queued_at_least(&self, queue: &Queue) -> Vec<u32> {
+    pub(crate) fn queued_at_least(&self, queue: Queue) -> Vec<u32> {
         let most = self.arena.extent_count().map_or(0, u64::from) << self.arena.geo.slots_log2;
-        let mut next = self.referenced(queue.first).unwrap_or(None);
+        let mut next = referenced(self.ends(queue).first).unwrap_or(None);
         let mut slots = Vec::new();
         while let Some(slot) = next.filter(|_| (slots.len() as u64) < most) {
             slots.push(slot);
             let link = self.link(queue, slot);
-            next = link.and_then(|link| slot_of(link[0].load(Ordering::Relaxed))).unwrap_or(None);
+            next = link.and_then(|link| referenced(link.next)).unwrap_or(None);
         }
         slots
     }
@@ -213,9 +219,9 @@ impl<'a> Region<'a> {
     #[inline]
     pub(crate) fn free(&self, slot: u32) -> Result<(), Trouble> {
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-        scrub(words, self.number, self.get(word::FREE));
-        self.set(word::FREE, reference(slot));
-        self.add(word::FREE_COUNT, 1)?;
+        scrub(words, self.number, self.head.free().load(Ordering::Relaxed));
+        self.head.free().store(Reference::to(slot), Ordering::Relaxed);
+        add(self.head.free_count(), 1)?;
         step("free: slot on the free list");
         Ok(())
     }
@@ -224,14 +230,14 @@ impl<'a> Region<'a> {
     #[inline]
     pub(super) fn take_slot(&self) -> Result<u32, Trouble> {
         loop {
-            if let Some(slot) = self.referenced(word::FREE)? {
+            if let Some(slot) = referenced(self.head.free())? {
                 let words = self.arena.slot(slot).ok_or(Trouble::Flaw("the free list"))?;
                 let header = header(words);
                 if !is_free(&header, self.number) {
                     return Err(Trouble::Flaw("the free list names a slot that is not free"));
                 }
-                self.set(word::FREE, header.next_free()); // Whether it is a reference is asked when it is the first.
-                self.add(word::FREE_COUNT, -1)?;
+                self.head.free().store(header.next_free(), Ordering::Relaxed); // Whether it is a reference is asked when it is the first.
+                add(self.head.free_count(), -1)?;
                 return Ok(slot);
             }
             if self.reclaim()? || self.unpark()? {
@@ -261,7 +267,7 @@ impl<'a> Region<'a> {
             let added = Growth::lock(self.arena)
                 .and_then(|mut growth| growth.add_data_extent(self.number, with_links));
             let extent = added.map_err(|error| self.explain(error, "an extent of slots"))?;
-            self.add(word::EXTENTS, 1)?;
+            add(self.head.extents(), 1)?;
             let slots = self.arena.slots_of(extent);
             self.set_fresh(slots);
             step("grow: fresh slots set");
@@ -272,22 +278,21 @@ impl<'a> Region<'a> {
     #[cold]
     pub(super) fn explain(&self, error: Error, wanted: &str) -> Error {
         let Error::Full { path, limit, why, source, .. } = error else { return error };
-        let count = |region: u32, word: usize| {
-            checked::decode(Region::new(self.arena, region).get(word)).unwrap_or(0)
-        };
+        let count = |word: Checked<'_>| word.load(Ordering::Relaxed).unwrap_or(0);
+        let head = self.head;
         let others: u64 = (0..self.arena.geo.regions)
             .filter(|&region| region != self.number)
-            .map(|region| count(region, word::FREE_COUNT))
+            .map(|region| count(self.arena.head(region).free_count()))
             .sum();
         let reasons = [
-            (count(self.number, word::FREE_COUNT), "are free in this region"),
+            (count(head.free_count()), "are free in this region"),
             (others, "are free in other regions, whose records alone can have them"),
             (
-                count(self.number, word::RETIRED_COUNT),
+                count(head.retired_count()),
                 "hold replaced versions, until a sync and the end of older snapshots",
             ),
-            (count(self.number, word::PARKED_COUNT), "wait for the end of a pin"),
-            (count(self.number, word::RESERVED), "are reserved"),
+            (count(head.parked_count()), "wait for the end of a pin"),
+            (count(head.reserved()), "are reserved"),
         ];
         let mut why = format!("it needs {wanted}, and {why}");
         for (slots, reason) in reasons.into_iter().filter(|(slots, _)| *slots != 0) {
@@ -303,7 +308,7 @@ impl<'a> Region<'a> {
     /// parked. It goes back to the end of the queue, with a mark if none is parked; when it comes round with the
     /// mark, and the epoch in which it went back is on disk, nothing that it hides can come back.
     fn reclaim(&self) -> Result<bool, Trouble> {
-        if self.count(word::RETIRED_COUNT)? == 0 {
+        if count(self.head.retired_count())? == 0 {
             return Ok(false);
         }
         let (epoch, durable) = (self.arena.epoch()?, self.arena.durable()?);
@@ -315,11 +320,11 @@ impl<'a> Region<'a> {
         let limit = seat::oldest_pin(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
         let mut freed = 0;
         // What is put back is not met again.
-        for _ in 0..self.count(word::RETIRED_COUNT)? {
+        for _ in 0..count(self.head.retired_count())? {
             if freed == AT_ONCE {
                 break;
             }
-            let Some((slot, stamp)) = self.first(&RETIRED)? else { break };
+            let Some((slot, stamp)) = self.first(Queue::Retired)? else { break };
             let (replaced, is_marked) = (Epoch::of(stamp & !SCRUBBED), stamp & SCRUBBED != 0);
             if replaced > limit {
                 break;
@@ -331,15 +336,15 @@ impl<'a> Region<'a> {
             if !self.owns(slot) || kept.seq() == 0 || self.is_current(slot, &kept)? {
                 return Err(Trouble::Flaw("the queue of retired slots"));
             }
-            self.pop(&RETIRED)?;
+            self.pop(Queue::Retired)?;
             let hides = !is_marked && self.given_up_may_come_back()? && !fault::on(Fault::TombstoneEarly);
             if is_tombstone && hides {
-                let mark = if self.count(word::PARKED_COUNT)? == 0 { SCRUBBED } else { 0 };
-                self.push(&RETIRED, slot, epoch.number() | mark)?;
+                let mark = if count(self.head.parked_count())? == 0 { SCRUBBED } else { 0 };
+                self.push(Queue::Retired, slot, epoch.number() | mark)?;
                 continue;
             }
             if !is_tombstone {
-                self.set(word::RECLAIMED, epoch.encode());
+                self.head.reclaimed().store(epoch, Ordering::Relaxed);
             }
             self.release(slot)?;
             freed += 1;
@@ -361,25 +366,25 @@ impl<'a> Region<'a> {
 
     /// Whether a version whose slot was given up may still be whole on disk, or is parked.
     fn given_up_may_come_back(&self) -> Result<bool, Trouble> {
-        Ok(self.count(word::PARKED_COUNT)? != 0
-            || Epoch::of(self.count(word::RECLAIMED)?) > self.arena.durable()?)
+        Ok(count(self.head.parked_count())? != 0
+            || self.head.reclaimed().load(Ordering::Relaxed).ok_or(COUNT)? > self.arena.durable()?)
     }
 
     /// Whether an older version of some record of the region may be whole in a slot, or on disk.
     pub(super) fn older_may_come_back(&self) -> Result<bool, Trouble> {
-        Ok(self.count(word::RETIRED_COUNT)? != 0 || self.given_up_may_come_back()?)
+        Ok(count(self.head.retired_count())? != 0 || self.given_up_may_come_back()?)
     }
 
     /// Frees parked slots that nobody borrows from any more, a few at a time; whether any was freed.
     fn unpark(&self) -> Result<bool, Trouble> {
-        if self.count(word::PARKED_COUNT)? == 0 {
+        if count(self.head.parked_count())? == 0 {
             return Ok(false);
         }
         let oldest = borrow::oldest(self.arena)?.unwrap_or(u64::MAX);
         let epoch = self.arena.epoch()?;
         let mut freed = 0;
         while freed < AT_ONCE {
-            let Some((slot, parked)) = self.first(&PARKED)? else { break };
+            let Some((slot, parked)) = self.first(Queue::Parked)? else { break };
             if parked >= oldest {
                 break;
             }
@@ -387,8 +392,8 @@ impl<'a> Region<'a> {
             if !self.owns(slot) || !header(words).is_parked() {
                 return Err(Trouble::Flaw("the queue of parked slots"));
             }
-            self.pop(&PARKED)?;
-            self.set(word::RECLAIMED, epoch.encode());
+            self.pop(Queue::Parked)?;
+            self.head.reclaimed().store(epoch, Ordering::Relaxed);
             self.free(slot)?;
             freed += 1;
         }
@@ -400,7 +405,7 @@ impl<'a> Region<'a> {
         let slot = self.take_slot()?;
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
         reserve(words, Header::reserved(id, owner.seat, owner.generation));
-        self.add(word::RESERVED, 1)?;
+        add(self.head.reserved(), 1)?;
         Ok(slot)
     }
 
@@ -418,13 +423,13 @@ impl<'a> Region<'a> {
     /// Gives a reserved slot back.
     pub(crate) fn cancel(&self, slot: u32) -> Result<(), Trouble> {
         self.free(slot)?;
-        self.add(word::RESERVED, -1)
+        add(self.head.reserved(), -1)
     }
 
     /// Frees what dead handles have reserved; whether anything was. A pass over the region's slots, if
     /// any is reserved.
     fn free_reserved_by_dead(&self) -> Result<bool, Trouble> {
-        if self.count(word::RESERVED)? == 0 {
+        if count(self.head.reserved())? == 0 {
             return Ok(false);
         }
         let mut freed = false;
@@ -447,42 +452,32 @@ impl<'a> Region<'a> {
         for &(slot, _) in slots {
             park(self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?);
         }
-        self.requeue(&PARKED, slots)
+        self.requeue(Queue::Parked, slots)
     }
 
     /// Fills a queue anew with slots and their stamps, in the order of these.
-    pub(crate) fn requeue(&self, queue: &Queue, slots: &[(u32, u64)]) -> Result<(), Trouble> {
+    pub(crate) fn requeue(&self, queue: Queue, slots: &[(u32, u64)]) -> Result<(), Trouble> {
+        let to = |slot: Option<&(u32, u64)>| slot.map_or(Reference::NONE, |slot| Reference::to(slot.0));
         for (i, &(slot, stamp)) in slots.iter().enumerate() {
-            let next = slots.get(i + 1).map_or(checked::encode(0), |next| reference(next.0));
             let link = self.link(queue, slot)?;
-            link[0].store(next, Ordering::Relaxed);
-            link[1].store(checked::encode(stamp), Ordering::Relaxed);
+            link.next.store(to(slots.get(i + 1)), Ordering::Relaxed);
+            link.stamp.store(stamp, Ordering::Relaxed);
         }
-        for (end, slot) in [(queue.first, slots.first()), (queue.last, slots.last())] {
-            self.set(end, slot.map_or(checked::encode(0), |slot| reference(slot.0)));
-        }
-        self.set(queue.count, checked::encode(slots.len() as u64));
+        let ends = self.ends(queue);
+        ends.first.store(to(slots.first()), Ordering::Relaxed);
+        ends.last.store(to(slots.last()), Ordering::Relaxed);
+        ends.count.store(slots.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 }
 
 /// The epoch in which a retired slot was given up, by the stamp in its link.
-pub(crate) fn retired_in(stamp: u64) -> Option<Epoch> {
-    checked::decode(stamp).map(|stamp| Epoch::of(stamp & !SCRUBBED))
-}
-
-/// The word that refers to a slot.
-#[inline]
-pub(crate) fn reference(slot: u32) -> u64 {
-    checked::encode(u64::from(slot) + 1)
+pub(crate) fn retired_in(link: Link<'_>) -> Option<Epoch> {
+    link.stamp.load(Ordering::Relaxed).map(|stamp| Epoch::of(stamp & !SCRUBBED))
 }
 
 /// The slot that a word refers to, if it refers to one.
 #[inline]
-pub(crate) fn slot_of(word: u64) -> Result<Option<u32>, Trouble> {
-    match checked::decode(word) {
-        Some(0) => Ok(None),
-        Some(reference) => u32::try_from(reference - 1).map(Some).map_err(|_| REFERENCE),
-        None => Err(REFERENCE),
-    }
+fn referenced(word: ReferenceWord<'_>) -> Result<Option<u32>, Trouble> {
+    word.load(Ordering::Relaxed).slot().map_err(|NoReference| REFERENCE)
 }

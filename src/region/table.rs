@@ -1,8 +1,6 @@
 //! The index table of a region as a whole: it is filled, and it moves. For the region's owner.
 
-use crate::format::checked;
 use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINES_LOG2_MAX, Line, Shape};
-use crate::format::region::word;
 use crate::protocol::index::{fill_entry, load_line, store_line};
 use crate::protocol::slot::header;
 use crate::region::Trouble;
@@ -56,7 +54,7 @@ impl Region<'_> {
         step("index: new table filled");
         // Whatever the region is marked with stays: a rebuild that is due is not forgotten.
         self.set_shape(Shape { rebuilding: self.shape().rebuilding, ..new });
-        self.set(word::MARKERS, checked::encode(0));
+        self.head.markers().store(0, Ordering::Relaxed);
         step("index: new table in use");
         Ok(())
     }

@@ -12,10 +12,9 @@
 //! wake-up is lost, and a writer pays one load of a line that it has at hand while nobody watches.
 //! What a dead writer left is told by who rebuilds its region, when it gives the lock back.
 
-use crate::format::control;
-use crate::format::region::word;
+use crate::format::region::Head;
 use crate::region::arena::Arena;
-use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::atomic::Ordering;
 use crate::sys::futex;
 
 /// Somebody waits for a change of the region.
@@ -25,21 +24,21 @@ pub(crate) const STORE: u64 = 2;
 
 /// Step 2. Called by who was the region's owner, when the lock is free.
 #[inline]
-pub(crate) fn notify(arena: &Arena, head: &[AtomicU64]) {
-    if head[word::WATCHED].load(Ordering::SeqCst) != 0 {
+pub(crate) fn notify(arena: &Arena, head: Head<'_>) {
+    if head.watched().load(Ordering::SeqCst) != 0 {
         wake(arena, head);
     }
 }
 
 #[cold]
-fn wake(arena: &Arena, head: &[AtomicU64]) {
-    let watched = head[word::WATCHED].swap(0, Ordering::SeqCst);
+fn wake(arena: &Arena, head: Head<'_>) {
+    let watched = head.watched().swap(0, Ordering::SeqCst);
     if watched & REGION != 0 {
-        head[word::CHANGES].fetch_add(1, Ordering::SeqCst);
-        futex::wake(&head[word::CHANGES], i32::MAX as u32);
+        head.changes().fetch_add(1, Ordering::SeqCst);
+        futex::wake(head.changes(), i32::MAX as u32);
     }
     if watched & STORE != 0 {
-        let changes = arena.word(control::CHANGES);
+        let changes = arena.control().changes();
         changes.fetch_add(1, Ordering::SeqCst);
         futex::wake(changes, i32::MAX as u32);
     }

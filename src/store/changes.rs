@@ -19,7 +19,6 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::format::region::word;
 use crate::format::slot::Header;
 use crate::protocol::lock;
 use crate::record::Version;
@@ -278,7 +277,7 @@ impl Iterator for Changes<'_> {
 /// Whether a living process holds the lock of a region.
 fn is_held_by_the_living(store: &Store, region: u32) -> Result<bool> {
     let arena = &store.handle.arena;
-    match lock::state(arena.head(region)[word::LOCK].load(Ordering::SeqCst)) {
+    match lock::state(arena.head(region).lock().load(Ordering::SeqCst)) {
         lock::State::Held(owner) => seat::is_alive(arena, owner),
         _ => Ok(false),
     }

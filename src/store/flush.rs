@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use crate::error::{Error, Holder, Lock, Result};
 use crate::fault::{self, Fault};
+use crate::format::control::Mark;
 use crate::format::epoch::Epoch;
-use crate::format::region::word;
 use crate::format::seat::{LEAVING, SYNC_BYTE, taken};
-use crate::format::{checked, control};
 use crate::protocol::lock::{self, Owner};
-use crate::region::slots::{retired_in, slot_of};
+use crate::region::slots::retired_in;
 use crate::region::{blocks, seat};
 use crate::store::handle::Handle;
 use crate::sys::atomic::{AtomicU64, Ordering};
@@ -87,14 +86,14 @@ impl<'a> SyncLock<'a> {
         drop(taken);
         let lock = Self(handle); // From here on, dropping it gives the turn back.
         let arena = &handle.arena;
-        arena.lock_byte(SYNC_BYTE, Lock::Sync, control::FLUSHER, deadline)?;
+        arena.lock_byte(SYNC_BYTE, Lock::Sync, arena.control().flusher(), deadline)?;
         Ok(if is_done()? { None } else { Some(lock) })
     }
 }
 
 impl Drop for SyncLock<'_> {
     fn drop(&mut self) {
-        self.0.arena.unlock_byte(SYNC_BYTE, control::FLUSHER);
+        self.0.arena.unlock_byte(SYNC_BYTE, self.0.arena.control().flusher());
         let turn = &self.0.flush;
         *turn.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         turn.given_back.notify_all();
@@ -177,26 +176,28 @@ impl Handle {
         };
         self.refuse_after_failure()?;
         let old = self.cut(deadline)?;
-        let extents = arena.word(control::EXTENTS).load(Ordering::SeqCst);
+        let extents = arena.control().extents().load(Ordering::SeqCst);
         step("sync: writers of the old epoch are done");
         if fault::on(Fault::DurableEarly) {
-            arena.word(control::DURABLE).store(old.encode(), Ordering::SeqCst);
+            arena.control().durable().store(old, Ordering::SeqCst);
         }
         let unsettled = self.has_unsettled_batches();
         if unsettled && fault::on(Fault::SettledEarly) {
-            arena.word(control::SETTLED).store(old.encode(), Ordering::SeqCst);
+            arena.control().settled().store(old, Ordering::SeqCst);
         }
         self.flush_pages()?;
         step(FLUSHED);
         if unsettled {
-            arena.word(control::SETTLED).store(old.encode(), Ordering::SeqCst);
+            arena.control().settled().store(old, Ordering::SeqCst);
             step("sync: batches settled");
             self.flush_pages()?;
             step(FLUSHED);
         }
-        arena.word(control::DURABLE).store(old.encode(), Ordering::SeqCst);
-        arena.word(control::DURABLE_EXTENTS).store(extents, Ordering::SeqCst);
-        arena.word(control::FLUSHES).fetch_add(1, Ordering::Relaxed);
+        arena.control().durable().store(old, Ordering::SeqCst);
+        if let Some(extents) = extents {
+            arena.control().durable_extents().store(extents, Ordering::SeqCst);
+        }
+        arena.control().flushes().fetch_add(1, Ordering::Relaxed);
         step("sync: durable epoch raised");
         Ok(())
     }
@@ -209,7 +210,7 @@ impl Handle {
             return Ok(());
         }
         let Some(witness) = self.take_witness() else { return self.sync() };
-        let durable = checked::decode(arena.word(control::DURABLE_EXTENTS).load(Ordering::SeqCst));
+        let durable = arena.control().durable_extents().load(Ordering::SeqCst);
         let flushed = if durable.is_some_and(|n| u64::from(arena.geo.extent_of(slot)) < n) {
             let flushed = arena.map.flush(arena.geo.slot_offset(slot), arena.geo.slot_size);
             flushed.and_then(|()| witness.ask())
@@ -225,16 +226,13 @@ impl Handle {
 
     /// The extent has to be on disk, and known to be: flushes everything, and waits for no region.
     fn flush_extents(&self, witness: &Witness) -> std::io::Result<()> {
-        let extents = self.arena.word(control::EXTENTS).load(Ordering::SeqCst);
+        let extents = self.arena.control().extents().load(Ordering::SeqCst);
         witness.flush_all()?;
         step(EXTENT_FLUSHED);
         // A flush of everything may store less than that, which it knows too.
-        let raise = |now| {
-            let is_more = checked::decode(extents)? > checked::decode(now).unwrap_or(0);
-            is_more.then_some(extents)
-        };
-        let durable = self.arena.word(control::DURABLE_EXTENTS);
-        let _ = durable.fetch_update(Ordering::SeqCst, Ordering::SeqCst, raise);
+        if let Some(extents) = extents {
+            self.arena.control().durable_extents().raise_to(extents);
+        }
         Ok(())
     }
 
@@ -264,14 +262,14 @@ impl Handle {
         let head = arena.head(region);
         let kept_max =
             (KEPT_BYTES_MAX / arena.geo.slot_size).clamp(*KEPT_MIN_MAX.start(), *KEPT_MIN_MAX.end());
-        let kept = checked::decode(head[word::RETIRED_COUNT].load(Ordering::Relaxed));
+        let kept = head.retired_count().load(Ordering::Relaxed);
         if kept.is_some_and(|n| n < kept_max) {
             return false;
         }
-        let first = slot_of(head[word::RETIRED_FIRST].load(Ordering::Relaxed)).ok().flatten();
+        let first = head.retired_first().load(Ordering::Relaxed).slot().ok().flatten();
         let link = first.and_then(|slot| arena.link(slot));
-        let since = link.map(|link| retired_in(link[1].load(Ordering::Relaxed)));
-        let durable = Epoch::decode(arena.word(control::DURABLE).load(Ordering::SeqCst));
+        let since = link.map(retired_in);
+        let durable = arena.control().durable().load(Ordering::SeqCst);
         since.flatten() > durable
     }
 
@@ -288,20 +286,19 @@ impl Handle {
     }
 
     fn note_failure(&self, source: std::io::Error) -> Error {
-        let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
-        self.arena.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
-        Error::FlushFailed { path: self.arena.path.clone(), source }
+        self.arena.note_failed_flush(source)
     }
 
     /// Whether the store was closed cleanly, and nothing was written to it since.
     pub(crate) fn is_clean(&self) -> bool {
-        self.arena.word(control::CLEAN).load(Ordering::SeqCst) == control::CLEAN_MARK
+        self.arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean)
     }
 
     /// Whether there was a batch since batches were last known to be whole on disk.
     fn has_unsettled_batches(&self) -> bool {
-        let [batched, settled] = [control::BATCHED, control::SETTLED]
-            .map(|at| Epoch::decode(self.arena.word(at).load(Ordering::SeqCst)));
+        let control = self.arena.control();
+        let [batched, settled] =
+            [control.batched(), control.settled()].map(|word| word.load(Ordering::SeqCst));
         batched.is_none() || settled.is_none() || batched > settled
     }
 
@@ -310,12 +307,12 @@ impl Handle {
     fn cut(&self, deadline: &Deadline) -> Result<Epoch> {
         let arena = &self.arena;
         let old = arena.epoch()?;
-        arena.word(control::EPOCH).store(old.next().encode(), Ordering::SeqCst);
+        arena.control().epoch().store(old.next(), Ordering::SeqCst);
         step("sync: epoch raised");
         for region in 0..arena.geo.regions {
             // A region whose rebuild failed is free and marked. It may have members of a batch that does not count, which
             // must be gone before all that was written is taken for whole.
-            if arena.head(region)[word::LOCK].load(Ordering::SeqCst) != 0 || arena.shape(region).is_marked() {
+            if arena.head(region).lock().load(Ordering::SeqCst) != 0 || arena.shape(region).is_marked() {
                 drop(self.lock_by(region, Some(deadline))?);
             }
         }
@@ -332,9 +329,9 @@ impl Handle {
             // Nothing waits for a disk here: what was replaced before is kept for pins alone.
             let arena = &self.arena;
             if self.has_unsettled_batches() {
-                arena.word(control::SETTLED).store(ended.encode(), Ordering::SeqCst);
+                arena.control().settled().store(ended, Ordering::SeqCst);
             }
-            arena.word(control::DURABLE).store(ended.encode(), Ordering::SeqCst);
+            arena.control().durable().store(ended, Ordering::SeqCst);
         }
         Ok(moment)
     }
@@ -343,7 +340,7 @@ impl Handle {
     /// later flush is believed, whoever asks for it, until one handle alone has opened the store
     /// anew and has written every page again.
     fn refuse_after_failure(&self) -> Result<()> {
-        match self.arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) {
+        match self.arena.control().flush_failed().load(Ordering::SeqCst) {
             0 => Ok(()),
             code => Err(Error::FlushFailed {
                 path: self.arena.path.clone(),
@@ -378,13 +375,13 @@ impl Handle {
         self.sync_whatever_its_name(deadline)?;
         if alone {
             for region in 0..arena.geo.regions {
-                lock::mark_clean(&arena.head(region)[word::LOCK]);
+                lock::mark_clean(arena.head(region).lock());
             }
             blocks::note(arena)?;
             step("close: locks marked clean");
             // Nothing may be on its way to the disk but the mark: who finds it believes all the rest.
             self.flush_pages()?;
-            arena.word(control::CLEAN).store(control::CLEAN_MARK, Ordering::SeqCst);
+            arena.control().mark().store(Mark::Clean, Ordering::SeqCst);
             step("close: marked clean");
             self.flush_pages()?;
         }

@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::error::{self, Error, Result};
-use crate::format::region::word;
+use crate::format::control::Mark;
+use crate::format::region::Head;
 use crate::format::seat::queue_byte;
-use crate::format::{checked, control};
 use crate::protocol::lock::{self, Owner, SLEEPERS, State};
 use crate::record::Durability;
 use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
@@ -54,7 +54,7 @@ pub(crate) struct Locked<'a> {
     arena: &'a Arena,
     word: &'a AtomicU64,
     /// The head of the region, if it is a region's.
-    head: Option<&'a [AtomicU64]>,
+    head: Option<Head<'a>>,
     /// The region was rebuilt on the way in.
     pub(crate) healed: bool,
 }
@@ -121,7 +121,7 @@ impl Handle {
     #[inline]
     pub(crate) fn lock_by(&self, number: u32, deadline: Option<&Deadline>) -> Result<Locked<'_>> {
         let head = self.arena.head(number);
-        let word = &head[word::LOCK];
+        let word = head.lock();
         let took_over = if lock::try_lock(word, self.own_word) {
             step("lock: taken");
             false
@@ -141,11 +141,11 @@ impl Handle {
     /// [`Self::end_undecided`].
     pub(crate) fn lock_batches(&self, deadline: &Deadline) -> Result<Locked<'_>> {
         let locked = self.take_batch_lock(deadline)?;
-        let begun = batch_number(&self.arena, control::BEGUN)?;
-        if batch_number(&self.arena, control::ENDED)? != begun {
+        let begun = batch_number(&self.arena, self.arena.control().begun())?;
+        if batch_number(&self.arena, self.arena.control().ended())? != begun {
             self.end_undecided(deadline)?;
             step("batch: one that was cut off is ended");
-            self.arena.word(control::ENDED).store(checked::encode(begun), Ordering::SeqCst);
+            self.arena.control().ended().store(begun, Ordering::SeqCst);
         }
         Ok(locked)
     }
@@ -165,7 +165,7 @@ impl Handle {
 
     /// Takes the lock of batches, whatever its last owner left.
     pub(crate) fn take_batch_lock(&self, deadline: &Deadline) -> Result<Locked<'_>> {
-        let word = self.arena.word(control::BATCH_LOCK);
+        let word = self.arena.control().batch_lock();
         if !lock::try_lock(word, self.own_word) {
             self.wait_for(self.arena.geo.regions, word, Some(deadline))?;
         }
@@ -204,7 +204,7 @@ impl Handle {
                 State::Clean => None,
                 State::Damaged => {
                     // It may be the lock of a clean store.
-                    if self.arena.word(control::CLEAN).load(Ordering::SeqCst) != control::IN_USE_MARK {
+                    if self.arena.control().mark().load(Ordering::SeqCst) != Some(Mark::InUse) {
                         leave_clean(&self.arena)?;
                     }
                     None
@@ -263,7 +263,7 @@ impl Handle {
 
     /// Whether a region's lock is a dead owner's, or a rebuild of it was cut off.
     pub(crate) fn is_left_by_the_dead(&self, number: u32) -> Result<bool> {
-        let word = self.arena.head(number)[word::LOCK].load(Ordering::SeqCst);
+        let word = self.arena.head(number).lock().load(Ordering::SeqCst);
         Ok(match lock::state(word) {
             State::Free | State::Clean => Region::new(&self.arena, number).is_marked(),
             State::Held(owner) => !seat::is_alive(&self.arena, owner)?,

@@ -4,11 +4,10 @@ use std::fmt::Write;
 
 use crate::error::{Error, Result};
 use crate::format::extent::Kind as ExtentKind;
-use crate::format::region::word;
+use crate::format::slot as slot_format;
 use crate::format::slot::{HEADER_WORDS, Header, Kind, PRESENT};
-use crate::format::{checked, slot as slot_format};
+use crate::format::word::{Checked, ReferenceWord};
 use crate::protocol::slot::header;
-use crate::region::slots::slot_of;
 use crate::region::survey::{SlotState, survey};
 use crate::store::Store;
 use crate::store::stats::lock_owner;
@@ -38,15 +37,18 @@ impl Store {
     /// Writing to a string can't fail, so what `writeln!` gives is passed over.
     fn region_text(&self, region: u32, out: &mut String) -> Result<()> {
         let arena = &self.handle.arena;
-        let get = |at: usize| arena.head(region)[at].load(Ordering::Relaxed);
-        let count = |at| checked::decode(get(at)).map_or_else(|| "damaged".to_owned(), |n| n.to_string());
-        let slot = |at| match slot_of(get(at)) {
+        let head = arena.head(region);
+        let count = |word: Checked<'_>| {
+            word.load(Ordering::Relaxed).map_or_else(|| "damaged".to_owned(), |n| n.to_string())
+        };
+        let slot = |word: ReferenceWord<'_>| match word.load(Ordering::Relaxed).slot() {
             Ok(None) => "none".to_owned(),
             Ok(Some(slot)) => slot.to_string(),
             Err(_) => "damaged".to_owned(),
         };
         let shape = arena.shape(region);
-        let lock = match lock_owner(&self.handle, get(word::LOCK))? {
+        let lock_word = head.lock().load(Ordering::Relaxed);
+        let lock = match lock_owner(&self.handle, lock_word)? {
             None => "free".to_owned(),
             Some(o) => format!(
                 "seat {} generation {} process {} ({})",
@@ -58,17 +60,17 @@ impl Store {
         };
         let mut lines = vec![
             format!("region {region}: head at offset {}", arena.geo.head_offset(region)),
-            format!("  lock          {:#018x} {lock}", get(word::LOCK)),
-            format!("  next version  {}", get(word::NEXT_SEQ) & !PRESENT),
-            format!("  records       {}", count(word::LIVE)),
-            format!("  free list     first {}, {} slots", slot(word::FREE), count(word::FREE_COUNT)),
-            format!("  never used    from slot {} on, in its extent", slot(word::FRESH)),
+            format!("  lock          {:#018x} {lock}", lock_word),
+            format!("  next version  {}", head.next_seq().load(Ordering::Relaxed) & !PRESENT),
+            format!("  records       {}", count(head.live())),
+            format!("  free list     first {}, {} slots", slot(head.free()), count(head.free_count())),
+            format!("  never used    from slot {} on, in its extent", slot(head.fresh())),
             format!(
                 "  retired       first {}, last {}, {} slots; links {}",
-                slot(word::RETIRED_FIRST),
-                slot(word::RETIRED_LAST),
-                count(word::RETIRED_COUNT),
-                count(word::LINKS)
+                slot(head.retired_first()),
+                slot(head.retired_last()),
+                count(head.retired_count()),
+                count(head.links())
             ),
             format!(
                 "  index         at offset {}, 2^{} lines, {} slot bits, version {}{}, {} deleted entries",
@@ -81,11 +83,11 @@ impl Store {
                     (_, true) => ", in a batch",
                     _ => "",
                 },
-                count(word::MARKERS)
+                count(head.markers())
             ),
         ];
-        if get(word::DAMAGED) != checked::encode(0) {
-            lines.push(format!("  damaged slots {}", count(word::DAMAGED)));
+        if !head.damaged().is_zero(Ordering::Relaxed) {
+            lines.push(format!("  damaged slots {}", count(head.damaged())));
         }
         for line in lines {
             let _ = writeln!(out, "{line}");

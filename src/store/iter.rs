@@ -17,9 +17,7 @@ use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::format::index::ENTRIES;
-use crate::format::region::word;
 use crate::format::slot::{Header, Kind};
-use crate::format::{checked, control};
 use crate::protocol::index::load_line;
 use crate::protocol::lock;
 use crate::protocol::slot::{Copies, Seen, header, read_any, unchanged};
@@ -166,7 +164,7 @@ impl Cursor {
                         return Ok(());
                     }
                     let head = handle.arena.head(self.region);
-                    if !self.written_since && head[word::NEXT_SEQ].load(Ordering::Acquire) == self.cut {
+                    if !self.written_since && head.next_seq().load(Ordering::Acquire) == self.cut {
                         self.leave();
                     } else {
                         let mut ids: Vec<u64> =
@@ -202,8 +200,8 @@ impl Cursor {
     fn start(&mut self, handle: &Handle) -> Result<()> {
         handle.heal(self.region)?;
         let head = handle.arena.head(self.region);
-        let next_seq = head[word::NEXT_SEQ].load(Ordering::Acquire);
-        self.was_free = lock::is_free(&head[word::LOCK]) && !handle.arena.shape(self.region).is_marked();
+        let next_seq = head.next_seq().load(Ordering::Acquire);
+        self.was_free = lock::is_free(head.lock()) && !handle.arena.shape(self.region).is_marked();
         self.cut = if self.was_free { next_seq } else { next_seq.wrapping_sub(1) };
         self.extents = handle.arena.data_extents(self.region)?;
         self.given.clear();
@@ -293,8 +291,8 @@ impl Cursor {
 /// a write at the cut, who may have made a version visible and not have scrubbed the one before it.
 #[inline]
 fn is_current(store: &Store, region: u32, was_free: bool, slot: u32, header: &Header) -> Result<bool> {
-    let linked = store.handle.arena.head(region)[word::LINKS].load(Ordering::Relaxed);
-    if was_free && linked == checked::encode(0) {
+    let is_unlinked = store.handle.arena.head(region).links().is_zero(Ordering::Relaxed);
+    if was_free && is_unlinked {
         return Ok(true);
     }
     match store.read(header.id(), None) {
@@ -343,7 +341,7 @@ pub(super) fn gather_beside_owner(handle: &Handle, number: u32) -> Option<Vec<(u
 fn gather_in_batch(handle: &Handle, number: u32) -> Result<Option<Vec<(u64, u64)>>> {
     let arena = &handle.arena;
     let state = || -> Result<_> {
-        let committed = batch_number(arena, control::COMMITTED)?;
+        let committed = batch_number(arena, arena.control().committed())?;
         Ok((arena.shape(number), pending(arena, number), committed))
     };
     let before = state()?;

@@ -30,7 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::format::control;
 use crate::format::slot::{Header, PRESENT};
 use crate::record::{Durability, Record, Swap, Version};
 use crate::region::Trouble;
@@ -712,7 +711,7 @@ impl Store {
         written: &Written,
     ) -> Result<Version> {
         if durability == Durability::Disk {
-            self.handle.arena.word(control::DURABLE_WRITES).fetch_add(1, Ordering::Relaxed);
+            self.handle.arena.control().durable_writes().fetch_add(1, Ordering::Relaxed);
             self.handle.sync_one(region, written.slot)?;
         }
         Ok(Version(written.seq & !PRESENT))
@@ -724,7 +723,7 @@ impl Store {
         match durability {
             Durability::Process => Ok(()),
             Durability::Disk => {
-                self.handle.arena.word(control::DURABLE_WRITES).fetch_add(1, Ordering::Relaxed);
+                self.handle.arena.control().durable_writes().fetch_add(1, Ordering::Relaxed);
                 self.handle.sync()
             }
         }

@@ -11,13 +11,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Holder, Lock, Result};
-use crate::format::epoch::Epoch;
-use crate::format::geometry::{FIRST_INDEX_BYTES, Geometry, REGION_TABLE, SUPERBLOCK_B};
-use crate::format::index::{FIRST_LINES_LOG2, LINE_BYTES, Line, Shape};
-use crate::format::region::{HEAD_BYTES, word};
-use crate::format::slot::FIRST_SEQ;
+use crate::format::control::{CONTROL, Mark, empty_control};
+use crate::format::geometry::{FIRST_INDEX_BYTES, Geometry, HEAD_BYTES, REGION_TABLE, SUPERBLOCK_B};
+use crate::format::index::{Line, Shape};
+use crate::format::region::empty_head;
 use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag, unknown_ro_compat};
-use crate::format::{FORMAT_VERSION, checked, control, round_up};
+use crate::format::{FORMAT_VERSION, round_up};
 use crate::recovery::recover::{cut_off, is_wholly_clean, mark_in_use, recover};
 use crate::region::arena::{Arena, io_error, no_room};
 use crate::region::blocks::{see_to_fixed_parts, see_to_reads};
@@ -109,41 +108,16 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
     let superblock = Superblock::new(geo, uuid);
     file.write_all_at(superblock.bytes(), 0)?;
     file.write_all_at(superblock.bytes(), SUPERBLOCK_B)?;
-    let write = |at: u64, word: u64| file.write_all_at(&word.to_le_bytes(), at);
-    write(control::EPOCH, Epoch::FIRST.encode())?;
-    write(control::DURABLE, Epoch::BEFORE.encode())?;
-    write(control::EXTENTS, checked::encode(0))?;
-    write(control::DURABLE_EXTENTS, checked::encode(0))?;
-    for at in [control::BEGUN, control::COMMITTED, control::ENDED, control::BATCHED, control::SETTLED] {
-        write(at, checked::encode(0))?;
-    }
-    write(control::VERSION_BLOCKS, checked::encode(1))?;
-    write(control::LIFE, checked::encode(0))?;
-    for (at, word) in Continuity::of(file)?.words() {
-        write(at, word)?;
-    }
+    let bytes = |words: &[u64]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
+    file.write_all_at(&bytes(&empty_control(&Continuity::of(file)?.0)), CONTROL)?;
 
     let mut heads = Vec::with_capacity((u64::from(geo.regions) * HEAD_BYTES) as usize);
     let mut tables = Vec::with_capacity((u64::from(geo.regions) * FIRST_INDEX_BYTES) as usize);
     for region in 0..geo.regions {
-        let shape = Shape {
-            line_offset: geo.first_index_offset(region) / LINE_BYTES,
-            lines_log2: FIRST_LINES_LOG2,
-            slot_bits: Shape::slot_bits_for(u64::from(geo.slots_per_extent()) * 16),
-            version: 0,
-            rebuilding: false,
-            batch: false,
-        };
-        let mut head = [0; word::COUNT];
-        head[word::NEXT_SEQ] = FIRST_SEQ;
-        head[word::NEXT_SEQ_CHECK] = !FIRST_SEQ;
-        head[word::SHAPE] = shape.encode();
-        for count in word::ZEROS {
-            head[count] = checked::encode(0);
-        }
-        heads.extend(head.iter().flat_map(|w: &u64| w.to_le_bytes()));
-        for line in 0..1 << FIRST_LINES_LOG2 {
-            tables.extend(Line::empty(shape.seed(region, line)).words().iter().flat_map(|w| w.to_le_bytes()));
+        let shape = Shape::first(geo, region, 0);
+        heads.extend(bytes(empty_head(shape).words()));
+        for line in 0..1 << shape.lines_log2 {
+            tables.extend(bytes(&Line::empty(shape.seed(region, line)).words()));
         }
     }
     file.write_all_at(&heads, REGION_TABLE)?;
@@ -224,13 +198,13 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         come_in(&arena, &mut report)?;
         Some(seat::claim(&arena)?)
     } else {
-        let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == control::CLEAN_MARK;
+        let is_clean = arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean);
         if !is_clean
             && !seat::any_alive(&arena)?
             && let Some(why) = continuity::doubt(&arena, &Continuity::here(&arena)?)
         {
             let extents = u64::from(arena.extent_count()?);
-            let durable = checked::decode(arena.word(control::DURABLE_EXTENTS).load(Ordering::SeqCst));
+            let durable = arena.control().durable_extents().load(Ordering::SeqCst);
             return Err(match durable.filter(|&noted| noted > extents) {
                 Some(noted) => cut_off(&arena, noted),
                 None => Error::NeedsRepair { path: arena.path, why: why.to_owned() },
@@ -300,7 +274,7 @@ fn superblock(file: &File, path: &Path, len: u64, writable: bool) -> Result<(Geo
 
 /// A file that has fewer extents than it had is missing records.
 fn refuse_cut_off(arena: &Arena) -> Result<()> {
-    let noted = checked::decode(arena.word(control::EXTENTS).load(Ordering::SeqCst));
+    let noted = arena.control().extents().load(Ordering::SeqCst);
     let extents = arena.extent_count()?;
     match noted {
         Some(noted) if noted > u64::from(extents) => Err(cut_off(arena, noted)),
@@ -318,11 +292,11 @@ fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
         if !locked.map_err(arena.io("taking the lock of the whole file (flock)"))? {
             return Err(whole_file_is_locked(arena, &deadline));
         }
-        let flush_failed = arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0;
+        let flush_failed = arena.control().flush_failed().load(Ordering::SeqCst) != 0;
         if !flush_failed && is_wholly_clean(arena) {
             return refuse_cut_off(arena);
         }
-        let is_in_use = arena.word(control::CLEAN).load(Ordering::SeqCst) == control::IN_USE_MARK;
+        let is_in_use = arena.control().mark().load(Ordering::SeqCst) == Some(Mark::InUse);
         if seat::any_alive(arena)? {
             if is_in_use {
                 continuity::note(arena, &here);
@@ -355,14 +329,14 @@ fn note_error(arena: &Arena) {
     let told = file::ask_for_error(&arena.file).err().and_then(|error| error.raw_os_error());
     // Other errors say that the question is not understood.
     if let Some(code @ (libc::EIO | libc::ENOSPC | libc::EDQUOT | libc::EROFS)) = told {
-        arena.word(control::FLUSH_FAILED).store(code as u64, Ordering::SeqCst);
+        arena.control().flush_failed().store(code as u64, Ordering::SeqCst);
     }
 }
 
 /// Recovers the store, or marks it as in use. The caller holds it alone.
 fn put_right(arena: &Arena, here: &Continuity, report: &mut RepairReport) -> Result<()> {
-    let is_clean = arena.word(control::CLEAN).load(Ordering::SeqCst) == control::CLEAN_MARK;
-    let flush_failed = arena.word(control::FLUSH_FAILED).load(Ordering::SeqCst) != 0;
+    let is_clean = arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean);
+    let flush_failed = arena.control().flush_failed().load(Ordering::SeqCst) != 0;
     if flush_failed {
         write_all_anew(arena)?;
     }

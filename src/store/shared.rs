@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Lock, Result};
-use crate::format::control;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::seat::NAME_BYTE;
 use crate::format::superblock::MAGIC;
@@ -228,7 +227,7 @@ fn delete_all(store: &Store) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     ids.into_iter().try_for_each(|id| store.delete(id).map(drop))?;
-    store.handle.arena.word(control::TYPE_TAG).store(0, Ordering::SeqCst); // It may be of any type again.
+    store.handle.arena.control().type_tag().store(0, Ordering::SeqCst); // It may be of any type again.
     Ok(())
 }
 

@@ -18,7 +18,6 @@ use std::sync::OnceLock;
 use bytemuck::Pod;
 
 use crate::error::Result;
-use crate::format::region::word;
 use crate::format::slot::{HEADER_WORDS, Header};
 use crate::protocol::slot::header;
 use crate::record::{Record, Version};
@@ -140,7 +139,7 @@ impl Store {
 }
 
 fn next_seq(store: &Store, region: u32) -> u64 {
-    store.handle.arena.head(region)[word::NEXT_SEQ].load(Ordering::Acquire)
+    store.handle.arena.head(region).next_seq().load(Ordering::Acquire)
 }
 
 impl Snapshot<'_> {

@@ -4,11 +4,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::error::{Holder, Result};
+use crate::format::epoch::Epoch;
 use crate::format::extent::Kind;
-use crate::format::region::word;
 use crate::format::seat::{SEATS, generation, taken};
 use crate::format::slot::PRESENT;
-use crate::format::{FORMAT_VERSION, checked, control};
+use crate::format::word::{Checked, EpochWord};
+use crate::format::{FORMAT_VERSION, checked};
 use crate::protocol::lock::{self, Owner, State};
 use crate::region::owned::Region;
 use crate::region::seat;
@@ -148,7 +149,8 @@ impl Store {
             regions.push(self.region_stats(region, extents)?);
         }
         let sum = |of: fn(&RegionStats) -> u64| regions.iter().map(of).sum();
-        let count = |at| arena.word(at).load(Ordering::Relaxed);
+        let control = arena.control();
+        let epoch = |word: EpochWord<'_>| word.load(Ordering::Relaxed).map_or(0, Epoch::number);
         Ok(Stats {
             path: arena.path.clone(),
             format_version: FORMAT_VERSION,
@@ -166,11 +168,11 @@ impl Store {
             retired_slots: sum(|r| r.retired_slots),
             extents: geo.extents_in(metadata.len()),
             index_bytes: (0..geo.regions).map(|r| arena.shape(r).bytes()).sum(),
-            epoch: checked::decode(count(control::EPOCH)).unwrap_or(0),
-            durable_epoch: checked::decode(count(control::DURABLE)).unwrap_or(0),
+            epoch: epoch(control.epoch()),
+            durable_epoch: epoch(control.durable()),
             closed_cleanly: self.handle.is_clean(),
-            flushes: count(control::FLUSHES),
-            durable_writes: count(control::DURABLE_WRITES),
+            flushes: control.flushes().load(Ordering::Relaxed),
+            durable_writes: control.durable_writes().load(Ordering::Relaxed),
             regions,
             attached: attached(&self.handle)?,
         })
@@ -178,19 +180,19 @@ impl Store {
 
     fn region_stats(&self, region: u32, extents: u32) -> Result<RegionStats> {
         let arena = &self.handle.arena;
-        let get = |at: usize| arena.head(region)[at].load(Ordering::Relaxed);
-        let count = |at| checked::decode(get(at)).unwrap_or(0);
+        let head = arena.head(region);
+        let count = |word: Checked<'_>| word.load(Ordering::Relaxed).unwrap_or(0);
         let fresh = Region::new(arena, region).fresh().map_or(0, |fresh| fresh.len() as u64);
         Ok(RegionStats {
             region,
-            records: count(word::LIVE),
+            records: count(head.live()),
             slots: u64::from(extents) << arena.geo.slots_log2,
-            free_slots: count(word::FREE_COUNT) + fresh,
-            retired_slots: count(word::RETIRED_COUNT) + count(word::PARKED_COUNT),
+            free_slots: count(head.free_count()) + fresh,
+            retired_slots: count(head.retired_count()) + count(head.parked_count()),
             extents,
             index_entries: (crate::format::index::ENTRIES as u64) << arena.shape(region).lines_log2,
-            lock: lock_owner(&self.handle, get(word::LOCK))?,
-            next_version: get(word::NEXT_SEQ) & !PRESENT,
+            lock: lock_owner(&self.handle, head.lock().load(Ordering::Relaxed))?,
+            next_version: head.next_seq().load(Ordering::Relaxed) & !PRESENT,
         })
     }
 }

@@ -6,7 +6,6 @@ use std::marker::PhantomData;
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
-use crate::format::control;
 use crate::record::Version;
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
@@ -78,7 +77,7 @@ impl Store {
         self.handle.check()?;
         let typed = self.typed()?;
         let arena = &self.handle.arena;
-        let (word, mine) = (arena.word(control::TYPE_TAG), tag(name, size_of::<T>()));
+        let (word, mine) = (arena.control().type_tag(), tag(name, size_of::<T>()));
         let found = match word.load(Ordering::SeqCst) {
             0 => {
                 self.handle.check_writable()?;
@@ -94,7 +93,7 @@ impl Store {
             );
             return Err(Error::TypeMismatch { path: arena.path.clone(), what });
         }
-        let durable = arena.word(control::DURABLE_TAG);
+        let durable = arena.control().durable_tag();
         if durable.load(Ordering::SeqCst) != mine && self.handle.is_writable() {
             // Also if another handle set it: its flush may be under way.
             step("tag: set");

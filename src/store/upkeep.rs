@@ -3,9 +3,7 @@
 use crate::error::Result;
 use crate::format::epoch::Epoch;
 use crate::format::geometry::SUPERBLOCK_B;
-use crate::format::region::word;
 use crate::format::superblock::Superblock;
-use crate::format::{checked, control};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, epochs_hold, rebuild};
@@ -52,15 +50,15 @@ impl Store {
 
     fn verify_unlocked(&self, region: &Region<'_>, report: &mut VerifyReport) -> Result<()> {
         for look in 0..LOOKS {
-            let before = region.words();
-            let is_free = matches!(lock::state(before[word::LOCK]), lock::State::Free | lock::State::Clean);
+            let before = region.head.copy();
+            let is_free = matches!(lock::state(before.lock()), lock::State::Free | lock::State::Clean);
             let at_rest = is_free && look + 1 < LOOKS;
             let mut found = VerifyReport::default();
             check_region(region, at_rest, &mut found)?;
-            if at_rest && region.words() != before {
+            if at_rest && region.head.copy() != before {
                 continue;
             }
-            if let lock::State::Damaged = lock::state(before[word::LOCK]) {
+            if let lock::State::Damaged = lock::state(before.lock()) {
                 let what = "its lock word is damaged";
                 found.damage.push(crate::report::Damage::of_region(region.number, what));
             }
@@ -99,10 +97,9 @@ impl Store {
         }
         let adopted = {
             let _growth = Growth::lock(arena)?;
-            for at in [control::EXTENTS, control::DURABLE_EXTENTS] {
-                if checked::decode(arena.word(at).load(Ordering::SeqCst)).is_none() {
-                    let extents = u64::from(arena.extents_in_use()?);
-                    arena.word(at).store(checked::encode(extents), Ordering::SeqCst);
+            for word in [arena.control().extents(), arena.control().durable_extents()] {
+                if word.load(Ordering::SeqCst).is_none() {
+                    word.store(u64::from(arena.extents_in_use()?), Ordering::SeqCst);
                     report.fixed.push("a number of extents in the control page was counted anew".to_owned());
                 }
             }
@@ -132,10 +129,10 @@ impl Store {
         if !epochs_hold(&region) {
             let durable = arena.durable().unwrap_or(Epoch::BEFORE);
             let epoch = epoch_max.max(durable).next();
-            arena.word(control::EPOCH).store(epoch.encode(), Ordering::SeqCst);
+            arena.control().epoch().store(epoch, Ordering::SeqCst);
             // Nothing is taken for durable until the next flush.
             let durable = if durable < epoch { durable } else { Epoch::BEFORE };
-            arena.word(control::DURABLE).store(durable.encode(), Ordering::SeqCst);
+            arena.control().durable().store(durable, Ordering::SeqCst);
             report.fixed.push("the epochs in the control page were found anew".to_owned());
         }
         Ok(report)
@@ -144,16 +141,16 @@ impl Store {
     /// Puts right what the control page says of versions.
     fn repair_versions(&self, report: &mut RepairReport) -> Result<()> {
         let arena = &self.handle.arena;
-        let number = |at| checked::decode(arena.word(at).load(Ordering::SeqCst));
-        let (blocks, life) = (number(control::VERSION_BLOCKS), number(control::LIFE));
+        let words = [arena.control().version_blocks(), arena.control().life()];
+        let [blocks, life] = words.map(|word| word.load(Ordering::SeqCst));
         if blocks.is_some() && life.is_some() {
             return Ok(());
         }
         let blocks = blocks.unwrap_or_else(|| blocks_in_use(arena));
         // Which versions are of this life is not known: those of the last block are.
         let life = life.unwrap_or(blocks - 1);
-        for (at, number) in [(control::VERSION_BLOCKS, blocks), (control::LIFE, life)] {
-            arena.word(at).store(checked::encode(number), Ordering::SeqCst);
+        for (word, number) in words.into_iter().zip([blocks, life]) {
+            word.store(number, Ordering::SeqCst);
         }
         report.fixed.push("the blocks of versions in the control page were put right".to_owned());
         arena.flush_control()
@@ -164,10 +161,10 @@ impl Store {
         let handle = &self.handle;
         let arena = &handle.arena;
         let _locked = handle.take_batch_lock(&arena.deadline())?; // Nobody changes the words meanwhile.
-        let number = |at| checked::decode(arena.word(at).load(Ordering::SeqCst));
-        let is_damaged = |at| number(at).is_none();
-        let damaged = [control::BEGUN, control::COMMITTED, control::ENDED].into_iter().any(is_damaged);
-        if damaged || number(control::BEGUN) != number(control::ENDED) {
+        let control = arena.control();
+        let [begun, committed, ended] = control.batch_numbers().map(|word| word.load(Ordering::SeqCst));
+        let damaged = begun.is_none() || committed.is_none() || ended.is_none();
+        if damaged || begun != ended {
             // Before any of the numbers is raised.
             handle.end_undecided(&arena.deadline())?;
             end_batches(arena); // That one was cut off is no damage.
@@ -175,15 +172,13 @@ impl Store {
         if damaged {
             report.fixed.push("the numbers of batches in the control page were put right".to_owned());
         }
-        if is_damaged(control::BATCHED) {
-            arena
-                .word(control::BATCHED)
-                .store(arena.epoch().unwrap_or(Epoch::BEFORE).encode(), Ordering::SeqCst);
+        if control.batched().load(Ordering::SeqCst).is_none() {
+            control.batched().store(arena.epoch().unwrap_or(Epoch::BEFORE), Ordering::SeqCst);
             report.fixed.push("the epoch of the last batch was taken to be the present one".to_owned());
         }
-        if is_damaged(control::SETTLED) {
+        if control.settled().load(Ordering::SeqCst).is_none() {
             let durable = arena.durable().unwrap_or(Epoch::BEFORE);
-            arena.word(control::SETTLED).store(durable.encode(), Ordering::SeqCst);
+            arena.control().settled().store(durable, Ordering::SeqCst);
             report.fixed.push("the epoch of settled batches was taken to be the durable one".to_owned());
         }
         Ok(())

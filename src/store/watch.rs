@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::format::control;
-use crate::format::region::word;
 use crate::protocol::lock;
 use crate::record::Version;
 use crate::region::watch::{REGION, STORE};
@@ -111,8 +109,8 @@ pub(super) fn wait_in_region<T>(
 ) -> Result<Option<T>> {
     store.handle.check()?; // A forked child has no mapping to sleep on.
     let head = store.handle.arena.head(region);
-    let arm = || _ = head[word::WATCHED].fetch_or(REGION, Ordering::SeqCst);
-    sleep_until(timeout, &head[word::CHANGES], arm, look, || store.handle.heal(region))
+    let arm = || _ = head.watched().fetch_or(REGION, Ordering::SeqCst);
+    sleep_until(timeout, head.changes(), arm, look, || store.handle.heal(region))
 }
 
 impl Watch<'_> {
@@ -152,10 +150,10 @@ pub(super) fn wait_in_store<T>(
     let arena = &store.handle.arena;
     let arm = || {
         for region in 0..arena.geo.regions {
-            arena.head(region)[word::WATCHED].fetch_or(STORE, Ordering::SeqCst);
+            arena.head(region).watched().fetch_or(STORE, Ordering::SeqCst);
         }
     };
-    sleep_until(timeout, arena.word(control::CHANGES), arm, look, || Ok(()))
+    sleep_until(timeout, arena.control().changes(), arm, look, || Ok(()))
 }
 
 /// Heals what dead owners left in any region; the first error, when all were tried.
@@ -173,8 +171,8 @@ pub(super) fn heal_all(store: &Store) -> Result<()> {
 pub(super) struct Progress {
     /// All versions before this `seq` are visible.
     cut: u64,
-    /// Its count of records, as it is stored.
-    live: u64,
+    /// Its count of records, if it is undamaged.
+    live: Option<u64>,
     /// Its shape: a rebuild changes it, and can change the rest without a number or a count.
     shape: u64,
     /// Somebody holds the lock: what that one has made visible may not be counted yet.
@@ -184,11 +182,11 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn of(store: &Store, region: u32) -> Self {
         let head = store.handle.arena.head(region);
-        let next = head[word::NEXT_SEQ].load(Ordering::SeqCst);
-        let live = head[word::LIVE].load(Ordering::SeqCst);
-        let shape = head[word::SHAPE].load(Ordering::SeqCst);
+        let next = head.next_seq().load(Ordering::SeqCst);
+        let live = head.live().load(Ordering::SeqCst);
+        let shape = head.shape().bits(Ordering::SeqCst);
         // While the lock is held, the last version may not be visible yet.
-        let is_held = !lock::is_free(&head[word::LOCK]);
+        let is_held = !lock::is_free(head.lock());
         Self { cut: if is_held { next.wrapping_sub(1) } else { next }, live, shape, is_held }
     }
 

@@ -254,8 +254,8 @@ pub(crate) fn boot_id() -> io::Result<Option<[u64; 2]>> {
 pub(crate) struct Identity {
     /// The mount's number, if it is one that the kernel never gives again in this boot; else 0.
     pub(crate) mount: u64,
-    /// A hash of device, inode, and when the inode was made: an inode's number is given again.
-    pub(crate) file: u64,
+    /// Device, inode, and when the inode was made: the number of an inode is given again.
+    pub(crate) file: [u64; 4],
 }
 
 /// What identifies a file's pages in memory.
@@ -286,10 +286,7 @@ pub(crate) fn identity(file: &File) -> io::Result<Identity> {
     let known = |bit, at: usize| if mask & bit != 0 { answer[at] } else { 0 };
     let birth = BIRTH_AT.map(|at| known(BIRTH, at));
     let parts = [metadata.dev(), metadata.ino(), birth[0], birth[1] as u32 as u64];
-    Ok(Identity {
-        mount: known(UNIQUE_MOUNT, MOUNT_AT),
-        file: parts.into_iter().fold(0, crate::format::hash::hash),
-    })
+    Ok(Identity { mount: known(UNIQUE_MOUNT, MOUNT_AT), file: parts })
 }
 
 /// A hint of how long the file's data live, which says nothing, and differs from none: the kernel keeps it with the inode in

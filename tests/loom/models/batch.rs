@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use loom::thread;
 
 use crate::explore::{IN_TURN, Seen, explore, explore_and_tell};
-use crate::format::control;
 use crate::models::lock::{give_back, lock};
 use crate::models::read::{data, look_once, put, set_epochs};
 use crate::recovery::rebuild::{Cause, rebuild};
@@ -91,8 +90,8 @@ impl Plan {
             }
             give_back(&successor);
             // As `store::handle` ends a batch that was cut off.
-            let begun = successor.word(control::BEGUN).load(Ordering::SeqCst);
-            successor.word(control::ENDED).store(begun, Ordering::SeqCst);
+            let begun = batch_number(&successor, successor.control().begun()).unwrap();
+            successor.control().ended().store(begun, Ordering::SeqCst);
         });
         let reader = thread::spawn({
             let (arena, notes) = (arena.clone(), notes.clone());
@@ -108,7 +107,7 @@ impl Plan {
         let lived = doomed.join().unwrap();
         successor.join().unwrap();
         let found = look_at_both(&arena).expect("nothing moves any more");
-        let counts = batch_number(&arena, control::COMMITTED).unwrap() == 1;
+        let counts = batch_number(&arena, arena.control().committed()).unwrap() == 1;
         assert_eq!(found, if counts { self.after() } else { BEFORE });
         assert!(counts || !lived);
     }
@@ -212,7 +211,7 @@ mod over_two_regions {
         }
         let lived = die_before(death, || batch(&doomed, &ids)).is_some();
         doomed.file.die();
-        let counts = batch_number(&arena, control::COMMITTED).unwrap() == 1;
+        let counts = batch_number(&arena, arena.control().committed()).unwrap() == 1;
         let (healer, next) = (arena.attach(2), arena.attach(3));
         let look = || {
             for id in ids {
@@ -230,15 +229,15 @@ mod over_two_regions {
             give_back_region(&healer, 1);
         });
         // As `store::handle` takes the lock of batches from a dead owner.
-        let begun = batch_number(&next, control::BEGUN).unwrap();
-        if batch_number(&next, control::ENDED).unwrap() != begun {
+        let begun = batch_number(&next, next.control().begun()).unwrap();
+        if batch_number(&next, next.control().ended()).unwrap() != begun {
             end_undecided(&next, |region| {
                 enter(&next, region);
                 give_back_region(&next, region);
                 Ok(())
             })
             .unwrap();
-            next.word(control::ENDED).store(crate::format::checked::encode(begun), Ordering::SeqCst);
+            next.control().ended().store(begun, Ordering::SeqCst);
         }
         batch(&next, &[id_in(&arena, 0, 1)]);
         look();

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU64 as GhostU64, Ordering as Ghost};
 use loom::thread;
 
 use crate::explore::{Seen, explore_and_tell};
-use crate::format::control;
 use crate::format::epoch::Epoch;
-use crate::format::region::word;
 use crate::format::slot::{FIRST_SEQ, Header};
 use crate::models::lock::{give_back, lock};
 use crate::protocol::slot::{header, publish};
@@ -20,8 +18,8 @@ use crate::sys::atomic::{AtomicU64, Ordering, die_before};
 /// Step 2 of a flush, as in `store::flush`: the old epoch.
 fn cut(arena: &Arena) -> Epoch {
     let old = arena.epoch().unwrap();
-    arena.word(control::EPOCH).store(old.next().encode(), Ordering::SeqCst);
-    if arena.head(0)[word::LOCK].load(Ordering::SeqCst) != 0 {
+    arena.control().epoch().store(old.next(), Ordering::SeqCst);
+    if arena.head(0).lock().load(Ordering::SeqCst) != 0 {
         lock(arena);
         give_back(arena);
     }

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Ghost};
 use loom::thread;
 
 use crate::explore::{ALL, Seen, explore_and_tell};
-use crate::format::region::word;
 use crate::protocol::lock::{SLEEPERS, State, mark_sleeper, state, take_over, try_lock, unlock};
 use crate::region::arena::Arena;
 use crate::region::seat;
@@ -21,7 +20,7 @@ pub(super) fn lock(arena: &Arena) -> bool {
 }
 
 pub(super) fn lock_region(arena: &Arena, region: u32) -> bool {
-    let lock = &arena.head(region)[word::LOCK];
+    let lock = arena.head(region).lock();
     let own = arena.owner.unwrap().word();
     if try_lock(lock, own) {
         return false;
@@ -54,7 +53,7 @@ pub(super) fn give_back(arena: &Arena) {
 }
 
 pub(super) fn give_back_region(arena: &Arena, region: u32) {
-    let lock = &arena.head(region)[word::LOCK];
+    let lock = arena.head(region).lock();
     if unlock(lock) {
         futex::wake(lock, 1);
     }

@@ -5,8 +5,8 @@
 use loom::thread;
 
 use crate::explore::{IN_TURN, Seen, explore_and_tell};
+use crate::format::epoch::Epoch;
 use crate::format::slot::PRESENT;
-use crate::format::{checked, control};
 use crate::region::Trouble;
 use crate::region::arena::Arena;
 use crate::region::owned::{Content, Region};
@@ -175,8 +175,8 @@ fn a_deleted_record_is_gone_and_a_present_one_is_never_missed() {
 }
 
 pub(super) fn set_epochs(arena: &Arena, epoch: u64, durable: u64) {
-    arena.word(control::EPOCH).store(checked::encode(epoch), Ordering::SeqCst);
-    arena.word(control::DURABLE).store(checked::encode(durable), Ordering::SeqCst);
+    arena.control().epoch().store(Epoch::of(epoch), Ordering::SeqCst);
+    arena.control().durable().store(Epoch::of(durable), Ordering::SeqCst);
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn a_look_at_every_slot_never_misses_a_record_that_is_there() {
 fn a_look_at_every_slot_gives_no_version_that_was_replaced_before_it_began() {
     let two_are_there = |arena: &Arena| {
         put(arena, X, 1);
-        arena.word(control::EPOCH).store(arena.epoch().unwrap().next().encode(), Ordering::SeqCst);
+        arena.control().epoch().store(arena.epoch().unwrap().next(), Ordering::SeqCst);
         let other = same_tag(arena);
         put(arena, other, 2);
         put(arena, X, 3);

@@ -8,6 +8,7 @@ use loom::thread;
 use crate::explore::{ALL, IN_TURN, Seen as Notes, explore, explore_and_tell};
 use crate::format::epoch::Epoch;
 use crate::format::slot::{FIRST_SEQ, HEADER_WORDS, Header, Kind};
+use crate::format::word::Reference;
 use crate::protocol::slot::{
     Copies, Seen, bury, publish, publish_filled, read, read_any, reserve, retract, scrub,
 };
@@ -69,9 +70,9 @@ fn a_version_that_is_read_is_one_that_was_written() {
         let writer = thread::spawn({
             let slot = Arc::clone(&slot);
             move || {
-                scrub(&slot, 0, 0);
+                scrub(&slot, 0, Reference::NONE);
                 write(&slot, 1, LEN);
-                scrub(&slot, 0, 0);
+                scrub(&slot, 0, Reference::NONE);
                 write(&slot, 2, LEN);
             }
         });
@@ -101,7 +102,7 @@ fn a_header_that_is_read_is_one_that_was_written() {
             let slot = Arc::clone(&slot);
             move || {
                 for n in 1..3 {
-                    scrub(&slot, 0, 0);
+                    scrub(&slot, 0, Reference::NONE);
                     write(&slot, n, 0);
                 }
             }
@@ -132,7 +133,7 @@ fn of_copies_that_were_made_together_each_is_a_version_that_was_written() {
         let writer = thread::spawn({
             let slots = Arc::clone(&slots);
             move || {
-                scrub(&slots[..WORDS], 0, 0);
+                scrub(&slots[..WORDS], 0, Reference::NONE);
                 write(&slots[..WORDS], 2, LEN);
                 bury(&slots[WORDS..]);
             }
@@ -173,7 +174,7 @@ fn a_version_that_is_deleted_is_whole_until_it_is_gone() {
                     } else {
                         retract(&slot)
                     }
-                    scrub(&slot, 0, 0);
+                    scrub(&slot, 0, Reference::NONE);
                 }
             });
             let reader = thread::spawn({
@@ -224,7 +225,7 @@ fn a_slot_that_another_process_takes_is_not_taken_for_what_was_there() {
             let scrubber = thread::spawn({
                 let (slot, handed_over) = (Arc::clone(&slot), Arc::clone(&handed_over));
                 move || {
-                    scrub(&slot, 0, 0);
+                    scrub(&slot, 0, Reference::NONE);
                     handed_over.store(1, Ordering::Release);
                 }
             });
@@ -277,7 +278,7 @@ fn a_reader_that_comes_last_sees_all_that_an_earlier_one_sees() {
         });
         seen.kinds()
     };
-    let scrubs: fn(&[AtomicU64]) = |slot| scrub(slot, 0, 0);
+    let scrubs: fn(&[AtomicU64]) = |slot| scrub(slot, 0, Reference::NONE);
     assert_eq!(outcomes(IN_TURN, scrubs), outcomes(ALL, scrubs));
     let writes: fn(&[AtomicU64]) = |slot| write(slot, 1, 8);
     assert_eq!(outcomes(IN_TURN, writes), outcomes(ALL, writes));

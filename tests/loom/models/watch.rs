@@ -3,7 +3,6 @@
 use loom::thread;
 
 use crate::explore::explore_and_tell;
-use crate::format::region::word;
 use crate::models::lock::{give_back, lock};
 use crate::models::read::{look_once, put};
 use crate::region::arena::Arena;
@@ -16,10 +15,10 @@ const X: u64 = 1;
 /// limit to any sleep.
 fn wait(arena: &Arena, last: u64) -> u64 {
     let head = arena.head(0);
-    let changes = &head[word::CHANGES];
+    let changes = head.changes();
     loop {
         let count = changes.load(Ordering::SeqCst);
-        head[word::WATCHED].fetch_or(REGION, Ordering::SeqCst);
+        head.watched().fetch_or(REGION, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         loop {
             match look_once(arena, X) {

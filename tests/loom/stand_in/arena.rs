@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::control::{Control, SeenThrough, empty_control};
 use crate::format::epoch::Epoch;
 use crate::format::extent::Kind;
 use crate::format::geometry::Geometry;
-use crate::format::slot::{FIRST_SEQ, HEADER_WORDS};
-use crate::format::{checked, control, index, region, seat};
+use crate::format::region::{Head, empty_head};
+use crate::format::slot::HEADER_WORDS;
+use crate::format::word::{Link, Reference};
+use crate::format::{index, seat};
 use crate::protocol::lock::Owner;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::file_lock::Kernel;
@@ -19,7 +22,6 @@ use crate::sys::file_lock::Kernel;
 pub(crate) const RECORD_BYTES: usize = 16;
 /// Places for an index table of each region.
 const TABLES: u64 = 2;
-const HEAD_WORDS: usize = region::word::COUNT;
 
 /// All words of the file.
 pub(crate) struct Words {
@@ -28,7 +30,8 @@ pub(crate) struct Words {
     /// Of each region.
     slots: Vec<Vec<Vec<AtomicU64>>>,
     links: Vec<Vec<Vec<AtomicU64>>>,
-    control: Vec<(u64, AtomicU64)>,
+    control: Vec<AtomicU64>,
+    seats: Vec<(u64, AtomicU64)>,
 }
 
 /// One handle's view.
@@ -54,6 +57,14 @@ fn words(values: impl IntoIterator<Item = u64>) -> Vec<AtomicU64> {
     values.into_iter().map(AtomicU64::new).collect()
 }
 
+fn head_of(words: &[AtomicU64]) -> Head<'_> {
+    Head::of(words).unwrap()
+}
+
+fn control_of(words: &[AtomicU64]) -> Control<'_> {
+    Control::of(words).unwrap()
+}
+
 impl Arena {
     /// An empty store with `slots` fresh slots, seen by a handle without a seat.
     pub(crate) fn new(slots: u32) -> Self {
@@ -65,35 +76,17 @@ impl Arena {
         let slots_log2 = slots.next_power_of_two().ilog2();
         let geo = Geometry::new(RECORD_BYTES as u64, slots_log2, regions, 1 << 30, 0).unwrap();
         let shape = |region| Self::shape_of(&geo, u64::from(region) * TABLES, 1, regions << slots_log2);
-        let mut head = [0; HEAD_WORDS];
-        for counted in region::word::ZEROS {
-            head[counted] = checked::encode(0);
+        let heads: Vec<_> = (0..regions).map(|region| words(*empty_head(shape(region)).words())).collect();
+        for (region, head) in (0..).zip(&heads) {
+            let fresh = Reference::to(geo.first_slot(region));
+            head_of(head).fresh().store(fresh, Ordering::Relaxed);
         }
-        head[region::word::NEXT_SEQ] = FIRST_SEQ;
-        head[region::word::NEXT_SEQ_CHECK] = !FIRST_SEQ;
-        let heads = (0..regions).map(|region| {
-            let mut head = head;
-            head[region::word::SHAPE] = shape(region).encode();
-            head[region::word::FRESH] = checked::encode(u64::from(geo.first_slot(region)) + 1);
-            words(head)
-        });
-        let mut control = vec![
-            (control::EPOCH, checked::encode(2)),
-            (control::DURABLE, checked::encode(1)),
-            (control::PINNED, 0),
-            (control::CHANGES, 0),
-            (control::BORROWED, 0),
-            (control::CLOCK, 0),
-            (control::VERSION_BLOCKS, checked::encode(1)),
-        ];
-        let batches =
-            [control::BEGUN, control::COMMITTED, control::ENDED, control::BATCHED, control::SETTLED];
-        control.extend(batches.map(|at| (at, checked::encode(0))));
+        let mut seats = Vec::new();
         for s in 0..seat::SEATS {
-            control
-                .extend([seat::generation(s), seat::taken(s), seat::pid(s), seat::pin(s)].map(|at| (at, 0)));
-            control.extend((0..seat::BORROWS).map(|n| (seat::borrows(s, n), 0)));
+            seats.extend([seat::generation(s), seat::taken(s), seat::pid(s), seat::pin(s)].map(|at| (at, 0)));
+            seats.extend((0..seat::BORROWS).map(|n| (seat::borrows(s, n), 0)));
         }
+        let seen = SeenThrough { boot: [0; 2], mount: 0, file: 0 };
         let tables = (0..regions).flat_map(|region| {
             let first = index::Line::empty(shape(region).seed(region, 0)).words();
             std::iter::once(words(first)).chain((1..TABLES).map(|_| words([0; index::LINE_WORDS])))
@@ -102,17 +95,29 @@ impl Arena {
             (0..regions).map(|_| (0..slots).map(|_| words(std::iter::repeat_n(0, len))).collect()).collect()
         };
         let all = Words {
-            heads: heads.collect(),
+            heads,
             tables: tables.collect(),
             slots: of_each(HEADER_WORDS + RECORD_BYTES / 8),
             links: of_each(2),
-            control: control.into_iter().map(|(at, value)| (at, AtomicU64::new(value))).collect(),
+            control: words(empty_control(&seen)),
+            seats: seats.into_iter().map(|(at, value)| (at, AtomicU64::new(value))).collect(),
         };
         // Loom lets a SeqCst load see the value that a word was made with for ever; what is stored
         // as SeqCst it knows to be older than a later SeqCst store.
-        let locks = all.heads.iter().map(|head| &head[region::word::LOCK]);
-        for word in all.control.iter().map(|(_, word)| word).chain(locks) {
+        let locks = all.heads.iter().map(|head| head_of(head).lock());
+        let control = control_of(&all.control);
+        let hints = [control.pinned(), control.borrowed(), control.clock(), control.changes()];
+        for word in all.seats.iter().map(|(_, word)| word).chain(locks).chain(hints) {
             word.store(word.load(Ordering::Relaxed), Ordering::SeqCst);
+        }
+        control.epoch().store(Epoch::FIRST.next(), Ordering::SeqCst);
+        control.durable().store(Epoch::FIRST, Ordering::SeqCst);
+        control.version_blocks().store(1, Ordering::SeqCst);
+        for number in control.batch_numbers() {
+            number.store(0, Ordering::SeqCst);
+        }
+        for epoch in [control.batched(), control.settled()] {
+            epoch.store(Epoch::BEFORE, Ordering::SeqCst);
         }
         Self {
             words: Arc::new(all),
@@ -144,7 +149,7 @@ impl Arena {
     }
 
     pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
-        let found = self.words.control.iter().find(|(at, _)| *at == offset);
+        let found = self.words.seats.iter().find(|(at, _)| *at == offset);
         &found.unwrap_or_else(|| panic!("the model has no word at {offset}")).1
     }
 
@@ -153,8 +158,12 @@ impl Arena {
         Ok(())
     }
 
-    pub(crate) fn head(&self, region: u32) -> &[AtomicU64] {
-        &self.words.heads[region as usize]
+    pub(crate) fn head(&self, region: u32) -> Head<'_> {
+        head_of(&self.words.heads[region as usize])
+    }
+
+    pub(crate) fn control(&self) -> Control<'_> {
+        control_of(&self.words.control)
     }
 
     pub(crate) fn slot(&self, slot: u32) -> Option<&[AtomicU64]> {
@@ -174,18 +183,16 @@ impl Arena {
         self.words.tables.get(table as usize)?.first_chunk()
     }
 
-    pub(crate) fn link(&self, slot: u32) -> Option<&[AtomicU64]> {
-        self.of_slot(&self.words.links, slot)
+    pub(crate) fn link(&self, slot: u32) -> Option<Link<'_>> {
+        Link::of(self.of_slot(&self.words.links, slot)?)
     }
 
     pub(crate) fn epoch(&self) -> Result<Epoch> {
-        Epoch::decode(self.word(control::EPOCH).load(Ordering::SeqCst))
-            .ok_or_else(|| self.damaged("the epoch"))
+        self.control().epoch().load(Ordering::SeqCst).ok_or_else(|| self.damaged("the epoch"))
     }
 
     pub(crate) fn durable(&self) -> Result<Epoch> {
-        Epoch::decode(self.word(control::DURABLE).load(Ordering::SeqCst))
-            .ok_or_else(|| self.damaged("the durable epoch"))
+        self.control().durable().load(Ordering::SeqCst).ok_or_else(|| self.damaged("the durable epoch"))
     }
 
     pub(crate) fn extent_count(&self) -> Result<u32> {
@@ -218,7 +225,7 @@ impl Arena {
     }
 
     pub(crate) fn shape(&self, number: u32) -> index::Shape {
-        index::Shape::decode(self.head(number)[region::word::SHAPE].load(Ordering::Acquire))
+        self.head(number).shape().load(Ordering::Acquire)
     }
 
     pub(crate) fn damaged(&self, what: impl Into<String>) -> Error {

@@ -4,7 +4,7 @@
 #[path = "../../../src/format/geometry.rs"]
 mod real;
 
-use super::{PAGE_BYTES, hash, region, round_up, seat, slot};
+use super::{PAGE_BYTES, hash, round_up, seat, slot};
 
 pub(crate) use real::*;
 pub(crate) const FIRST_INDEX_BYTES: u64 = 64;

@@ -20,8 +20,7 @@ impl<'a> Growth<'a> {
     }
 
     pub(crate) fn index_space(&mut self, region: u32, _bytes: u64) -> Result<u64> {
-        let word = &self.0.head(region)[crate::format::region::word::SHAPE];
-        let shape = Shape::decode(word.load(crate::sys::atomic::Ordering::Relaxed));
+        let shape = self.0.head(region).shape().load(crate::sys::atomic::Ordering::Relaxed);
         Ok(self.0.other_table(&shape))
     }
 

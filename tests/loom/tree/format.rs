@@ -20,6 +20,8 @@ pub(crate) mod region;
 pub(crate) mod seat;
 #[path = "../../../src/format/slot.rs"]
 pub(crate) mod slot;
+#[path = "../../../src/format/word.rs"]
+pub(crate) mod word;
 
 pub(crate) const PAGE_BYTES: u64 = 4096;
 
