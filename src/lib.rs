@@ -59,6 +59,7 @@ compile_error!("recstore runs on Linux on 64-bit little-endian processors");
 
 mod error;
 mod fault;
+mod file;
 mod format;
 mod protocol;
 mod record;

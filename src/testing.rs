@@ -6,12 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 pub use crate::fault::{Fault, Refusal};
+use crate::file::continuity::Continuity;
 use crate::format::control::{CONTROL, CONTROL_WORDS, Control, Mark, SeenThrough};
 use crate::format::geometry::{HEAD_BYTES, REGION_TABLE};
 use crate::format::index::Shape;
 use crate::format::region::{HEAD_WORDS, Head};
 use crate::recovery::recover::REGIONS_FLUSHED;
-use crate::region::continuity::Continuity;
 use crate::store::flush::EXTENT_FLUSHED;
 pub use crate::store::flush::FLUSHED;
 use crate::sys::atomic::{AtomicU64, Ordering};

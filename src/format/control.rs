@@ -32,7 +32,7 @@ struct Layout {
     extents: u64,
     /// Checked: the same, as of the last flush: even a loss of power leaves as many.
     durable_extents: u64,
-    /// What the memory of the last users was seen through: see `region::continuity`. The mount; 0: not known.
+    /// What the memory of the last users was seen through: see `file::continuity`. The mount; 0: not known.
     mount: u64,
     /// The file: a hash of device, inode and the inode's birth.
     file: u64,
@@ -184,7 +184,7 @@ impl<'a> Control<'a> {
     }
 }
 
-/// What the memory of a file was seen through: see `region::continuity`.
+/// What the memory of a file was seen through: see `file::continuity`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SeenThrough {
     /// The boot of the kernel.

@@ -1,9 +1,9 @@
 //! Extents whose header was lost: what lies in them, and what leads to them, says what they are.
 
 use crate::error::Result;
+use crate::file::arena::Arena;
 use crate::format::extent::Kind;
 use crate::format::geometry::EXTENT_HEADER_BYTES;
-use crate::region::arena::Arena;
 use crate::region::owned::Region;
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;

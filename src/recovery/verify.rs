@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::Result;
+use crate::file::arena::Arena;
+use crate::file::survey::{SlotState, survey};
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::index::ENTRIES;
 use crate::format::slot::block_of;
@@ -14,10 +16,8 @@ use crate::protocol::lock::{self, State};
 use crate::protocol::slot::{header, is_free};
 use crate::recovery::adopt::headless;
 use crate::recovery::evidence::{self, Held, Told};
-use crate::region::arena::Arena;
 use crate::region::owned::{Found, Region};
 use crate::region::slots::Queue;
-use crate::region::survey::{SlotState, survey};
 use crate::report::{Damage, Missing, VerifyReport};
 use crate::sys::atomic::Ordering;
 use crate::sys::copy::copy_out;

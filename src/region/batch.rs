@@ -2,19 +2,20 @@
 //! stand in the chapter on the protocol.
 
 use crate::error::Error;
+use crate::file::arena::Arena;
+use crate::file::grow::next_lines_log2;
+use crate::file::seat;
+use crate::file::survey::{SlotState, survey};
 use crate::format::epoch::Epoch;
 use crate::format::index::{ENTRIES, Shape};
 use crate::format::region::{Head, LISTED_MAX};
 use crate::format::slot::Header;
 use crate::format::word::Checked;
 use crate::protocol::slot::{mark_taken, publish};
-use crate::region::arena::Arena;
-use crate::region::grow::next_lines_log2;
+use crate::region::Trouble;
 use crate::region::owned::{Found, Region};
 use crate::region::slots::Queue;
-use crate::region::survey::{SlotState, survey};
 use crate::region::table::load_max;
-use crate::region::{Trouble, seat};
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 

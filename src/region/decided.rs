@@ -10,11 +10,11 @@
 //! The next owner of a region whose owner died takes back what did not take effect, before it touches the index; so
 //! what was read after the death does not change (see the chapter on recovery).
 
+use crate::file::arena::Arena;
 use crate::format::index::Shape;
 use crate::format::slot::Header;
 use crate::protocol::index::{candidates, load_line};
 use crate::protocol::slot::header;
-use crate::region::arena::Arena;
 use crate::region::batch::is_undecided;
 use crate::sys::atomic::Ordering;
 

@@ -1,17 +1,10 @@
-//! The regions: the file as typed places, what a region's owner does in it, how it grows.
+//! A region: what the owner of its lock does in it, and how it is read without a lock.
 
-pub(crate) mod arena;
 pub(crate) mod batch;
-pub(crate) mod blocks;
-pub(crate) mod borrow;
-pub(crate) mod continuity;
 pub(crate) mod decided;
-pub(crate) mod grow;
 pub(crate) mod owned;
 pub(crate) mod read;
-pub(crate) mod seat;
 pub(crate) mod slots;
-pub(crate) mod survey;
 pub(crate) mod table;
 pub(crate) mod watch;
 

@@ -4,6 +4,9 @@
 
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
+use crate::file::arena::Arena;
+use crate::file::grow::next_lines_log2;
+use crate::file::seat;
 use crate::format::checked;
 use crate::format::epoch::Epoch;
 use crate::format::index::{ENTRIES, LINE_WORDS, Line, Shape};
@@ -13,9 +16,6 @@ use crate::format::word::Checked;
 use crate::protocol::index::{candidates, load_line, store_entry};
 use crate::protocol::slot::{Seen, bury, header, publish, publish_filled, read_any, retract};
 use crate::region::Trouble;
-use crate::region::arena::Arena;
-use crate::region::grow::next_lines_log2;
-use crate::region::seat;
 use crate::region::slots::Queue;
 use crate::region::table::load_max;
 use crate::sys::atomic::{AtomicU64, Ordering};

@@ -1,13 +1,13 @@
 //! Reading a record without a lock.
 
+use crate::file::arena::Arena;
+use crate::file::survey::{SlotState, survey};
 use crate::format::index::Shape;
 use crate::format::slot::Header;
 use crate::protocol::index::{candidates, entry_is, load_line};
 use crate::protocol::slot::{Seen, read, read_any};
-use crate::region::arena::Arena;
 use crate::region::batch::{Member, batch_number, find_member, pending};
 use crate::region::decided::counts;
-use crate::region::survey::{SlotState, survey};
 use crate::sys::atomic::{Ordering, fence};
 
 /// How a look without a lock ended.

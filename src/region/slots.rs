@@ -5,15 +5,16 @@ use std::ops::Range;
 
 use crate::error::Error;
 use crate::fault::{self, Fault};
+use crate::file::grow::{Growth, populate_fresh};
+use crate::file::{borrow, seat};
 use crate::format::epoch::Epoch;
 use crate::format::extent::Kind;
 use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind, PARKED_LINK};
 use crate::format::word::{Checked, Link, NoReference, Reference, ReferenceWord};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{header, is_free, park, reserve, scrub};
-use crate::region::grow::{Growth, populate_fresh};
+use crate::region::Trouble;
 use crate::region::owned::{COUNT, Found, Region, add, count};
-use crate::region::{Trouble, borrow, seat};
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 

@@ -1,11 +1,11 @@
 //! The index table of a region as a whole: it is filled, and it moves. For the region's owner.
 
+use crate::file::arena::Arena;
+use crate::file::grow::Growth;
 use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINES_LOG2_MAX, Line, Shape};
 use crate::protocol::index::{fill_entry, load_line, store_line};
 use crate::protocol::slot::header;
 use crate::region::Trouble;
-use crate::region::arena::Arena;
-use crate::region::grow::Growth;
 use crate::region::owned::Region;
 use crate::sys::atomic::{Ordering, fence};
 use crate::sys::step::step;

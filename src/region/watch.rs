@@ -12,8 +12,8 @@
 //! wake-up is lost, and a writer pays one load of a line that it has at hand while nobody watches.
 //! What a dead writer left is told by who rebuilds its region, when it gives the lock back.
 
+use crate::file::arena::Arena;
 use crate::format::region::Head;
-use crate::region::arena::Arena;
 use crate::sys::atomic::Ordering;
 use crate::sys::futex;
 

@@ -19,11 +19,11 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::file::seat;
 use crate::format::slot::Header;
 use crate::protocol::lock;
 use crate::record::Version;
 use crate::region::read::{Look, look, look_at_every_slot};
-use crate::region::seat;
 use crate::store::Store;
 use crate::store::iter::{gather, gather_beside_owner};
 use crate::store::watch::{LOOK_EVERY, Progress, heal_all, wait_in_store};

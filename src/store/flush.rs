@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::error::{Error, Holder, Lock, Result};
 use crate::fault::{self, Fault};
+use crate::file::{blocks, byte_lock, seat};
 use crate::format::control::Mark;
 use crate::format::epoch::Epoch;
 use crate::format::seat::{LEAVING, SYNC_BYTE, taken};
 use crate::protocol::lock::{self, Owner};
 use crate::region::slots::retired_in;
-use crate::region::{blocks, seat};
 use crate::store::handle::Handle;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
@@ -86,14 +86,14 @@ impl<'a> SyncLock<'a> {
         drop(taken);
         let lock = Self(handle); // From here on, dropping it gives the turn back.
         let arena = &handle.arena;
-        arena.lock_byte(SYNC_BYTE, Lock::Sync, arena.control().flusher(), deadline)?;
+        byte_lock::take(arena, SYNC_BYTE, Lock::Sync, arena.control().flusher(), deadline)?;
         Ok(if is_done()? { None } else { Some(lock) })
     }
 }
 
 impl Drop for SyncLock<'_> {
     fn drop(&mut self) {
-        self.0.arena.unlock_byte(SYNC_BYTE, self.0.arena.control().flusher());
+        byte_lock::give_back(&self.0.arena, SYNC_BYTE, self.0.arena.control().flusher());
         let turn = &self.0.flush;
         *turn.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         turn.given_back.notify_all();

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 
-use crate::region::arena::Arena;
+use crate::file::arena::Arena;
 
 /// The file of a store: its device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use crate::error::{Error, Result};
+use crate::file::survey::{SlotState, survey};
 use crate::format::extent::Kind as ExtentKind;
 use crate::format::slot as slot_format;
 use crate::format::slot::{HEADER_WORDS, Header, Kind, PRESENT};
 use crate::format::word::{Checked, ReferenceWord};
 use crate::protocol::slot::header;
-use crate::region::survey::{SlotState, survey};
 use crate::store::Store;
 use crate::store::stats::lock_owner;
 use crate::sys::atomic::Ordering;

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
+use crate::file::arena::Arena;
 use crate::format::index::ENTRIES;
 use crate::format::slot::{Header, Kind};
 use crate::protocol::index::load_line;
@@ -23,7 +24,6 @@ use crate::protocol::lock;
 use crate::protocol::slot::{Copies, Seen, header, read_any, unchanged};
 use crate::record::{Record, Version};
 use crate::region::Trouble;
-use crate::region::arena::Arena;
 use crate::region::batch::{batch_number, pending};
 use crate::region::decided::counts;
 use crate::store::Store;

@@ -1,14 +1,14 @@
-//! Pins: records read where they lie. The protocol is in `region::borrow`.
+//! Pins: records read where they lie. The protocol is in `file::borrow`.
 
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
+use crate::file::borrow::Borrow;
 use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header};
 use crate::protocol::slot::unchanged;
 use crate::record::Version;
 use crate::region::Trouble;
 use crate::region::batch::between_batches;
-use crate::region::borrow::Borrow;
 use crate::region::read::{Look, look, look_at_unmarked};
 use crate::store::Store;
 use crate::store::typed::{as_slice, as_value};

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::file::arena::io_error;
 use crate::format::geometry::Geometry;
 use crate::recovery::salvage::{read, search};
-use crate::region::arena::io_error;
 use crate::report::{Damage, SalvageReport};
 use crate::store::Store;
 use crate::store::open;

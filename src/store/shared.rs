@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Lock, Result};
+use crate::file::arena::io_error;
+use crate::file::seat;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::seat::NAME_BYTE;
 use crate::format::superblock::MAGIC;
-use crate::region::arena::io_error;
-use crate::region::seat;
 use crate::store::Store;
 use crate::store::options::Options;
 use crate::sys::atomic::Ordering;

@@ -18,11 +18,11 @@ use std::sync::OnceLock;
 use bytemuck::Pod;
 
 use crate::error::Result;
+use crate::file::survey::{SlotState, survey};
 use crate::format::slot::{HEADER_WORDS, Header};
 use crate::protocol::slot::header;
 use crate::record::{Record, Version};
 use crate::region::read::{Look, look};
-use crate::region::survey::{SlotState, survey};
 use crate::store::Store;
 use crate::store::flush::Moment;
 use crate::store::typed::{as_slice, as_value};

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::error::{Holder, Result};
+use crate::file::seat;
 use crate::format::epoch::Epoch;
 use crate::format::extent::Kind;
 use crate::format::seat::{SEATS, generation, taken};
@@ -12,7 +13,6 @@ use crate::format::word::{Checked, EpochWord};
 use crate::format::{FORMAT_VERSION, checked};
 use crate::protocol::lock::{self, Owner, State};
 use crate::region::owned::Region;
-use crate::region::seat;
 use crate::store::Store;
 use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;

@@ -1,6 +1,7 @@
 //! Verify and repair: the whole store, region by region.
 
 use crate::error::Result;
+use crate::file::grow::Growth;
 use crate::format::epoch::Epoch;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::superblock::Superblock;
@@ -9,7 +10,6 @@ use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, epochs_hold, rebuild};
 use crate::recovery::recover::{blocks_in_use, end_batches, is_wholly_clean, leave_clean};
 use crate::recovery::verify::{check_region, check_store, superblock_holds};
-use crate::region::grow::Growth;
 use crate::region::owned::Region;
 use crate::report::{RepairReport, VerifyReport};
 use crate::store::Store;

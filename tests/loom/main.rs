@@ -6,6 +6,8 @@
 mod error;
 #[path = "../../src/fault.rs"]
 mod fault;
+#[path = "tree/file.rs"]
+mod file;
 #[path = "tree/format.rs"]
 mod format;
 #[path = "../../src/protocol/mod.rs"]

@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use loom::thread;
 
 use crate::explore::{IN_TURN, Seen, explore, explore_and_tell};
+use crate::file::arena::Arena;
 use crate::models::lock::{give_back, lock};
 use crate::models::read::{data, look_once, put, set_epochs};
 use crate::recovery::rebuild::{Cause, rebuild};
-use crate::region::arena::Arena;
 use crate::region::batch::{Change, batch_number, between_batches, commit};
 use crate::region::owned::Region;
 use crate::sys::atomic::{Ordering, die_before};

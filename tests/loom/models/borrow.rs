@@ -6,12 +6,12 @@ use loom::thread;
 
 use crate::error::Error;
 use crate::explore::explore_and_tell;
+use crate::file::arena::Arena;
+use crate::file::borrow::{Borrow, oldest};
 use crate::format::slot::HEADER_WORDS;
 use crate::models::lock::{give_back, lock};
 use crate::models::read::{data, put, try_put};
 use crate::region::Trouble;
-use crate::region::arena::Arena;
-use crate::region::borrow::{Borrow, oldest};
 use crate::region::read::{Look, look};
 use crate::sys::atomic::exchanges_are_fences;
 

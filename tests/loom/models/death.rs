@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::explore::{IN_TURN, Seen, explore};
+use crate::file::arena::Arena;
 use crate::format::slot::{HEADER_WORDS, PRESENT};
 use crate::models::lock::{give_back, lock};
 use crate::models::read::set_epochs;
 use crate::recovery::rebuild::{Cause, rebuild};
-use crate::region::arena::Arena;
 use crate::region::owned::{Content, Region};
 use crate::region::read::{Look, look};
 use crate::sys::atomic::{Ordering, die_before};

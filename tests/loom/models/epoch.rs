@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64 as GhostU64, Ordering as Ghost};
 use loom::thread;
 
 use crate::explore::{Seen, explore_and_tell};
+use crate::file::arena::Arena;
+use crate::file::borrow;
 use crate::format::epoch::Epoch;
 use crate::format::slot::{FIRST_SEQ, Header};
 use crate::models::lock::{give_back, lock};
 use crate::protocol::slot::{header, publish};
-use crate::region::arena::Arena;
-use crate::region::borrow;
 use crate::sys::atomic::{AtomicU64, Ordering, die_before};
 
 /// Step 2 of a flush, as in `store::flush`: the old epoch.
@@ -114,11 +114,11 @@ fn a_writer_of_a_later_epoch_sees_the_pin() {
         let pinner = arena.attach(2);
         let writer = thread::spawn(move || {
             lock(&writer);
-            let found = (writer.epoch().unwrap(), crate::region::seat::may_be_pinned(&writer));
+            let found = (writer.epoch().unwrap(), crate::file::seat::may_be_pinned(&writer));
             give_back(&writer);
             found
         });
-        let pinned = crate::region::seat::set_pin(&pinner, pinner.owner.unwrap()).unwrap();
+        let pinned = crate::file::seat::set_pin(&pinner, pinner.owner.unwrap()).unwrap();
         assert_eq!(cut(&pinner), pinned);
         let (epoch, sees_pin) = writer.join().unwrap();
         assert!(epoch <= pinned || sees_pin);
@@ -130,7 +130,7 @@ fn a_writer_of_a_later_epoch_sees_the_pin() {
 /// The snapshots of a handle share the pin of its seat: the older one stands for the later one, until it goes.
 #[test]
 fn an_older_pin_of_a_seat_stands_for_a_later_one() {
-    use crate::region::seat;
+    use crate::file::seat;
     let seen = explore_and_tell("epoch: a second pin of a seat", Some(3), |notes| {
         let arena = Arena::new(0);
         let looker = arena.attach(1);

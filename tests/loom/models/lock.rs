@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Ghost};
 use loom::thread;
 
 use crate::explore::{ALL, Seen, explore_and_tell};
+use crate::file::arena::Arena;
+use crate::file::seat;
 use crate::protocol::lock::{SLEEPERS, State, mark_sleeper, state, take_over, try_lock, unlock};
-use crate::region::arena::Arena;
-use crate::region::seat;
 use crate::sys::atomic::{AtomicU64, Ordering, die_before};
 use crate::sys::futex;
 

@@ -5,10 +5,10 @@
 use loom::thread;
 
 use crate::explore::{IN_TURN, Seen, explore_and_tell};
+use crate::file::arena::Arena;
 use crate::format::epoch::Epoch;
 use crate::format::slot::PRESENT;
 use crate::region::Trouble;
-use crate::region::arena::Arena;
 use crate::region::owned::{Content, Region};
 use crate::region::read::{Look, look, look_at_every_slot};
 use crate::sys::atomic::{AtomicU64, Ordering};

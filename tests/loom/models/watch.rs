@@ -3,9 +3,9 @@
 use loom::thread;
 
 use crate::explore::explore_and_tell;
+use crate::file::arena::Arena;
 use crate::models::lock::{give_back, lock};
 use crate::models::read::{look_once, put};
-use crate::region::arena::Arena;
 use crate::region::watch::{REGION, notify};
 use crate::sys::atomic::{Ordering, exchanges_are_fences, fence};
 

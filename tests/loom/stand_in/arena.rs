@@ -132,7 +132,7 @@ impl Arena {
     /// The same store, seen by the next handle that attaches.
     pub(crate) fn attach(&self, handle: u32) -> Self {
         let mut attached = Self { file: self.file.opened_by(handle), ..self.clone() };
-        attached.owner = Some(crate::region::seat::claim(&attached).unwrap());
+        attached.owner = Some(crate::file::seat::claim(&attached).unwrap());
         attached
     }
 

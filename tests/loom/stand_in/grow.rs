@@ -2,8 +2,8 @@
 //! excludes other regions, of which there are none.
 
 use crate::error::{Error, Result};
+use crate::file::arena::Arena;
 use crate::format::index::Shape;
-use crate::region::arena::Arena;
 
 pub(crate) fn populate_fresh(_arena: &Arena, _region: u32, _slot: u32, _is_linked: bool) {}
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::error::{Error, Holder, Lock, Result};
+use crate::error::{Error, Result};
+use crate::file::extents::Extents;
+use crate::file::survey::{SlotState, survey};
 use crate::format::control::{CONTROL, CONTROL_WORDS, Control};
 use crate::format::epoch::Epoch;
 use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
@@ -17,14 +19,11 @@ use crate::format::word::Link;
 use crate::format::{PAGE_BYTES, index};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::header;
-use crate::region::grow::Extents;
-use crate::region::seat::noted_holder;
-use crate::region::survey::{SlotState, survey};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
+use crate::sys::file;
 use crate::sys::fork::ForkFile;
 use crate::sys::mapping::Mapping;
-use crate::sys::{file, file_lock};
 
 /// The mapped file of one handle.
 pub(crate) struct Arena {
@@ -48,39 +47,6 @@ impl Arena {
     /// An error of the operating system while `doing` something with the store's file.
     pub(crate) fn io(&self, doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         io_error(&self.path, doing)
-    }
-
-    /// Waits for the file lock of a byte, and notes in `note` who has it: the kernel does not say that of
-    /// such a lock.
-    pub(crate) fn lock_byte(
-        &self,
-        byte: u64,
-        lock: Lock,
-        note: &AtomicU64,
-        deadline: &Deadline,
-    ) -> Result<()> {
-        match file_lock::lock(&self.file, byte, deadline) {
-            Ok(true) => {
-                note.store(self.owner.map_or(0, Owner::word), Ordering::SeqCst);
-                Ok(())
-            }
-            Ok(false) => {
-                let foreign = || file_lock::foreign_holder(&self.file, byte);
-                let foreign = || foreign().map(|pid| Holder { pid, exists: (pid != 0).then_some(true) });
-                let owner = noted_holder(self, note).or_else(foreign);
-                Err(Error::Busy { path: self.path.clone(), lock, owner, waited: deadline.waited() })
-            }
-            Err(source) => Err(self.io("waiting for a byte-range lock (F_OFD_SETLK)")(source)),
-        }
-    }
-
-    /// Gives the file lock of a byte back.
-    pub(crate) fn unlock_byte(&self, byte: u64, note: &AtomicU64) {
-        // What another handle noted stays: it has the lock, if this one waited in vain.
-        let own = self.owner.map_or(0, Owner::word);
-        let _ = note.compare_exchange(own, 0, Ordering::SeqCst, Ordering::Relaxed);
-        // A failure leaves the lock to the kernel, which drops it when the handle is closed.
-        let _ = file_lock::unlock(&self.file, byte);
     }
 
     /// When a call that begins now stops waiting for locks.

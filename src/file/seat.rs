@@ -2,18 +2,18 @@
 //!
 //! A seat's pin is the epoch whose records its holder still reads: what is replaced after it keeps its
 //! slot. The control page's `pinned` says whether there may be pins, so that nobody looks for them
-//! otherwise; see `borrow` for how such a hint is kept.
+//! otherwise: see `hint`.
 
 use std::time::Duration;
 
 use crate::error::{Error, Holder, Lock, Result};
+use crate::file::arena::Arena;
+use crate::file::hint::{HINT, is_hinted, lower_hint, raise_hint};
 use crate::format::checked;
 use crate::format::epoch::Epoch;
 use crate::format::seat::{BORROWS, LEAVING, SEATS, TAKEN, borrows, generation, pid, pin, seat_byte, taken};
-use crate::protocol::lock::{self, Owner, State};
-use crate::region::arena::Arena;
-use crate::region::borrow::{HINT, is_hinted, lower_hint, raise_hint};
-use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::protocol::lock::Owner;
+use crate::sys::atomic::Ordering;
 use crate::sys::{file, file_lock, process};
 
 /// Claims a seat that nobody holds. The claim's generation is one that no lock word names.
@@ -139,14 +139,6 @@ pub(crate) fn holder(arena: &Arena, seat: u32) -> Holder {
     let is_known = namespace != 0 && namespace == process::pid_namespace();
     // A process of another namespace has another number here.
     Holder { pid, exists: is_known.then(|| process::exists(pid)) }
-}
-
-/// The claim that a word names, which the holder of a file lock notes for people: see [`Arena::lock_byte`].
-pub(crate) fn noted_holder(arena: &Arena, word: &AtomicU64) -> Option<Holder> {
-    match lock::state(word.load(Ordering::SeqCst)) {
-        State::Held(owner) if is_alive(arena, owner).unwrap_or(false) => Some(holder(arena, owner.seat)),
-        _ => None,
-    }
 }
 
 /// Pins the current epoch for the holder of `owner`, who has no pin. Who raises the epoch afterwards

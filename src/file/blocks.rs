@@ -15,10 +15,10 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 
 use crate::error::Result;
+use crate::file::arena::Arena;
 use crate::format::extent::Kind;
 use crate::format::geometry::EXTENT_HEADER_BYTES;
 use crate::format::{PAGE_BYTES, checked, round_up};
-use crate::region::arena::Arena;
 use crate::sys::atomic::Ordering;
 use crate::sys::blocks::Piece;
 use crate::sys::{blocks, file};

@@ -9,24 +9,19 @@ use std::sync::{MutexGuard, PoisonError, TryLockError};
 
 use crate::error::{Error, Holder, Lock, Result};
 use crate::fault::{self, Refusal};
+use crate::file::arena::Arena;
+use crate::file::byte_lock;
+use crate::file::extents::Extents;
 use crate::format::extent::{ExtentHeader, Kind};
 use crate::format::geometry::{EXTENT_HEADER_BYTES, LINK_BYTES};
 use crate::format::index::{LINE_BYTES, Shape};
 use crate::format::seat::GROWTH_BYTE;
 use crate::format::slot::HEADER_BYTES;
 use crate::format::{PAGE_BYTES, round_up};
-use crate::region::arena::Arena;
 use crate::sys::atomic::Ordering;
 use crate::sys::deadline::Deadline;
 use crate::sys::file;
 use crate::sys::step::step;
-
-/// What is known of the extents before `cursor`: they are in use.
-#[derive(Default)]
-pub(crate) struct Extents {
-    cursor: u32,
-    index_runs: Vec<Range<u32>>,
-}
 
 /// Of an index table so many bytes are populated at once, at most.
 const POPULATE_BYTES_MAX: u64 = 4 << 20;
@@ -45,7 +40,7 @@ pub(crate) struct Growth<'a> {
 
 impl Drop for Growth<'_> {
     fn drop(&mut self) {
-        self.arena.unlock_byte(GROWTH_BYTE, self.arena.control().grower());
+        byte_lock::give_back(self.arena, GROWTH_BYTE, self.arena.control().grower());
     }
 }
 
@@ -65,7 +60,7 @@ impl<'a> Growth<'a> {
             }
         }
         let extents = Self::exclude_threads(arena, &deadline)?;
-        arena.lock_byte(GROWTH_BYTE, Lock::Growth, arena.control().grower(), &deadline)?;
+        byte_lock::take(arena, GROWTH_BYTE, Lock::Growth, arena.control().grower(), &deadline)?;
         Ok(Self { arena, extents })
     }
 

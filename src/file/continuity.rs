@@ -12,9 +12,9 @@
 //! 4. An error of writing back is a doubt also where the memory is the same: the kernel may have dropped the page.
 
 use crate::error::Result;
+use crate::file::arena::Arena;
 use crate::format::control::SeenThrough;
 use crate::format::hash::hash;
-use crate::region::arena::Arena;
 use crate::sys::atomic::Ordering;
 use crate::sys::file;
 

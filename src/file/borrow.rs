@@ -26,14 +26,13 @@
 //!    parked is what was replaced in that time.
 
 use crate::error::{Error, Result};
+use crate::file::arena::Arena;
+use crate::file::hint::{HINT, is_hinted, lower_hint, raise_hint};
+use crate::file::seat::is_held;
 use crate::format::seat::{BORROWS, SEATS, borrows};
 use crate::protocol::lock::Owner;
-use crate::region::arena::Arena;
-use crate::region::seat::is_held;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 
-/// Bit 0 of a hint: there may be some.
-pub(crate) const HINT: u64 = 1;
 const ONE: u64 = 1 << 48;
 const CLOCK_MASK: u64 = ONE - 1;
 const MANY: u64 = 0xffff;
@@ -88,23 +87,6 @@ fn choose(arena: &Arena, seat: u32) -> Option<(&AtomicU64, u64, u64)> {
     }
 }
 
-/// Sets a hint, and makes it differ from all that it was before.
-pub(crate) fn raise_hint(word: &AtomicU64) {
-    // It always succeeds.
-    let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |hint| Some(hint.wrapping_add(2) | HINT));
-}
-
-/// Clears a hint, unless it was raised since it was `seen`. Speed alone depends on it.
-pub(crate) fn lower_hint(word: &AtomicU64, seen: u64) {
-    let _ = word.compare_exchange(seen, seen & !HINT, Ordering::SeqCst, Ordering::SeqCst);
-}
-
-/// Whether a hint is set.
-#[inline]
-pub(crate) fn is_hinted(word: &AtomicU64) -> bool {
-    word.load(Ordering::SeqCst) & HINT != 0
-}
-
 /// Step 2: whether there may be a borrow. One load.
 #[inline]
 pub(crate) fn may_be_borrowed(arena: &Arena) -> bool {
@@ -137,29 +119,4 @@ pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
         lower_hint(arena.control().borrowed(), hint); // Step 3.
     }
     Ok(oldest)
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hint_is_lowered_only_by_who_saw_it_as_it_is_and_is_never_what_it_was() {
-        let word = AtomicU64::new(0);
-        let mut seen = vec![0];
-        for _ in 0..10 {
-            raise_hint(&word);
-            let before = word.load(Ordering::Relaxed);
-            assert!(is_hinted(&word) && !seen.contains(&before));
-            seen.push(before);
-            raise_hint(&word);
-            lower_hint(&word, before);
-            assert!(is_hinted(&word), "somebody has begun since");
-            let now = word.load(Ordering::Relaxed);
-            assert!(!seen.contains(&now));
-            seen.push(now);
-            lower_hint(&word, now);
-            assert!(!is_hinted(&word));
-        }
-    }
 }

@@ -1,0 +1,12 @@
+//! The file of a store, and its handles: typed places, extents and growth, blocks, seats, pins and borrows.
+
+pub(crate) mod arena;
+pub(crate) mod blocks;
+pub(crate) mod borrow;
+pub(crate) mod byte_lock;
+pub(crate) mod continuity;
+pub(crate) mod extents;
+pub(crate) mod grow;
+pub(crate) mod hint;
+pub(crate) mod seat;
+pub(crate) mod survey;
