@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::file::arena::Arena;
 use crate::format::extent::Kind;
 use crate::format::geometry::EXTENT_HEADER_BYTES;
-use crate::region::owned::Region;
+use crate::region::head::Region;
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 

@@ -20,7 +20,7 @@ use crate::protocol::slot::{Seen, header, publish, read_any, retract, scrub};
 use crate::region::Trouble;
 use crate::region::batch::is_undecided;
 use crate::region::decided::took_no_effect;
-use crate::region::owned::Region;
+use crate::region::head::Region;
 use crate::region::slots::Queue;
 use crate::region::table::load_max;
 use crate::report::Damage;

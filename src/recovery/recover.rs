@@ -14,7 +14,7 @@ use crate::format::slot::{BLOCKS_MAX, block_of, first_of_block};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, Rebuilt, rebuild};
-use crate::region::owned::Region;
+use crate::region::head::Region;
 use crate::report::RepairReport;
 use crate::sys::atomic::Ordering;
 use crate::sys::file;

@@ -2,11 +2,14 @@
 
 pub(crate) mod batch;
 pub(crate) mod decided;
-pub(crate) mod owned;
+pub(crate) mod delete;
+pub(crate) mod find;
+pub(crate) mod head;
 pub(crate) mod read;
 pub(crate) mod slots;
 pub(crate) mod table;
 pub(crate) mod watch;
+pub(crate) mod write;
 
 use crate::error::Error;
 

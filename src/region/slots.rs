@@ -14,7 +14,8 @@ use crate::format::word::{Checked, Link, NoReference, Reference, ReferenceWord};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{header, is_free, park, reserve, scrub};
 use crate::region::Trouble;
-use crate::region::owned::{COUNT, Found, Region, add, count};
+use crate::region::find::Found;
+use crate::region::head::{COUNT, Region, add, count};
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 

@@ -6,7 +6,7 @@ use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINES_LOG2_MAX, Line, Shap
 use crate::protocol::index::{fill_entry, load_line, store_line};
 use crate::protocol::slot::header;
 use crate::region::Trouble;
-use crate::region::owned::Region;
+use crate::region::head::Region;
 use crate::sys::atomic::{Ordering, fence};
 use crate::sys::step::step;
 

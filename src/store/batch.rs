@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::format::slot::PRESENT;
 use crate::record::{Durability, Version};
 use crate::region::batch::{Change, Group, commit, give_back};
-use crate::region::owned::Region;
+use crate::region::head::Region;
 use crate::store::Store;
 use crate::store::handle::in_region;
 use crate::sys::deadline::Deadline;

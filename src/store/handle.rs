@@ -15,7 +15,7 @@ use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
 use crate::region::batch::{batch_number, end_undecided, has_undecided};
-use crate::region::owned::Region;
+use crate::region::head::Region;
 use crate::region::watch;
 use crate::store::flush::{Pinned, Turn};
 use crate::store::inside::FileId;

@@ -10,7 +10,7 @@ use bytemuck::Pod;
 use crate::error::{Error, Result};
 use crate::format::slot::HEADER_WORDS;
 use crate::record::{Durability, Version};
-use crate::region::owned::Content;
+use crate::region::write::Content;
 use crate::store::Store;
 use crate::sys::atomic::AtomicU64;
 use crate::sys::copy::{copy_in_at, copy_out_at};

@@ -12,7 +12,7 @@ use crate::format::slot::PRESENT;
 use crate::format::word::{Checked, EpochWord};
 use crate::format::{FORMAT_VERSION, checked};
 use crate::protocol::lock::{self, Owner, State};
-use crate::region::owned::Region;
+use crate::region::head::Region;
 use crate::store::Store;
 use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;

@@ -10,7 +10,7 @@ use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, epochs_hold, rebuild};
 use crate::recovery::recover::{blocks_in_use, end_batches, is_wholly_clean, leave_clean};
 use crate::recovery::verify::{check_region, check_store, superblock_holds};
-use crate::region::owned::Region;
+use crate::region::head::Region;
 use crate::report::{RepairReport, VerifyReport};
 use crate::store::Store;
 use crate::sys::atomic::Ordering;

@@ -12,7 +12,7 @@ use crate::models::lock::{give_back, lock};
 use crate::models::read::{data, look_once, put, set_epochs};
 use crate::recovery::rebuild::{Cause, rebuild};
 use crate::region::batch::{Change, batch_number, between_batches, commit};
-use crate::region::owned::Region;
+use crate::region::head::Region;
 use crate::sys::atomic::{Ordering, die_before};
 
 const X: u64 = 1;
@@ -205,7 +205,7 @@ mod over_two_regions {
         let ids = [id_in(&arena, 0, 0), id_in(&arena, 1, 0)];
         for (region, id) in (0..).zip(ids) {
             enter(&doomed, region);
-            let content = crate::region::owned::Content::Bytes(OLD);
+            let content = crate::region::write::Content::Bytes(OLD);
             Region::new(&doomed, region).put(arena.geo.hash(id), id, content, false).unwrap();
             give_back_region(&doomed, region);
         }

@@ -12,8 +12,9 @@ use crate::format::slot::{HEADER_WORDS, PRESENT};
 use crate::models::lock::{give_back, lock};
 use crate::models::read::set_epochs;
 use crate::recovery::rebuild::{Cause, rebuild};
-use crate::region::owned::{Content, Region};
+use crate::region::head::Region;
 use crate::region::read::{Look, look};
+use crate::region::write::Content;
 use crate::sys::atomic::{Ordering, die_before};
 
 const X: u64 = 1;

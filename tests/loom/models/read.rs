@@ -9,8 +9,9 @@ use crate::file::arena::Arena;
 use crate::format::epoch::Epoch;
 use crate::format::slot::PRESENT;
 use crate::region::Trouble;
-use crate::region::owned::{Content, Region};
+use crate::region::head::Region;
 use crate::region::read::{Look, look, look_at_every_slot};
+use crate::region::write::Content;
 use crate::sys::atomic::{AtomicU64, Ordering};
 
 /// The record that is looked for.

@@ -4,8 +4,12 @@
 pub(crate) mod batch;
 #[path = "../../../src/region/decided.rs"]
 pub(crate) mod decided;
-#[path = "../../../src/region/owned.rs"]
-pub(crate) mod owned;
+#[path = "../../../src/region/delete.rs"]
+pub(crate) mod delete;
+#[path = "../../../src/region/find.rs"]
+pub(crate) mod find;
+#[path = "../../../src/region/head.rs"]
+pub(crate) mod head;
 #[path = "../../../src/region/read.rs"]
 pub(crate) mod read;
 #[path = "../../../src/region/slots.rs"]
@@ -14,6 +18,8 @@ pub(crate) mod slots;
 pub(crate) mod table;
 #[path = "../../../src/region/watch.rs"]
 pub(crate) mod watch;
+#[path = "../../../src/region/write.rs"]
+pub(crate) mod write;
 
 use crate::error::Error;
 

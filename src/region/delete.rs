@@ -1,0 +1,99 @@
+//! Deleting one record, for the owner of a region's lock.
+
+use crate::error::Result;
+use crate::fault::{self, Fault};
+use crate::file::seat;
+use crate::format::epoch::Epoch;
+use crate::format::index::ENTRIES;
+use crate::format::slot::Header;
+use crate::protocol::index::store_entry;
+use crate::protocol::slot::{bury, publish, retract};
+use crate::region::Trouble;
+use crate::region::find::{Found, Place};
+use crate::region::head::{Region, add, count};
+use crate::region::slots::Queue;
+use crate::sys::step::step;
+
+impl Region<'_> {
+    /// Deletes a record.
+    ///
+    /// If no earlier version of it can be on disk, its slot is scrubbed, and that is all. Else a loss
+    /// of power could keep an earlier version and lose this one: so it stays, as its own tombstone,
+    /// until the slots of the earlier ones were freed in an epoch that is on disk.
+    ///
+    /// One that was flushed by itself stays too: it is what keeps one before it from coming back whose scrub
+    /// is not on disk.
+    pub(crate) fn delete(&self, hash: u64, id: u64) -> Result<bool, Trouble> {
+        let Found::Hit { mut place, slot, header } = self.find(hash, id)? else {
+            return Ok(false);
+        };
+        let epoch = self.arena.epoch()?;
+        let is_needed =
+            header.is_lone() && header.epoch() > self.arena.durable()? && !fault::on(Fault::LoneDeleted);
+        if is_needed {
+            self.ensure_linked()?;
+        }
+        // The hint may be an old one; to ask lowers it.
+        let pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
+        let may_come_back = is_needed || self.is_linked()? && self.older_may_come_back()?;
+        // A damaged version is not fit to be its own tombstone: its `seq` may be what is damaged.
+        if pinned || may_come_back && !self.is_whole(slot) {
+            return self.delete_with_tombstone(hash, id, epoch);
+        }
+        let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
+        let bury_it = may_come_back && !fault::on(Fault::NoTombstone);
+        if bury_it {
+            bury(words)
+        } else {
+            retract(words)
+        }
+        self.afterwards(|| {
+            self.remove_entry(&mut place)?;
+            if bury_it { self.push(Queue::Retired, slot, epoch.number()) } else { self.release(slot) }
+        });
+        step("delete: done");
+        Ok(true)
+    }
+
+    /// Deletes a record by a tombstone in a slot of its own; the version is kept as a replaced one is, for
+    /// somebody may still read it.
+    fn delete_with_tombstone(&self, hash: u64, id: u64, epoch: Epoch) -> Result<bool, Trouble> {
+        self.ensure_linked()?;
+        let seq = self.next_seq(1)?;
+        let new = self.take_slot()?;
+        let Found::Hit { mut place, slot, .. } = self.find(hash, id)? else {
+            self.free(new)?;
+            return Ok(false);
+        };
+        self.set_next_seq(seq + 1);
+        let words = self.arena.slot(new).ok_or(Trouble::Flaw("a free slot outside the file"))?;
+        publish(words, Header::record(seq, id, epoch, 0).tombstone(), &[]);
+        self.afterwards(|| {
+            self.remove_entry(&mut place)?;
+            self.push(Queue::Retired, slot, epoch.number())?;
+            self.push(Queue::Retired, new, epoch.number())
+        });
+        step("delete: done, with a tombstone");
+        Ok(true)
+    }
+
+    /// Takes a record's entry out of the index.
+    pub(super) fn remove_entry(&self, place: &mut Place<'_>) -> Result<(), Trouble> {
+        let shape = self.shape();
+        let marker = if place.line.has_empty() { 0 } else { shape.deleted() };
+        store_entry(place.words, &mut place.line, place.entry, marker);
+        step("delete: record invisible");
+        add(self.head.live(), -1)?;
+        if marker != 0 {
+            add(self.head.markers(), 1)?;
+            if count(self.head.markers())? > (ENTRIES as u64) << shape.lines_log2 >> 3 {
+                match self.move_index(shape.lines_log2) {
+                    // Room for a fresh table is a convenience here; a full disk is no reason to fail.
+                    Err(Trouble::Error(_)) => {}
+                    moved => moved?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

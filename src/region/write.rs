@@ -1,0 +1,172 @@
+//! Writing one record, for the owner of a region's lock. The numbered steps stand in the chapter on the protocol.
+
+use crate::error::{Error, Result};
+use crate::file::grow::next_lines_log2;
+use crate::format::epoch::Epoch;
+use crate::format::slot::Header;
+use crate::protocol::index::store_entry;
+use crate::protocol::slot::{publish, publish_filled};
+use crate::region::Trouble;
+use crate::region::find::{Found, Place};
+use crate::region::head::{COUNT, Region, add, count};
+use crate::region::table::load_max;
+use crate::sys::step::step;
+
+const USED_SEQ: Trouble = Trouble::Flaw("the next sequence number was used already");
+
+/// Where a version was written.
+pub(crate) struct Written {
+    pub(crate) seq: u64,
+    pub(crate) slot: u32,
+}
+
+/// What a version holds.
+#[derive(Clone, Copy)]
+pub(crate) enum Content<'c> {
+    /// These bytes; they go into a slot that is taken for them.
+    Bytes(&'c [u8]),
+    /// What a reserved slot holds already, with a checksum of that.
+    Reserved {
+        /// The slot.
+        slot: u32,
+        /// Its length in bytes.
+        len: usize,
+        /// Has taken in the data, and nothing else.
+        sum: &'c crc32fast::Hasher,
+    },
+}
+
+impl<'a> Region<'a> {
+    /// Writes a version of `id`. `lone`: it is going to be flushed by itself.
+    #[inline]
+    pub(crate) fn put(
+        &self,
+        hash: u64,
+        id: u64,
+        content: Content<'_>,
+        lone: bool,
+    ) -> Result<Written, Trouble> {
+        let epoch = self.arena.epoch()?;
+        let mut found = self.find(hash, id)?;
+        if let Found::Miss(place) = &found
+            && (place.is_none() || count(self.head.live())? >= load_max(&self.shape()))
+        {
+            let has_place = place.is_some();
+            self.check_live()?;
+            match self.move_index(next_lines_log2(&self.shape())) {
+                // A fuller table is slower, and better than none.
+                Err(Trouble::Error(Error::Full { .. })) if has_place => {}
+                moved => moved.map_err(|trouble| self.explain_index(trouble))?,
+            }
+            found = self.find(hash, id)?;
+        }
+        self.write(hash, id, epoch, content, lone, found)
+    }
+
+    /// Refuses a count of live records that is higher than the slots that the region has: each move to another table, which is
+    /// as large as the count asks for, would take twice the room.
+    #[cold]
+    pub(super) fn check_live(&self) -> Result<(), Trouble> {
+        let slots = count(self.head.extents())?.saturating_mul(u64::from(self.arena.geo.slots_per_extent()));
+        if count(self.head.live())? > slots { Err(COUNT) } else { Ok(()) }
+    }
+
+    #[cold]
+    pub(super) fn explain_index(&self, trouble: Trouble) -> Trouble {
+        match trouble {
+            Trouble::Error(error) => {
+                Trouble::Error(self.explain(error, "a larger index table, which takes extents of its own"))
+            }
+            flaw => flaw,
+        }
+    }
+
+    /// Steps 1 to 4 of a write (see [`crate::protocol`]). `found` is what `find` gave for it just now.
+    #[inline]
+    fn write(
+        &self,
+        hash: u64,
+        id: u64,
+        epoch: Epoch,
+        content: Content<'_>,
+        lone: bool,
+        mut found: Found<'a>,
+    ) -> Result<Written, Trouble> {
+        let seq = self.next_seq(1)?;
+        if let Found::Hit { header, slot, .. } = &found {
+            if header.seq() >= seq && self.is_whole(*slot) {
+                return Err(USED_SEQ);
+            }
+            if header.is_wanted_after(epoch) {
+                self.ensure_linked()?;
+            }
+        }
+        let slot = match content {
+            Content::Bytes(_) => self.take_slot()?,
+            Content::Reserved { slot, .. } => slot,
+        };
+        if !self.shape().holds(slot) {
+            // The file outgrew the entries' width.
+            let moved = self.move_index(self.shape().lines_log2).and_then(|()| self.find(hash, id));
+            found = match moved {
+                Ok(found) => found,
+                Err(trouble) => {
+                    if matches!(content, Content::Bytes(_)) {
+                        self.free(slot)?; // A slot on no list would be lost until a rebuild.
+                    }
+                    return Err(self.explain_index(trouble));
+                }
+            };
+        }
+        let (place, old) = found.replaces()?;
+        self.set_next_seq(seq + 1);
+        step("put: slot taken");
+        let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
+        let header = |len| {
+            let header = Header::record(seq, id, epoch, len);
+            if lone { header.lone() } else { header }
+        };
+        match content {
+            Content::Bytes(data) => publish(words, header(data.len()), data),
+            Content::Reserved { len, sum, .. } => {
+                let header = header(len);
+                publish_filled(words, header.with_crc(header.sum_with(sum)));
+            }
+        }
+        let before = self.store_visible(place, hash, slot);
+        self.afterwards(|| {
+            if let Content::Reserved { .. } = content {
+                add(self.head.reserved(), -1)?;
+            }
+            self.count_visible(old, before, epoch)
+        });
+        step("put: done");
+        Ok(Written { seq, slot })
+    }
+
+    /// Step 3 of a write; the entry that was there before.
+    #[inline]
+    pub(super) fn store_visible(&self, mut place: Place<'_>, hash: u64, slot: u32) -> u32 {
+        let before = place.line.0[place.entry];
+        store_entry(place.words, &mut place.line, place.entry, self.shape().entry(hash, slot));
+        step("put: version visible");
+        before
+    }
+
+    /// Step 4 of a write, in place of `old`; `before` is the entry that was there.
+    #[inline]
+    pub(super) fn count_visible(
+        &self,
+        old: Option<(u32, Header)>,
+        before: u32,
+        epoch: Epoch,
+    ) -> Result<(), Trouble> {
+        match old {
+            Some((old, header)) => self.retire(old, &header, epoch),
+            None => {
+                add(self.head.live(), 1)?;
+                if before == self.shape().deleted() { add(self.head.markers(), -1) } else { Ok(()) }
+            }
+        }
+    }
+}
