@@ -61,6 +61,7 @@ mod error;
 mod fault;
 mod file;
 mod format;
+mod handle;
 mod protocol;
 mod record;
 mod recovery;

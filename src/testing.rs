@@ -11,9 +11,9 @@ use crate::format::control::{CONTROL, CONTROL_WORDS, Control, Mark, SeenThrough}
 use crate::format::geometry::{HEAD_BYTES, REGION_TABLE};
 use crate::format::index::Shape;
 use crate::format::region::{HEAD_WORDS, Head};
+use crate::handle::flush::EXTENT_FLUSHED;
+pub use crate::handle::flush::FLUSHED;
 use crate::recovery::recover::REGIONS_FLUSHED;
-use crate::store::flush::EXTENT_FLUSHED;
-pub use crate::store::flush::FLUSHED;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::armed;
 

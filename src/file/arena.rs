@@ -91,7 +91,7 @@ impl Arena {
         Err(Error::Unlinked { path: self.path.clone(), what: what.to_owned() })
     }
 
-    /// Puts the control page on disk. An error is noted there, as that of any flush: see `store::flush`.
+    /// Puts the control page on disk. An error is noted there, as that of any flush: see `handle::flush`.
     pub(crate) fn flush_control(&self) -> Result<()> {
         self.map.flush(CONTROL, PAGE_BYTES).map_err(|source| self.note_failed_flush(source))
     }

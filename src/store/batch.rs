@@ -5,11 +5,11 @@ use std::borrow::Cow;
 
 use crate::error::Result;
 use crate::format::slot::PRESENT;
+use crate::handle::lock::in_region;
 use crate::record::{Durability, Version};
 use crate::region::batch::{Change, Group, commit, give_back};
 use crate::region::head::Region;
 use crate::store::Store;
-use crate::store::handle::in_region;
 use crate::sys::deadline::Deadline;
 
 /// Changes of several records, of which all count or none: see [`Store::batch`].

@@ -26,11 +26,9 @@ use crate::record::Version;
 use crate::region::read::{Look, look, look_at_every_slot};
 use crate::store::Store;
 use crate::store::iter::{gather, gather_beside_owner};
+use crate::store::read::{Looked, look_again};
 use crate::store::watch::{LOOK_EVERY, Progress, heal_all, wait_in_store};
 use crate::sys::atomic::Ordering;
-
-/// Looks at a record that moves before it is put off.
-const LOOKS: u32 = 64;
 
 /// What a feed tells: see [`Store::changes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,14 +302,17 @@ fn index_of(store: &Store, region: u32) -> Result<Option<Vec<(u64, u64)>>> {
 fn look_at(store: &Store, region: u32, id: u64, data: &mut Vec<u8>) -> Result<Now> {
     let handle = &store.handle;
     let hash = handle.arena.geo.hash(id);
-    for _ in 0..LOOKS {
-        match look(&handle.arena, hash, id, handle.verify_reads, Some(data)) {
-            Look::Hit(header, _) => return Ok(Now::Is(header)),
-            Look::Miss => return Ok(Now::Gone),
-            Look::Damaged { .. } => return Ok(Now::Damaged),
-            Look::Moved => std::hint::spin_loop(),
-            Look::Broken(_) => break,
-        }
+    let now = look_again(|_| {
+        Ok(match look(&handle.arena, hash, id, handle.verify_reads, Some(data)) {
+            Look::Hit(header, _) => Looked::Done(Now::Is(header)),
+            Look::Miss => Looked::Done(Now::Gone),
+            Look::Damaged { .. } => Looked::Done(Now::Damaged),
+            Look::Moved => Looked::Moved,
+            Look::Broken(_) => Looked::Stuck,
+        })
+    })?;
+    if let Some(now) = now {
+        return Ok(now);
     }
     if is_held_by_the_living(store, region)? {
         // What the slots tell, if it tells anything.

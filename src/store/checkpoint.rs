@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::handle::Handle;
 use crate::store::Store;
-use crate::store::handle::Handle;
 use crate::sys::deadline::Deadline;
 use crate::sys::fork::Birthplace;
 

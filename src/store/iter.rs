@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::file::arena::Arena;
 use crate::format::index::ENTRIES;
 use crate::format::slot::{Header, Kind};
+use crate::handle::Handle;
 use crate::protocol::index::load_line;
 use crate::protocol::lock;
 use crate::protocol::slot::{Copies, Seen, header, read_any, unchanged};
@@ -26,9 +27,58 @@ use crate::record::{Record, Version};
 use crate::region::Trouble;
 use crate::region::batch::{batch_number, pending};
 use crate::region::decided::counts;
+use crate::region::head::Region;
 use crate::store::Store;
-use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
+
+/// All records.
+impl Store {
+    /// Number of live records: O(regions). What is written meanwhile may or may not be counted.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`]; [`Error::Forked`].
+    pub fn len(&self) -> Result<u64> {
+        self.handle.check()?;
+        let mut live = 0;
+        for number in 0..self.handle.arena.geo.regions {
+            self.handle.heal(number)?;
+            let left_by_the_dead = self.is_read_only() && self.handle.is_left_by_the_dead(number)?;
+            live += match Region::new(&self.handle.arena, number).live() {
+                Ok(_) if left_by_the_dead => Cursor::count(&self.handle, number)?,
+                Ok(live) => live,
+                Err(_) if self.is_read_only() => Cursor::count(&self.handle, number)?,
+                Err(_) => self.handle.with_region(number, |region| region.live())?,
+            };
+        }
+        Ok(live)
+    }
+
+    /// Whether there is no record.
+    ///
+    /// # Errors
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Every live record, once, in no order. What is written meanwhile may or may not appear; no
+    /// record is torn, and none that is there throughout is left out. Damaged records come as
+    /// [`Error::Corrupt`], and the iteration goes on.
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_> {
+        Iter::new(self)
+    }
+
+    /// As [`iter`](Self::iter), without an allocation per record: gives id, version and data to
+    /// `each`, until it breaks.
+    ///
+    /// # Errors
+    /// The first error ends the scan: as [`get`](Self::get).
+    pub fn scan(&self, mut each: impl FnMut(u64, Version, &[u8]) -> ControlFlow<()>) -> Result<()> {
+        self.handle.check()?;
+        Cursor::new(self).each(self, |id, version, data| each(id, version, data.as_slice()))
+    }
+}
 
 /// Every live record of a store: see [`Store::iter`].
 pub struct Iter<'a> {

@@ -6,14 +6,12 @@ pub(crate) mod changes;
 pub(crate) mod checkpoint;
 pub(crate) mod counter;
 pub(crate) mod extents;
-pub(crate) mod flush;
-pub(crate) mod handle;
-pub(crate) mod inside;
 pub(crate) mod inspect;
 pub(crate) mod iter;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod pin;
+pub(crate) mod read;
 pub(crate) mod reserve;
 pub(crate) mod ring;
 pub(crate) mod salvage;
@@ -24,38 +22,21 @@ pub(crate) mod typed;
 pub(crate) mod upkeep;
 pub(crate) mod watch;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::format::slot::{Header, PRESENT};
+use crate::format::slot::PRESENT;
+use crate::handle::Handle;
+use crate::handle::inside::{Inside, is_inside};
 use crate::record::{Durability, Record, Swap, Version};
 use crate::region::Trouble;
-use crate::region::head::Region;
-use crate::region::read::{Look, look, look_at_every_slot, look_at_unmarked};
 use crate::region::write::{Content, Written};
 use crate::report::RepairReport;
-use crate::store::handle::{Handle, in_region};
-use crate::store::inside::{Inside, is_inside};
-use crate::store::iter::{Cursor, Iter};
 use crate::store::options::Options;
 use crate::sys::atomic::Ordering;
 use crate::sys::deadline::Deadline;
-
-/// Looks without a lock before a reader takes the region's lock.
-const LOOKS: u32 = 64;
-/// Looks before a reader that may not take locks gives up.
-const LOOKS_READ_ONLY: u32 = 10_000;
-/// And passes over all slots by one that may, before it waits for the lock.
-const PASSES: u32 = 4;
-/// How long a reader waits for a lock at first: longer than a write takes.
-const READER_PATIENCE: Duration = Duration::from_millis(5);
-/// How many ids ahead `get_many` asks for index lines and slots.
-const AHEAD: usize = 8;
-/// Of a slot at most so many bytes are asked for ahead; the processor sees by itself that more is wanted.
-const ASK_BYTES_MAX: u64 = 512;
 
 /// A handle on a store: a file of records that any number of threads and processes read and write.
 ///
@@ -249,230 +230,6 @@ impl Store {
             each(id, found.map(|(header, _)| (Version(header.version()), &data[..])));
         }
         Ok(())
-    }
-
-    /// Number of live records: O(regions). What is written meanwhile may or may not be counted.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`]; [`Error::Forked`].
-    pub fn len(&self) -> Result<u64> {
-        self.handle.check()?;
-        let mut live = 0;
-        for number in 0..self.handle.arena.geo.regions {
-            self.handle.heal(number)?;
-            let left_by_the_dead = self.is_read_only() && self.handle.is_left_by_the_dead(number)?;
-            live += match Region::new(&self.handle.arena, number).live() {
-                Ok(_) if left_by_the_dead => Cursor::count(&self.handle, number)?,
-                Ok(live) => live,
-                Err(_) if self.is_read_only() => Cursor::count(&self.handle, number)?,
-                Err(_) => self.handle.with_region(number, |region| region.live())?,
-            };
-        }
-        Ok(live)
-    }
-
-    /// Whether there is no record.
-    ///
-    /// # Errors
-    /// As [`len`](Self::len).
-    pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.len()? == 0)
-    }
-
-    /// Every live record, once, in no order. What is written meanwhile may or may not appear; no
-    /// record is torn, and none that is there throughout is left out. Damaged records come as
-    /// [`Error::Corrupt`], and the iteration goes on.
-    #[must_use]
-    pub fn iter(&self) -> Iter<'_> {
-        Iter::new(self)
-    }
-
-    /// As [`iter`](Self::iter), without an allocation per record: gives id, version and data to
-    /// `each`, until it breaks.
-    ///
-    /// # Errors
-    /// The first error ends the scan: as [`get`](Self::get).
-    pub fn scan(&self, mut each: impl FnMut(u64, Version, &[u8]) -> ControlFlow<()>) -> Result<()> {
-        self.handle.check()?;
-        Cursor::new(self).each(self, |id, version, data| each(id, version, data.as_slice()))
-    }
-
-    /// Has the processor fetch the lines that the first of several operations need. `hash`: that of the n-th
-    /// one's id.
-    fn ask_for_first(&self, hash: impl Fn(usize) -> Option<u64>) {
-        (0..2 * AHEAD).map_while(hash).for_each(|hash| self.ask_for_line(hash));
-    }
-
-    /// The same for what comes some way after the n-th operation.
-    #[inline]
-    fn ask_ahead(&self, n: usize, hash: impl Fn(usize) -> Option<u64>) {
-        if let Some(later) = hash(n + 2 * AHEAD) {
-            self.ask_for_line(later);
-        }
-        if let Some(soon) = hash(n + AHEAD) {
-            self.ask_for_slot(soon);
-        }
-    }
-
-    #[inline]
-    fn ask_for_line(&self, hash: u64) {
-        let arena = &self.handle.arena;
-        let shape = arena.shape(arena.geo.region_of(hash));
-        arena.map.prefetch(shape.line_at(shape.home(hash)));
-    }
-
-    #[inline]
-    fn ask_for_slot(&self, hash: u64) {
-        let arena = &self.handle.arena;
-        let shape = arena.shape(arena.geo.region_of(hash));
-        let Some(words) = arena.line(&shape, shape.home(hash)) else { return };
-        let line = crate::protocol::index::load_line(words);
-        let found = crate::protocol::index::candidates(&line, &shape, hash);
-        if found != 0
-            && let Some(slot) = shape.slot(line.0[found.trailing_zeros() as usize])
-        {
-            let at = arena.geo.slot_offset(slot);
-            for line in (0..arena.geo.slot_size.min(ASK_BYTES_MAX)).step_by(64) {
-                arena.map.prefetch(at + line);
-            }
-        }
-    }
-
-    /// Reads without a lock, or, if that does not come to an end, with it: the version and its slot.
-    #[inline]
-    pub(crate) fn read(&self, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<(Header, u32)>> {
-        let handle = &self.handle;
-        let hash = handle.arena.geo.hash(id);
-        for _ in 0..LOOKS {
-            match look_at_unmarked(&handle.arena, hash, id, handle.verify_reads, out.as_deref_mut()) {
-                Look::Hit(header, slot) => return Ok(Some((header, slot))),
-                Look::Miss => return Ok(None),
-                Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
-                Look::Moved => std::hint::spin_loop(),
-                Look::Broken(_) => break,
-            }
-        }
-        self.read_marked(hash, id, out)
-    }
-
-    /// Reads in a region that is marked, or does not come to rest.
-    #[cold]
-    fn read_marked(
-        &self,
-        hash: u64,
-        id: u64,
-        mut out: Option<&mut Vec<u8>>,
-    ) -> Result<Option<(Header, u32)>> {
-        for _ in 0..LOOKS {
-            match look(&self.handle.arena, hash, id, self.handle.verify_reads, out.as_deref_mut()) {
-                Look::Hit(header, slot) => return Ok(Some((header, slot))),
-                Look::Miss => return Ok(None),
-                Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
-                Look::Moved => std::hint::spin_loop(),
-                Look::Broken(_) => break,
-            }
-        }
-        if self.is_read_only() {
-            self.read_around(hash, id, out, LOOKS_READ_ONLY)
-        } else {
-            self.read_locked(hash, id, out)
-        }
-    }
-
-    /// Reads under the region's lock, which heals the region. Where the lock is held for long, or the region can't be
-    /// healed now, reads around that, as a handle for reading does; and waits for the lock only if that does not come to
-    /// an end, which takes writers that are at work all the while.
-    #[cold]
-    fn read_locked(
-        &self,
-        hash: u64,
-        id: u64,
-        mut out: Option<&mut Vec<u8>>,
-    ) -> Result<Option<(Header, u32)>> {
-        let soon = Deadline::after(Some(READER_PATIENCE));
-        let locked = self.check_outside(hash);
-        match locked.and_then(|()| self.read_by(hash, id, out.as_deref_mut(), &soon)) {
-            Err(
-                Error::Busy { .. } | Error::Full { .. } | Error::Damaged { .. } | Error::Reentrant { .. },
-            ) => {}
-            read => return read,
-        }
-        match self.read_around(hash, id, out.as_deref_mut(), PASSES) {
-            Err(Error::NeedsRepair { .. } | Error::Damaged { .. }) => {}
-            read => return read,
-        }
-        self.check_outside(hash)?;
-        self.read_by(hash, id, out, &self.handle.arena.deadline())
-    }
-
-    fn read_by(
-        &self,
-        hash: u64,
-        id: u64,
-        mut out: Option<&mut Vec<u8>>,
-        deadline: &Deadline,
-    ) -> Result<Option<(Header, u32)>> {
-        let number = self.handle.arena.geo.region_of(hash);
-        let _locked = self.handle.lock_by(number, Some(deadline))?;
-        in_region(&Region::new(&self.handle.arena, number), |region| {
-            self.read_in(region, hash, id, out.as_deref_mut())
-        })
-    }
-
-    /// Reads in a region whose lock is held, so nothing moves.
-    pub(crate) fn read_in(
-        &self,
-        region: &Region<'_>,
-        hash: u64,
-        id: u64,
-        out: Option<&mut Vec<u8>>,
-    ) -> Result<Option<(Header, u32)>, Trouble> {
-        match look(region.arena, hash, id, self.handle.verify_reads, out) {
-            Look::Hit(header, slot) => Ok(Some((header, slot))),
-            Look::Miss => Ok(None),
-            Look::Damaged { slot, what } => Err(self.corrupt(id, slot, what).into()),
-            Look::Moved => Err(Trouble::Flaw("its index and its slots contradict each other")),
-            Look::Broken(what) => Err(Trouble::Flaw(what)),
-        }
-    }
-
-    #[cold]
-    fn read_around(
-        &self,
-        hash: u64,
-        id: u64,
-        mut out: Option<&mut Vec<u8>>,
-        passes: u32,
-    ) -> Result<Option<(Header, u32)>> {
-        let arena = &self.handle.arena;
-        let mut passed = 0;
-        for n in 0..LOOKS_READ_ONLY {
-            if passed == passes {
-                break;
-            }
-            let mut seen = look(arena, hash, id, self.handle.verify_reads, out.as_deref_mut());
-            if matches!(seen, Look::Broken(_)) || matches!(seen, Look::Moved) && n % 64 == 63 {
-                passed += 1;
-                seen = look_at_every_slot(arena, hash, id, out.as_deref_mut())?;
-                if matches!(seen, Look::Moved) {
-                    std::thread::yield_now();
-                }
-            }
-            match seen {
-                Look::Hit(header, slot) => return Ok(Some((header, slot))),
-                Look::Miss => return Ok(None),
-                Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
-                Look::Moved | Look::Broken(_) => std::hint::spin_loop(),
-            }
-        }
-        let why = format!("region {} does not come to rest", arena.geo.region_of(hash));
-        Err(Error::NeedsRepair { path: arena.path.clone(), why })
-    }
-
-    #[cold]
-    pub(crate) fn corrupt(&self, id: u64, slot: Option<u32>, what: &str) -> Error {
-        let path = self.handle.arena.path.clone();
-        Error::Corrupt { path, region: self.region_of(id), slot, id, what: what.to_owned() }
     }
 }
 

@@ -21,10 +21,10 @@ use crate::format::index::{Line, Shape};
 use crate::format::region::empty_head;
 use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag, unknown_ro_compat};
 use crate::format::{FORMAT_VERSION, round_up};
+use crate::handle::Handle;
 use crate::recovery::recover::{cut_off, is_wholly_clean, mark_in_use, recover};
 use crate::report::RepairReport;
 use crate::store::Store;
-use crate::store::handle::Handle;
 use crate::store::options::Options;
 use crate::sys::atomic::Ordering;
 use crate::sys::deadline::{Deadline, Pauses};
@@ -33,6 +33,64 @@ use crate::sys::mapping::{Grain, Mapping};
 use crate::sys::overlay::overlay_above;
 use crate::sys::step::step;
 use crate::sys::{blocks, file, file_lock, process};
+
+/// Creating and opening.
+impl Options {
+    /// Creates a store. It is seen whole or not at all, also if this process is killed meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; [`Error::InvalidOption`] for a geometry that can't be;
+    /// [`Error::NetworkFileSystem`]; [`Error::Io`].
+    pub fn create(&self, path: impl AsRef<Path>) -> Result<Store> {
+        create(self, path.as_ref())?;
+        self.open(path)
+    }
+
+    /// Opens a store for reading and writing. If the operating system went down while it was in
+    /// use, it is recovered first, which takes a pass over the whole file; else it takes the time of
+    /// a few system calls.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; what is wrong with the file ([`Error::NotAStore`],
+    /// [`Error::UnsupportedVersion`], [`Error::WrongByteOrder`], [`Error::Truncated`],
+    /// [`Error::Damaged`]); [`Error::NetworkFileSystem`]; [`Error::CopyOnWrite`]; [`Error::Full`] if it was copied, and the
+    /// copy's holes find no room; [`Error::TooManyHandles`]; [`Error::Busy`] if
+    /// a lock time-out is set; [`Error::Io`].
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
+        open(self, path.as_ref(), true)
+    }
+
+    /// Opens the store at the path, or creates it. Any number of processes may do so at once and
+    /// all get the same store.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`create`](Self::create).
+    pub fn open_or_create(&self, path: impl AsRef<Path>) -> Result<Store> {
+        let path = path.as_ref();
+        // Whoever removes the file again and again while this runs gets the error of the last try.
+        for _ in 0..1000 {
+            match self.open(path) {
+                Err(Error::NotFound { .. }) => {}
+                opened => return opened,
+            }
+            match create(self, path) {
+                Ok(()) | Err(Error::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.open(path)
+    }
+
+    /// Opens a store for reading. Nothing is ever written: it works for a file or a mount that is
+    /// read-only, takes no seat and holds no lock.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::NeedsRepair`] if the operating system went down while the
+    /// store was in use.
+    pub fn open_read_only(&self, path: impl AsRef<Path>) -> Result<Store> {
+        open(self, path.as_ref(), false)
+    }
+}
 
 /// Creates the file of an empty store.
 pub(crate) fn create(options: &Options, path: &Path) -> Result<()> {
@@ -214,7 +272,10 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         None
     };
     step("open: seat claimed");
-    Ok(Store { handle: Arc::new(Handle::new(arena, options)), opened: report })
+    Ok(Store {
+        handle: Arc::new(Handle::new(arena, options.verify_reads, options.durability)),
+        opened: report,
+    })
 }
 
 /// The error for a symbolic link that leads to nothing: it is neither absent nor there.

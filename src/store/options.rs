@@ -1,12 +1,10 @@
 //! How a store is created or opened.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::geometry::Geometry;
 use crate::record::Durability;
-use crate::store::{Store, open};
 
 /// Options of creating and opening a store. Geometry counts at creation alone; an existing store
 /// has its own.
@@ -165,61 +163,6 @@ impl Options {
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
-    }
-
-    /// Creates a store. It is seen whole or not at all, also if this process is killed meanwhile.
-    ///
-    /// # Errors
-    /// [`Error::AlreadyExists`]; [`Error::InvalidOption`] for a geometry that can't be;
-    /// [`Error::NetworkFileSystem`]; [`Error::Io`].
-    pub fn create(&self, path: impl AsRef<Path>) -> Result<Store> {
-        open::create(self, path.as_ref())?;
-        self.open(path)
-    }
-
-    /// Opens a store for reading and writing. If the operating system went down while it was in
-    /// use, it is recovered first, which takes a pass over the whole file; else it takes the time of
-    /// a few system calls.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; what is wrong with the file ([`Error::NotAStore`],
-    /// [`Error::UnsupportedVersion`], [`Error::WrongByteOrder`], [`Error::Truncated`],
-    /// [`Error::Damaged`]); [`Error::NetworkFileSystem`]; [`Error::CopyOnWrite`]; [`Error::Full`] if it was copied, and the
-    /// copy's holes find no room; [`Error::TooManyHandles`]; [`Error::Busy`] if
-    /// a lock time-out is set; [`Error::Io`].
-    pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
-        open::open(self, path.as_ref(), true)
-    }
-
-    /// Opens the store at the path, or creates it. Any number of processes may do so at once and
-    /// all get the same store.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open) and [`create`](Self::create).
-    pub fn open_or_create(&self, path: impl AsRef<Path>) -> Result<Store> {
-        let path = path.as_ref();
-        // Whoever removes the file again and again while this runs gets the error of the last try.
-        for _ in 0..1000 {
-            match self.open(path) {
-                Err(Error::NotFound { .. }) => {}
-                opened => return opened,
-            }
-            match open::create(self, path) {
-                Ok(()) | Err(Error::AlreadyExists { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.open(path)
-    }
-
-    /// Opens a store for reading. Nothing is ever written: it works for a file or a mount that is
-    /// read-only, takes no seat and holds no lock.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open); [`Error::NeedsRepair`] if the operating system went down while the
-    /// store was in use.
-    pub fn open_read_only(&self, path: impl AsRef<Path>) -> Result<Store> {
-        open::open(self, path.as_ref(), false)
     }
 
     /// The geometry that these options ask for.

@@ -11,11 +11,9 @@ use crate::region::Trouble;
 use crate::region::batch::between_batches;
 use crate::region::read::{Look, look, look_at_unmarked};
 use crate::store::Store;
+use crate::store::read::{Looked, look_again};
 use crate::store::typed::{as_slice, as_value};
 use crate::sys::mapping::frozen;
-
-/// Looks at a record that moves before it is looked for in another way.
-const LOOKS: u32 = 64;
 
 /// Reads records where they lie in the file, without a copy: see [`Store::pin`].
 ///
@@ -80,34 +78,33 @@ impl Pin<'_> {
         handle.check()?;
         let arena = &handle.arena;
         let hash = arena.geo.hash(id);
-        for n in 0..LOOKS {
+        let found = look_again(|n| {
             let seen = match n {
                 0 => look_at_unmarked(arena, hash, id, false, None),
                 _ => look(arena, hash, id, false, None),
             };
-            match seen {
+            Ok(match seen {
                 Look::Hit(header, slot) => {
-                    if let Some(lent) = self.lend(id, header, slot)? {
-                        return Ok(Some(lent));
-                    }
+                    self.lend(id, header, slot)?.map_or(Looked::Moved, |lent| Looked::Done(Some(lent)))
                 }
-                Look::Miss => return Ok(None),
+                Look::Miss => Looked::Done(None),
                 Look::Damaged { slot, what } => return Err(self.store.corrupt(id, slot, what)),
-                Look::Moved | Look::Broken(_) => std::hint::spin_loop(),
-            }
-        }
-        self.get_moving(hash, id)
+                Look::Moved | Look::Broken(_) => Looked::Moved,
+            })
+        })?;
+        found.map_or_else(|| self.get_moving(hash, id), Ok)
     }
 
     /// A record that does not come to rest by looks: its region is being written to all the while, or its owner is slow,
     /// stopped, or dead. What a copying reader finds then was current after the borrow began, too.
     #[cold]
     fn get_moving(&self, hash: u64, id: u64) -> Result<Option<(Version, &[u8])>> {
-        for _ in 0..LOOKS {
-            let Some((header, slot)) = self.store.read(id, None)? else { return Ok(None) };
-            if let Some(lent) = self.lend(id, header, slot)? {
-                return Ok(Some(lent));
-            }
+        let found = look_again(|_| {
+            let Some((header, slot)) = self.store.read(id, None)? else { return Ok(Looked::Done(None)) };
+            Ok(self.lend(id, header, slot)?.map_or(Looked::Moved, |lent| Looked::Done(Some(lent))))
+        })?;
+        if let Some(found) = found {
+            return Ok(found);
         }
         // Under the lock nothing moves.
         self.store.check_outside(hash)?;
@@ -155,11 +152,9 @@ impl Pin<'_> {
         let arena = &handle.arena;
         let read = || ids.iter().map(|&id| self.get(id)).collect::<Result<Vec<_>>>();
         handle.check()?;
-        for _ in 0..LOOKS {
-            if let Some(found) = between_batches(arena, read)? {
-                return Ok(found);
-            }
-            std::hint::spin_loop();
+        let found = look_again(|_| Ok(between_batches(arena, read)?.map_or(Looked::Moved, Looked::Done)))?;
+        if let Some(found) = found {
+            return Ok(found);
         }
         self.store.check_outside(0)?;
         let _batches = handle.lock_batches(&arena.deadline())?;

@@ -20,11 +20,12 @@ use bytemuck::Pod;
 use crate::error::Result;
 use crate::file::survey::{SlotState, survey};
 use crate::format::slot::{HEADER_WORDS, Header};
+use crate::handle::moment::Moment;
 use crate::protocol::slot::header;
 use crate::record::{Record, Version};
 use crate::region::read::{Look, look};
 use crate::store::Store;
-use crate::store::flush::Moment;
+use crate::store::read::{Looked, look_again};
 use crate::store::typed::{as_slice, as_value};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::copy::copy_out;
@@ -32,8 +33,6 @@ use crate::sys::mapping::frozen;
 
 /// Looks at a slot that is being written. What is pinned does not change.
 const LOOKS_AT_SLOT: u32 = 1000;
-/// Looks at a record that moves before all slots of its region are looked at.
-const LOOKS: u32 = 64;
 /// Bytes of a record whose checksum is taken at a time.
 const CHUNK: usize = 2048;
 
@@ -181,21 +180,22 @@ impl Snapshot<'_> {
         handle.check()?;
         let hash = handle.arena.geo.hash(id);
         let region = handle.arena.geo.region_of(hash);
-        for _ in 0..LOOKS {
-            match look(&handle.arena, hash, id, false, None) {
+        let found = look_again(|_| {
+            Ok(match look(&handle.arena, hash, id, false, None) {
                 Look::Hit(header, slot) if header.epoch() <= self.moment.epoch => {
-                    return Ok(Some((slot, header)));
+                    Looked::Done(Some((slot, header)))
                 }
                 // Whoever sees an entry gone (Acquire) sees that its deletion drew a number.
                 Look::Miss if next_seq(self.store, region) == self.before[region as usize] => {
-                    return Ok(None);
+                    Looked::Done(None)
                 }
-                Look::Hit(..) | Look::Miss | Look::Damaged { .. } => return self.find_old(region, id),
-                Look::Moved | Look::Broken(_) => std::hint::spin_loop(),
-            }
-        }
-        // Its owner is slow, stopped, or dead. What is pinned does not change: the slots tell (step 3).
-        self.find_old(region, id)
+                Look::Hit(..) | Look::Miss | Look::Damaged { .. } => Looked::Stuck,
+                Look::Moved | Look::Broken(_) => Looked::Moved,
+            })
+        })?;
+        // It was changed since; or its owner is slow, stopped, or dead. What is pinned does not change: the slots tell
+        // (step 3).
+        found.map_or_else(|| self.find_old(region, id), Ok)
     }
 
     /// The record as a value of `T`, where it lies.

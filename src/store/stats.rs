@@ -11,10 +11,10 @@ use crate::format::seat::{SEATS, generation, taken};
 use crate::format::slot::PRESENT;
 use crate::format::word::{Checked, EpochWord};
 use crate::format::{FORMAT_VERSION, checked};
+use crate::handle::Handle;
 use crate::protocol::lock::{self, Owner, State};
 use crate::region::head::Region;
 use crate::store::Store;
-use crate::store::handle::Handle;
 use crate::sys::atomic::Ordering;
 
 /// A store in numbers. What is written meanwhile may or may not be counted.

@@ -17,7 +17,7 @@ use crate::sys::atomic::Ordering;
 use crate::sys::copy::copy_in;
 
 /// Times that a handle which may not take locks tries to see a region at rest.
-const LOOKS: u32 = 8;
+const LOOKS_AT_REGION: u32 = 8;
 
 impl Store {
     /// Checks everything and changes nothing: superblocks, control page, extent headers, every
@@ -49,10 +49,10 @@ impl Store {
     }
 
     fn verify_unlocked(&self, region: &Region<'_>, report: &mut VerifyReport) -> Result<()> {
-        for look in 0..LOOKS {
+        for look in 0..LOOKS_AT_REGION {
             let before = region.head.copy();
             let is_free = matches!(lock::state(before.lock()), lock::State::Free | lock::State::Clean);
-            let at_rest = is_free && look + 1 < LOOKS;
+            let at_rest = is_free && look + 1 < LOOKS_AT_REGION;
             let mut found = VerifyReport::default();
             check_region(region, at_rest, &mut found)?;
             if at_rest && region.head.copy() != before {

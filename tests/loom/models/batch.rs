@@ -89,7 +89,7 @@ impl Plan {
                 rebuild(&Region::new(&successor, 0), cause).unwrap();
             }
             give_back(&successor);
-            // As `store::handle` ends a batch that was cut off.
+            // As `handle::lock` ends a batch that was cut off.
             let begun = batch_number(&successor, successor.control().begun()).unwrap();
             successor.control().ended().store(begun, Ordering::SeqCst);
         });
@@ -164,7 +164,7 @@ mod over_two_regions {
         (1..).filter(|&id| arena.geo.region_of(arena.geo.hash(id)) == region).nth(nth).unwrap()
     }
 
-    /// As `store::handle` takes a region's lock.
+    /// As `handle::lock` takes a region's lock.
     fn enter(arena: &Arena, region: u32) {
         let took_over = lock_region(arena, region);
         let region = Region::new(arena, region);
@@ -228,7 +228,7 @@ mod over_two_regions {
             enter(&healer, 1);
             give_back_region(&healer, 1);
         });
-        // As `store::handle` takes the lock of batches from a dead owner.
+        // As `handle::lock` takes the lock of batches from a dead owner.
         let begun = batch_number(&next, next.control().begun()).unwrap();
         if batch_number(&next, next.control().ended()).unwrap() != begun {
             end_undecided(&next, |region| {

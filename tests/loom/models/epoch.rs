@@ -15,7 +15,7 @@ use crate::models::lock::{give_back, lock};
 use crate::protocol::slot::{header, publish};
 use crate::sys::atomic::{AtomicU64, Ordering, die_before};
 
-/// Step 2 of a flush, as in `store::flush`: the old epoch.
+/// Step 2 of a flush, as in `handle::flush`: the old epoch.
 fn cut(arena: &Arena) -> Epoch {
     let old = arena.epoch().unwrap();
     arena.control().epoch().store(old.next(), Ordering::SeqCst);

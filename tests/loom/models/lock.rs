@@ -13,7 +13,7 @@ use crate::protocol::lock::{SLEEPERS, State, mark_sleeper, state, take_over, try
 use crate::sys::atomic::{AtomicU64, Ordering, die_before};
 use crate::sys::futex;
 
-/// Takes the region's lock; whether it was a dead owner's. The steps are those of `store::handle`, but
+/// Takes the region's lock; whether it was a dead owner's. The steps are those of `handle::lock`, but
 /// that nobody spins before it sleeps: it would be the same steps again.
 pub(super) fn lock(arena: &Arena) -> bool {
     lock_region(arena, 0)

@@ -1,8 +1,7 @@
 //! Flushing: what was acknowledged before is made to survive a loss of power. The numbered steps stand in
 //! the chapter on the protocol.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Holder, Lock, Result};
@@ -11,10 +10,11 @@ use crate::file::{blocks, byte_lock, seat};
 use crate::format::control::Mark;
 use crate::format::epoch::Epoch;
 use crate::format::seat::{LEAVING, SYNC_BYTE, taken};
-use crate::protocol::lock::{self, Owner};
+use crate::handle::Handle;
+use crate::handle::moment::Moment;
+use crate::protocol::lock::{self};
 use crate::region::slots::retired_in;
-use crate::store::handle::Handle;
-use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::atomic::Ordering;
 use crate::sys::deadline::Deadline;
 use crate::sys::file::Witness;
 use crate::sys::file_lock;
@@ -37,16 +37,6 @@ const KEPT_MIN_MAX: std::ops::RangeInclusive<u64> = 16..=512;
 /// after it waited in vain, so many writes don't try.
 const FOR_ROOM: Duration = Duration::from_millis(50);
 const PUT_OFF: u64 = 256;
-
-/// Whose turn it is to flush, among the threads of a handle.
-#[derive(Default)]
-pub(crate) struct Turn {
-    taken: Mutex<bool>,
-    given_back: Condvar,
-    witnesses: Mutex<Vec<Witness>>,
-    /// So many writes that are flushed by themselves do not try to flush everything for the sake of room.
-    put_off: AtomicU64,
-}
 
 /// The sync lock, held: the handle's turn, and the sync byte, which excludes other handles.
 struct SyncLock<'a>(&'a Handle);
@@ -97,58 +87,6 @@ impl Drop for SyncLock<'_> {
         let turn = &self.0.flush;
         *turn.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         turn.given_back.notify_all();
-    }
-}
-
-/// The epochs that a handle has pinned, each with the number of its snapshots. The seat's pin is the oldest of them:
-/// what is replaced after it keeps its slot, so what was current in a later one does too.
-#[derive(Default)]
-pub(crate) struct Pinned(Mutex<BTreeMap<Epoch, usize>>);
-
-/// A pinned epoch; dropping it takes the pin back.
-pub(crate) struct Moment {
-    handle: Arc<Handle>,
-    owner: Owner,
-    pub(crate) epoch: Epoch,
-}
-
-impl Moment {
-    /// Pins the current epoch. The caller holds the sync lock, so nobody raises the epoch meanwhile.
-    fn pin(handle: &Arc<Handle>) -> Result<Self> {
-        let arena = &handle.arena;
-        let owner = arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
-        let mut pinned = handle.pinned.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // An older pin of the seat stands for this one as well, and all others know of it.
-        let epoch = if pinned.is_empty() { seat::set_pin(arena, owner)? } else { arena.epoch()? };
-        *pinned.entry(epoch).or_default() += 1;
-        drop(pinned);
-        Ok(Self { handle: Arc::clone(handle), owner, epoch })
-    }
-}
-
-impl Drop for Moment {
-    fn drop(&mut self) {
-        let arena = &self.handle.arena;
-        if !arena.file.is_surely_ours() {
-            return; // A forked child: the pin is the parent's.
-        }
-        let mut pinned = self.handle.pinned.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(snapshots) = pinned.get_mut(&self.epoch) {
-            *snapshots -= 1;
-            if *snapshots == 0 {
-                pinned.remove(&self.epoch);
-            }
-        }
-        match pinned.first_key_value() {
-            Some((&oldest, _)) => seat::move_pin(arena, self.owner, oldest),
-            None => seat::clear_pin(arena, self.owner),
-        }
-    }
-}
-
-impl std::fmt::Debug for Moment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Moment").field("epoch", &self.epoch).finish_non_exhaustive()
     }
 }
 
@@ -287,11 +225,6 @@ impl Handle {
 
     fn note_failure(&self, source: std::io::Error) -> Error {
         self.arena.note_failed_flush(source)
-    }
-
-    /// Whether the store was closed cleanly, and nothing was written to it since.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean)
     }
 
     /// Whether there was a batch since batches were last known to be whole on disk.

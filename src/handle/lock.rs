@@ -1,6 +1,6 @@
-//! One attached handle: its arena, its seat, and how it comes to hold a region's lock.
+//! How a handle comes to hold the lock of a region, or that of batches, and heals what a dead owner left.
+//! The numbered steps stand in the chapter on the protocol.
 
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::error::{self, Error, Result};
@@ -9,21 +9,18 @@ use crate::file::seat;
 use crate::format::control::Mark;
 use crate::format::region::Head;
 use crate::format::seat::queue_byte;
-use crate::protocol::lock::{self, Owner, SLEEPERS, State};
-use crate::record::Durability;
+use crate::handle::Handle;
+use crate::protocol::lock::{self, SLEEPERS, State};
 use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
 use crate::region::batch::{batch_number, end_undecided, has_undecided};
 use crate::region::head::Region;
 use crate::region::watch;
-use crate::store::flush::{Pinned, Turn};
-use crate::store::inside::FileId;
-use crate::store::options::Options;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
 use crate::sys::step::step;
-use crate::sys::{file, file_lock, futex};
+use crate::sys::{file_lock, futex};
 
 /// How often a waiter looks again whether the owner lives: the one at the head of the queue, and
 /// the others.
@@ -31,24 +28,6 @@ const LOOK_FIRST: Duration = Duration::from_millis(2);
 const LOOK_OTHERS: Duration = Duration::from_millis(20);
 /// Looks at a held lock before a system call is made for it; a write takes less.
 const SPINS: u32 = 200;
-
-/// An attached handle.
-pub(crate) struct Handle {
-    pub(crate) arena: Arena,
-    own_word: u64,
-    /// Per region, and for batches: a thread of this handle is at the head of the queue.
-    queued: Box<[AtomicBool]>,
-    pub(crate) verify_reads: bool,
-    pub(crate) durability: Durability,
-    /// Excludes the handle's threads from the sync byte, which excludes handles.
-    pub(crate) flush: Turn,
-    /// What the handle's snapshots have pinned.
-    pub(crate) pinned: Pinned,
-    /// What the store is known by, whatever the handle.
-    pub(crate) file_id: FileId,
-    /// The file lies in memory, and no flush can make it last longer than it does.
-    pub(crate) is_in_memory: bool,
-}
 
 /// A region's lock, or that of batches, held.
 pub(crate) struct Locked<'a> {
@@ -76,41 +55,6 @@ impl Drop for Locked<'_> {
 }
 
 impl Handle {
-    pub(crate) fn new(arena: Arena, options: &Options) -> Self {
-        let queued = (0..=arena.geo.regions).map(|_| AtomicBool::new(false)).collect();
-        Self {
-            own_word: arena.owner.map_or(0, Owner::word),
-            file_id: FileId::of(&arena),
-            is_in_memory: arena.file.same().is_ok_and(file::is_in_memory),
-            arena,
-            queued,
-            verify_reads: options.verify_reads,
-            durability: options.durability,
-            flush: Turn::default(),
-            pinned: Pinned::default(),
-        }
-    }
-
-    /// Refuses a handle that was inherited through `fork`.
-    #[inline]
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.arena.file.is_ours() { Ok(()) } else { Err(Error::Forked { path: self.arena.path.clone() }) }
-    }
-
-    /// Refuses a handle that may not write.
-    #[inline]
-    pub(crate) fn check_writable(&self) -> Result<()> {
-        self.check()?;
-        if self.arena.owner.is_none() {
-            return Err(Error::ReadOnly { path: self.arena.path.clone() });
-        }
-        Ok(())
-    }
-
-    pub(crate) fn is_writable(&self) -> bool {
-        self.arena.owner.is_some()
-    }
-
     /// Takes a region's lock; a region that a dead owner left, or a rebuild that was cut off, is
     /// rebuilt first. Without contention: one compare-and-swap, no system call.
     #[inline]
@@ -302,15 +246,6 @@ fn rebuilt_and_again<T>(
         }
     }
     Err(still_in_trouble(region, what))
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        if let (Some(owner), true) = (self.arena.owner, self.arena.file.is_surely_ours()) {
-            seat::release(&self.arena, owner);
-            file_lock::unlock_whole(&self.arena.file);
-        }
-    }
 }
 
 /// The head of the queue for a region, if held.

@@ -1,0 +1,92 @@
+//! An attached handle: how it comes to hold a lock and heals what a dead owner left, how it flushes, what it pins.
+//!
+//! The steps stand in the chapter on the protocol.
+
+pub(crate) mod flush;
+pub(crate) mod inside;
+pub(crate) mod lock;
+pub(crate) mod moment;
+pub(crate) mod turn;
+
+use std::sync::atomic::AtomicBool;
+
+use crate::error::{Error, Result};
+use crate::file::arena::Arena;
+use crate::file::seat;
+use crate::format::control::Mark;
+use crate::handle::inside::FileId;
+use crate::handle::turn::{Pinned, Turn};
+use crate::protocol::lock::Owner;
+use crate::record::Durability;
+use crate::sys::atomic::Ordering;
+use crate::sys::{file, file_lock};
+
+/// An attached handle.
+pub(crate) struct Handle {
+    pub(crate) arena: Arena,
+    /// What the handle writes into the word of a lock that it takes.
+    own_word: u64,
+    /// Per region, and for batches: a thread of this handle is at the head of the queue.
+    queued: Box<[AtomicBool]>,
+    pub(crate) verify_reads: bool,
+    pub(crate) durability: Durability,
+    /// Excludes the handle's threads from the sync byte, which excludes handles.
+    pub(crate) flush: Turn,
+    /// What the handle's snapshots have pinned.
+    pub(crate) pinned: Pinned,
+    /// What the store is known by, whatever the handle.
+    pub(crate) file_id: FileId,
+    /// The file lies in memory, and no flush can make it last longer than it does.
+    pub(crate) is_in_memory: bool,
+}
+
+impl Handle {
+    pub(crate) fn new(arena: Arena, verify_reads: bool, durability: Durability) -> Self {
+        let queued = (0..=arena.geo.regions).map(|_| AtomicBool::new(false)).collect();
+        Self {
+            own_word: arena.owner.map_or(0, Owner::word),
+            file_id: FileId::of(&arena),
+            is_in_memory: arena.file.same().is_ok_and(file::is_in_memory),
+            arena,
+            queued,
+            verify_reads,
+            durability,
+            flush: Turn::default(),
+            pinned: Pinned::default(),
+        }
+    }
+
+    /// Refuses a handle that was inherited through `fork`.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.arena.file.is_ours() { Ok(()) } else { Err(Error::Forked { path: self.arena.path.clone() }) }
+    }
+
+    /// Refuses a handle that may not write.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check()?;
+        if self.arena.owner.is_none() {
+            return Err(Error::ReadOnly { path: self.arena.path.clone() });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.arena.owner.is_some()
+    }
+
+    /// Whether the store was closed cleanly, and nothing was written to it since.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let (Some(owner), true) = (self.arena.owner, self.arena.file.is_surely_ours()) {
+            seat::release(&self.arena, owner);
+            file_lock::unlock_whole(&self.arena.file);
+        }
+    }
+}
