@@ -1,4 +1,4 @@
-"""The peer of `examples/image_filter.rs` in Python: an image in shared memory, made brighter by several
+"""The peer of `examples/programs/src/bin/image_filter.rs` in Python: an image in shared memory, made brighter by several
 processes, a band of rows each, with a lock that is taken for every pixel.
 
     python3 benches/python/image_filter.py [--processes N] [--quick]

@@ -1,4 +1,4 @@
-"""The peer of `examples/record_file.rs` in Python: records in a mapped file, each at a place of its own,
+"""The peer of `examples/programs/src/bin/record_file.rs` in Python: records in a mapped file, each at a place of its own,
 with its id and its length before the text. No lock, no checksum.
 
     python3 benches/python/record_file.py [--records N]

@@ -1,4 +1,4 @@
-"""The peer of `examples/shared_counter.rs` and `examples/race.rs` in Python: one number in shared memory,
+"""The peer of `examples/programs/src/bin/shared_counter.rs` and `examples/programs/src/bin/race.rs` in Python: one number in shared memory,
 and several processes that add 1 to it, with a lock and without.
 
     python3 benches/python/shared_counter.py [--processes N] [--increments N] [--kill]

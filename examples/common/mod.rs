@@ -4,20 +4,8 @@
 //! A writer acknowledges a record by a line on its standard output, written after `put` returned. What
 //! it has written to the pipe outlives it, so the line is there to be read even if the writer is
 //! killed right after it.
-//!
-//! Beside it: `arguments` (what the programs take on the command line), `program` (which of the two this
-//! process is), `deaths` (workers killed at random), `memory` (stores in memory, by names of their own), `words` (bare shared memory, for
-//! what is counted or acknowledged without a system call) and `scratch` (a directory that is gone
-//! afterwards).
 
 #![allow(dead_code, reason = "each example uses a part of this")]
-
-pub(crate) mod arguments;
-pub(crate) mod deaths;
-pub(crate) mod memory;
-pub(crate) mod program;
-pub(crate) mod scratch;
-pub(crate) mod words;
 
 use std::env;
 use std::ffi::OsStr;

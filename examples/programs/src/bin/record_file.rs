@@ -2,9 +2,9 @@
 //! them crashes in the middle of a write.
 //!
 //! ```text
-//! cargo run --release --example record_file
-//! cargo run --release --example record_file -- --processes 2 --kill
-//! cargo run --release --example record_file -- records.rec    # the file is kept; run it again
+//! cargo program record_file
+//! cargo program record_file -- --processes 2 --kill
+//! cargo program record_file -- records.rec    # the file is kept; run it again
 //! ```
 //!
 //! By hand it takes a mapped file, and a place for each record that nobody else may write to; a record

@@ -3,8 +3,8 @@
 //! again and again: nothing that was acknowledged is lost, and the others are never held up by a dead one.
 //!
 //! ```text
-//! cargo run --release --example shared_counter
-//! cargo run --release --example shared_counter -- --processes 2 --kill
+//! cargo program shared_counter
+//! cargo program shared_counter -- --processes 2 --kill
 //! ```
 //!
 //! By hand, this takes a lock beside the counter. Without the lock updates are lost (the example

@@ -2,9 +2,9 @@
 //! append to it and change its items at the same time, and it is there again in the next run.
 //!
 //! ```text
-//! cargo run --release --example mixed_list
-//! cargo run --release --example mixed_list -- --processes 2 --kill
-//! cargo run --release --example mixed_list -- list.rec    # the list is kept; run it again
+//! cargo program mixed_list
+//! cargo program mixed_list -- --processes 2 --kill
+//! cargo program mixed_list -- list.rec    # the list is kept; run it again
 //! ```
 //!
 //! # How a list is laid over a store

@@ -27,7 +27,7 @@ impl Series {
     }
 
     fn read(name: &str, file: &str) -> Result<Self, Failure> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(file);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data").join(file);
         let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         let mut lines = text.lines();
         // The files have their columns in different orders.

@@ -5,9 +5,9 @@
 //! killed in the middle of a tile, and another does its task.
 //!
 //! ```text
-//! cargo run --release --example matrix_multiply -- --processes 2
-//! cargo run --release --example matrix_multiply -- --size 500x3000x1000 --partition tiles --kill
-//! cargo run --release --example matrix_multiply -- --sparse 0.01
+//! cargo program matrix_multiply -- --processes 2
+//! cargo program matrix_multiply -- --size 500x3000x1000 --partition tiles --kill
+//! cargo program matrix_multiply -- --sparse 0.01
 //! ```
 //!
 //! The result is compared with what the same kernel makes of the whole matrices in one process, which

@@ -5,7 +5,7 @@
 //! that a single process makes, byte for byte.
 //!
 //! ```text
-//! cargo run --release --example image_filter -- --processes 2 --kill
+//! cargo program image_filter -- --processes 2 --kill
 //! ```
 //!
 //! The filters follow one another without a break in between: a band can be blurred as soon as the
@@ -397,7 +397,7 @@ fn ms(time: Duration) -> f64 {
 }
 
 fn open(arguments: &Arguments) -> Result<RgbImage, Failure> {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data");
     let path = match arguments.photo.as_str() {
         "hubble" => data.join("hubble_deep_field.jpg"),
         "astronaut" => data.join("astronaut.png"),

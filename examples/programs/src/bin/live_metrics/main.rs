@@ -5,8 +5,8 @@
 //! from the ring where to go on.
 //!
 //! ```text
-//! cargo run --release --example live_metrics -- --kill
-//! cargo run --release --example live_metrics -- --rate 0 --ring 64 | cat   # too fast for the ring
+//! cargo program live_metrics -- --kill
+//! cargo program live_metrics -- --rate 0 --ring 64 | cat   # too fast for the ring
 //! ```
 //!
 //! A ring keeps the newest samples. A collector never waits for the analyzer, so one that is slow misses

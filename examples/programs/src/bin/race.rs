@@ -3,8 +3,8 @@
 //! additions disappears. The store's `update`, `counter` and `compare_and_swap` lose none.
 //!
 //! ```text
-//! cargo run --release --example race
-//! cargo run --release --example race -- --processes 2 --kill
+//! cargo program race
+//! cargo program race -- --processes 2 --kill
 //! ```
 //!
 //! With `--kill`, one process is killed in the middle of each of the four, and a new one takes over. And

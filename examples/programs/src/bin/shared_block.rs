@@ -3,8 +3,8 @@
 //! them has left, it is gone.
 //!
 //! ```text
-//! cargo run --release --example shared_block
-//! cargo run --release --example shared_block -- --processes 2 --kill
+//! cargo program shared_block
+//! cargo program shared_block -- --processes 2 --kill
 //! ```
 //!
 //! With `--kill`, a process is killed when it has written half of its numbers: nobody sees those, and
