@@ -8,5 +8,6 @@ pub(crate) mod continuity;
 pub(crate) mod extents;
 pub(crate) mod grow;
 pub(crate) mod hint;
+pub(crate) mod pass;
 pub(crate) mod seat;
 pub(crate) mod survey;

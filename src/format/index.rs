@@ -106,6 +106,25 @@ impl Shape {
         LINE_BYTES << self.lines_log2
     }
 
+    /// Number of lines.
+    #[inline]
+    pub(crate) fn lines(&self) -> u64 {
+        1 << self.lines_log2
+    }
+
+    /// Number of entries of all lines.
+    #[inline]
+    pub(crate) fn entries(&self) -> u64 {
+        ENTRIES as u64 * self.lines()
+    }
+
+    /// The way of a search for a hash: the numbers of all lines, from its home line on.
+    #[inline]
+    pub(crate) fn walk(&self, hash: u64) -> impl Iterator<Item = u64> + use<> {
+        let (home, last) = (self.home(hash), self.lines() - 1);
+        (0..=last).map(move |n| (home + n) & last)
+    }
+
     /// The home line of a hash.
     #[inline]
     pub(crate) fn home(&self, hash: u64) -> u64 {
@@ -235,6 +254,11 @@ impl Line {
         sum == self.0[ENTRIES]
     }
 
+    /// The slots that the entries name.
+    pub(crate) fn slots(self, shape: &Shape) -> impl Iterator<Item = u32> {
+        self.0.into_iter().take(ENTRIES).filter_map(|entry| shape.slot(entry))
+    }
+
     /// Whether an entry is empty, so that a search ends here.
     #[inline]
     pub(crate) fn has_empty(&self) -> bool {
@@ -295,6 +319,16 @@ mod tests {
             assert!(!bad.holds(seed), "bit {bit}");
         }
         assert!(!line.holds(shape().seed(4, 9)));
+    }
+
+    #[test]
+    fn a_walk_passes_every_line_once_from_home_on() {
+        let hash = 61;
+        let walk: Vec<u64> = shape().walk(hash).collect();
+        assert_eq!(walk.len() as u64, shape().lines());
+        assert_eq!(walk[..5], [61, 62, 63, 0, 1]);
+        assert_eq!(walk.iter().collect::<std::collections::HashSet<_>>().len(), walk.len());
+        assert_eq!(shape().entries(), 64 * 15);
     }
 
     #[test]

@@ -1,16 +1,6 @@
 //! The slot: one version of one record.
 //!
-//! ```text
-//! 0   seq    u64  bit 63 set, and the version; 0: this is no record (free, or being written)
-//! 8   id     u64
-//! 16  stamp  u64  epoch of the write (low 48 bits); bit 48: member of an atomic batch; bit 49: may have been
-//!                 flushed by itself, before its epoch
-//! 24  len    u32  length of data (low 30 bits); kind (high 2 bits)
-//! 28  crc    u32  CRC-32 (IEEE) of the header, with 0 in this place, and of data
-//! 32  data        up to the record capacity, padded to a multiple of 32
-//! ```
-//!
-//! A header never crosses a 512-byte sector, and a slot of 64 bytes of data lies in two cache lines.
+//! Its bytes stand in the chapter on the format (*Slot*).
 
 use std::mem::offset_of;
 use std::sync::LazyLock;

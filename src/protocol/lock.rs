@@ -1,18 +1,12 @@
 //! The lock word of a region: who holds it, and whether somebody sleeps for it.
 //!
-//! ```text
-//! bit 0       somebody sleeps on the word
-//! bits 1-11   seat + 1 (0: not held)
-//! bits 12-31  check of the other bits
-//! bits 32-63  generation of the seat
-//! ```
-//!
 //! A word names one handle in the whole life of a store: a seat's generation rises with every claim.
 //! So a compare-and-swap from a dead owner's word can succeed once only, and whoever makes it is
 //! the one that repairs the region. A word whose check does not hold is damage, and is taken over
 //! likewise.
 //!
-//! The numbered steps of taking it stand in the chapter on the protocol.
+//! Its bits stand in the chapter on the format (*Region head*), and the numbered steps of taking it in the one on the
+//! protocol.
 
 use crate::sys::atomic::{AtomicU64, Ordering};
 

@@ -2,4 +2,5 @@
 
 pub(crate) mod index;
 pub(crate) mod lock;
+pub(crate) mod newest;
 pub(crate) mod slot;

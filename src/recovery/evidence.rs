@@ -9,7 +9,7 @@
 //! 3. A deletion that its process died in leaves an entry to a slot whose `seq` alone is 0. That is no loss.
 
 use crate::format::geometry::Geometry;
-use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINE_BYTES, LINE_WORDS, LINES_LOG2_MAX, Shape};
+use crate::format::index::{FIRST_LINES_LOG2, LINE_WORDS, LINES_LOG2_MAX, Shape};
 use crate::format::region::{HEAD_WORDS, Head};
 use crate::format::slot;
 use crate::protocol::index::load_line;
@@ -104,17 +104,16 @@ fn gone_by_index(
         return Index::Damaged(0);
     }
     let (mut gone, mut is_whole) = (0, true);
-    for number in 0..1u64 << shape.lines_log2 {
-        let at = shape.offset() + number * LINE_BYTES;
-        let line = map.words(at, LINE_WORDS).and_then(|words| words.first_chunk()).map(load_line);
+    for number in 0..shape.lines() {
+        let line =
+            map.words(shape.line_at(number), LINE_WORDS).and_then(|words| words.first_chunk()).map(load_line);
         let Some(line) = line else { return Index::Damaged(gone) };
         if !line.holds(shape.seed(region, number)) {
             is_whole = false;
             continue;
         }
-        let slots =
-            line.0.into_iter().take(ENTRIES).filter(|&entry| entry != 0).filter_map(|e| shape.slot(e));
-        gone += slots.filter(|&slot| is_gone(map, geo, slot, is_owned, held(slot))).count() as u64;
+        gone +=
+            line.slots(shape).filter(|&slot| is_gone(map, geo, slot, is_owned, held(slot))).count() as u64;
     }
     if is_whole { Index::Whole(gone) } else { Index::Damaged(gone) }
 }

@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
 use crate::file::grow::Growth;
 use crate::file::survey::{SlotState, survey};
-use crate::file::{borrow, seat};
+use crate::file::{borrow, pass, seat};
 use crate::format::epoch::Epoch;
-use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINES_LOG2_MAX, Shape};
+use crate::format::index::{FIRST_LINES_LOG2, LINES_LOG2_MAX, Shape};
 use crate::format::slot::{BLOCK_LOG2, BLOCKS_MAX, FIRST_SEQ, Header, PRESENT, begins_block};
 use crate::format::word::Reference;
 use crate::protocol::lock::Owner;
@@ -386,53 +386,51 @@ fn look_at_slots(
     let mut buffer = Vec::new();
     let extents = arena.data_extents(region.number)?;
     slots.extents = extents.len() as u64;
-    for extent in extents {
-        for slot in arena.slots_to_read(extent) {
-            let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-            let state = survey(words, region.number, &arena.geo, &mut buffer);
-            match state {
-                SlotState::Version(h) | SlotState::Tombstone(h) if is_of_lost_batch(region, cause, &h) => {
-                    // It goes as the rest of its batch does. Scrubbed in step 7.
-                    slots.seq_max = slots.seq_max.max(h.seq());
-                    rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
-                    rebuilt.of_lost_batches += 1;
-                    slots.free.push(slot);
-                }
-                SlotState::Version(h) | SlotState::Tombstone(h) => {
-                    slots.seq_max = slots.seq_max.max(h.seq());
-                    rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
-                    let is_record = matches!(state, SlotState::Version(_));
-                    let state = if is_record { State::Whole } else { State::Tombstone };
-                    let (epoch, lone) = (h.epoch(), h.is_lone());
-                    slots.versions.push(Version { id: h.id(), seq: h.seq(), epoch, lone, slot, state });
-                }
-                SlotState::Damaged(h, what) if !cause.leaves_damage() => {
-                    rebuilt.dropped.push(Damage::of_slot(region.number, slot, Some(h.id()), what));
-                    slots.given_up.push(slot);
-                }
-                SlotState::Damaged(h, _) => {
-                    // Its id is believed if the index leads from it to this slot: then it is the current
-                    // version, whatever its `seq` has become.
-                    slots.damaged += 1;
-                    let hash = arena.geo.hash(h.id());
-                    let is_ours = arena.geo.region_of(hash) == region.number;
-                    if is_ours && table.is_some_and(|table| region.leads_to(table, hash, slot)) {
-                        let (id, seq, epoch, state) = (h.id(), u64::MAX, h.epoch(), State::Damaged);
-                        slots.versions.push(Version { id, seq, epoch, lone: false, slot, state });
-                    }
-                }
-                SlotState::Reserved(seat, generation)
-                    if !cause.is_os_crash() && seat::is_alive(arena, Owner { seat, generation })? =>
-                {
-                    slots.reserved += 1;
-                }
-                // A borrow from a slot ends before it can be reserved.
-                SlotState::Reserved(..) => slots.free.push(slot),
-                SlotState::CutOff => slots.cut_off.push(slot),
-                SlotState::FreeButForSeq if header(words).is_parked_but_for_seq() => slots.cut_off.push(slot),
-                SlotState::Free | SlotState::Fresh | SlotState::FreeButForSeq => slots.free.push(slot),
-                SlotState::Moved => return Err(Trouble::Flaw("a slot changed under its region's lock")),
+    for slot in pass::slots_in(arena, extents) {
+        let (slot, words) = slot?;
+        let state = survey(words, region.number, &arena.geo, &mut buffer);
+        match state {
+            SlotState::Version(h) | SlotState::Tombstone(h) if is_of_lost_batch(region, cause, &h) => {
+                // It goes as the rest of its batch does. Scrubbed in step 7.
+                slots.seq_max = slots.seq_max.max(h.seq());
+                rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
+                rebuilt.of_lost_batches += 1;
+                slots.free.push(slot);
             }
+            SlotState::Version(h) | SlotState::Tombstone(h) => {
+                slots.seq_max = slots.seq_max.max(h.seq());
+                rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
+                let is_record = matches!(state, SlotState::Version(_));
+                let state = if is_record { State::Whole } else { State::Tombstone };
+                let (epoch, lone) = (h.epoch(), h.is_lone());
+                slots.versions.push(Version { id: h.id(), seq: h.seq(), epoch, lone, slot, state });
+            }
+            SlotState::Damaged(h, what) if !cause.leaves_damage() => {
+                rebuilt.dropped.push(Damage::of_slot(region.number, slot, Some(h.id()), what));
+                slots.given_up.push(slot);
+            }
+            SlotState::Damaged(h, _) => {
+                // Its id is believed if the index leads from it to this slot: then it is the current
+                // version, whatever its `seq` has become.
+                slots.damaged += 1;
+                let hash = arena.geo.hash(h.id());
+                let is_ours = arena.geo.region_of(hash) == region.number;
+                if is_ours && table.is_some_and(|table| region.leads_to(table, hash, slot)) {
+                    let (id, seq, epoch, state) = (h.id(), u64::MAX, h.epoch(), State::Damaged);
+                    slots.versions.push(Version { id, seq, epoch, lone: false, slot, state });
+                }
+            }
+            SlotState::Reserved(seat, generation)
+                if !cause.is_os_crash() && seat::is_alive(arena, Owner { seat, generation })? =>
+            {
+                slots.reserved += 1;
+            }
+            // A borrow from a slot ends before it can be reserved.
+            SlotState::Reserved(..) => slots.free.push(slot),
+            SlotState::CutOff => slots.cut_off.push(slot),
+            SlotState::FreeButForSeq if header(words).is_parked_but_for_seq() => slots.cut_off.push(slot),
+            SlotState::Free | SlotState::Fresh | SlotState::FreeButForSeq => slots.free.push(slot),
+            SlotState::Moved => return Err(Trouble::Flaw("a slot changed under its region's lock")),
         }
     }
     Ok(slots)
@@ -456,8 +454,7 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[Version]) -> Resul
     let slot_max = winners.iter().map(|v| v.slot).max().unwrap_or(0);
     // A table that is fuller than it should be does: whoever writes next lets it grow, and a rebuild must not fail for
     // want of room.
-    let fits =
-        |shape: &Shape| winners.len() as u64 <= (ENTRIES as u64) << shape.lines_log2 && shape.holds(slot_max);
+    let fits = |shape: &Shape| winners.len() as u64 <= shape.entries() && shape.holds(slot_max);
     let same_place =
         Shape { version: present.version.wrapping_add(1), rebuilding: false, batch: false, ..present };
     let mut growth = None;

@@ -8,12 +8,13 @@
 //! 4. What was lost is reported: damaged slots by their ids, and per region how many records its index or its count
 //!    tell of that no slot holds. Where these are destroyed too, the report says that it is not known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::format::control::{CONTROL, CONTROL_WORDS, Control, Mark};
 use crate::format::epoch::Epoch;
 use crate::format::geometry::Geometry;
 use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header, Kind, PRESENT};
+use crate::protocol::newest::Newest;
 use crate::protocol::slot::header;
 use crate::recovery::evidence::{self, Held, Told};
 use crate::recovery::identity::{extents_begun, identify};
@@ -233,7 +234,7 @@ impl<'a> Batches<'a> {
 
 #[derive(Default)]
 struct Tally {
-    newest: HashMap<u64, Remains>,
+    newest: Newest<Remains>,
     damaged: Vec<Remains>,
     /// Slots that hold a whole version or tombstone, whether or not its batch counts.
     versions: HashSet<u32>,
@@ -257,10 +258,7 @@ fn is_plausible(header: &Header, len_max: u64) -> bool {
 impl Tally {
     /// Takes a whole version, or a tombstone.
     fn take(&mut self, remains: Remains) {
-        let kept = self.newest.entry(remains.header.id()).or_insert(remains);
-        if kept.header.seq() < remains.header.seq() {
-            *kept = remains;
-        }
+        self.newest.offer(remains.header.id(), remains.header.seq(), remains);
     }
 
     /// Looks at a slot.
@@ -292,13 +290,13 @@ impl Tally {
     fn end(self, geometry: Option<Geometry>) -> Found {
         let Self { newest, damaged, .. } = self;
         let is_replaced =
-            |d: &Remains| newest.get(&d.header.id()).is_some_and(|kept| kept.header.seq() >= d.header.seq());
+            |d: &Remains| newest.get(d.header.id()).is_some_and(|(seq, _)| seq >= d.header.seq());
         let mut lost: Vec<Remains> = damaged.into_iter().filter(|d| !is_replaced(d)).collect();
         let lost_slots = lost.iter().filter_map(|remains| remains.slot).collect();
         lost.sort_unstable_by_key(|d| (d.header.id(), std::cmp::Reverse(d.header.seq())));
         lost.dedup_by_key(|d| d.header.id());
         let mut records: Vec<Remains> =
-            newest.into_values().filter(|kept| kept.header.kind() == Kind::Record).collect();
+            newest.iter().map(|(.., kept)| *kept).filter(|kept| kept.header.kind() == Kind::Record).collect();
         records.sort_unstable_by_key(|r| r.offset);
         Found {
             geometry,

@@ -1,10 +1,11 @@
 //! Checking everything, changing nothing: each slot by its own bytes, then every derived structure
 //! against the slots.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use crate::error::Result;
 use crate::file::arena::Arena;
+use crate::file::pass;
 use crate::file::survey::{SlotState, survey};
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::index::ENTRIES;
@@ -13,6 +14,7 @@ use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::format::word::{Checked, Reference};
 use crate::protocol::index::load_line;
 use crate::protocol::lock::{self, State};
+use crate::protocol::newest::Newest;
 use crate::protocol::slot::{header, is_free};
 use crate::recovery::adopt::headless;
 use crate::recovery::evidence::{self, Held, Told};
@@ -71,8 +73,8 @@ pub(crate) fn superblock_holds(arena: &Arena, at: u64) -> bool {
 /// The slots of a region, as far as they speak for themselves.
 #[derive(Default)]
 struct Census {
-    /// Per id: the highest `seq`, its slot, and whether it is a record.
-    newest: HashMap<u64, (u64, u32, bool)>,
+    /// Per id: the slot of its newest version, and whether it is a record.
+    newest: Newest<(u32, bool)>,
     /// Ids whose highest `seq` is a record's.
     live: u64,
     /// Versions, tombstones among them.
@@ -94,9 +96,14 @@ impl Census {
         self.damaged_slots.len() as u64
     }
 
+    /// The ids whose newest version is a record, each with its slot.
+    fn records(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.newest.iter().filter(|(.., (_, is_record))| *is_record).map(|(id, _, &(slot, _))| (id, slot))
+    }
+
     /// Slots that belong on a queue: replaced versions, tombstones, and what was taken back.
     fn replaced(&self) -> HashSet<u32> {
-        let live: HashSet<u32> = self.newest.values().filter(|n| n.2).map(|n| n.1).collect();
+        let live: HashSet<u32> = self.records().map(|(_, slot)| slot).collect();
         let versions = self.version_slots.iter().filter(|slot| !live.contains(slot));
         versions.chain(&self.cut_off).copied().collect()
     }
@@ -164,45 +171,41 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
     let (arena, number) = (region.arena, region.number);
     let mut census = Census::default();
     let mut buffer = Vec::new();
-    for extent in arena.data_extents(number)? {
-        census.extents += 1;
-        for slot in arena.slots_to_read(extent) {
-            let Some(words) = arena.slot(slot) else { continue };
-            census.slots += 1;
-            match survey(words, number, &arena.geo, &mut buffer) {
-                state @ (SlotState::Version(h) | SlotState::Tombstone(h)) => {
-                    census.versions += 1;
-                    census.version_slots.push(slot);
-                    census.seq_max = census.seq_max.max(h.seq());
-                    let this = (h.seq(), slot, matches!(state, SlotState::Version(_)));
-                    let newest = census.newest.entry(h.id()).or_insert(this);
-                    if newest.0 < h.seq() {
-                        *newest = this;
-                    }
-                }
-                SlotState::Damaged(h, what) => {
-                    census.damaged_slots.insert(slot);
-                    report.damage.push(Damage::of_slot(number, slot, Some(h.id()), what));
-                }
-                SlotState::FreeButForSeq => {
-                    report.damage.push(Damage::of_slot(number, slot, None, "a free slot's seq is not 0"));
-                }
-                SlotState::Free => census.free += 1,
-                SlotState::Fresh => census.fresh += 1,
-                SlotState::Reserved(..) => census.reserved += 1,
-                SlotState::CutOff => census.cut_off.push(slot),
-                SlotState::Moved => {}
+    let extents = arena.data_extents(number)?;
+    census.extents = extents.len() as u64;
+    for slot in pass::slots_in(arena, extents) {
+        let (slot, words) = slot?;
+        census.slots += 1;
+        match survey(words, number, &arena.geo, &mut buffer) {
+            state @ (SlotState::Version(h) | SlotState::Tombstone(h)) => {
+                census.versions += 1;
+                census.version_slots.push(slot);
+                census.seq_max = census.seq_max.max(h.seq());
+                let is_record = matches!(state, SlotState::Version(_));
+                census.newest.offer(h.id(), h.seq(), (slot, is_record));
             }
+            SlotState::Damaged(h, what) => {
+                census.damaged_slots.insert(slot);
+                report.damage.push(Damage::of_slot(number, slot, Some(h.id()), what));
+            }
+            SlotState::FreeButForSeq => {
+                report.damage.push(Damage::of_slot(number, slot, None, "a free slot's seq is not 0"));
+            }
+            SlotState::Free => census.free += 1,
+            SlotState::Fresh => census.fresh += 1,
+            SlotState::Reserved(..) => census.reserved += 1,
+            SlotState::CutOff => census.cut_off.push(slot),
+            SlotState::Moved => {}
         }
     }
-    census.live = census.newest.values().filter(|n| n.2).count() as u64;
+    census.live = census.records().count() as u64;
     Ok(census)
 }
 
 fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     let (arena, number, shape) = (region.arena, region.number, region.shape());
     let (mut live, mut markers) = (0u64, 0u64);
-    for line_number in 0..1u64 << shape.lines_log2 {
+    for line_number in 0..shape.lines() {
         let Some(words) = arena.line(&shape, line_number) else {
             flaws.push("its index lies outside the file".to_owned());
             return;
@@ -219,13 +222,13 @@ fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
             };
             live += 1;
             let id = arena.slot(slot).map(|words| header(words).id());
-            let newest = id.and_then(|id| census.newest.get(&id));
-            if newest.is_some_and(|n| n.1 != slot || !n.2) {
+            let newest = id.and_then(|id| census.newest.get(id));
+            if newest.is_some_and(|(_, newest)| *newest != (slot, true)) {
                 flaws.push(format!("its index names slot {slot}, which is not its record's any more"));
             }
         }
     }
-    for (&id, &(_, slot, _)) in census.newest.iter().filter(|(_, n)| n.2) {
+    for (id, slot) in census.records() {
         match region.find(arena.geo.hash(id), id) {
             Ok(Found::Hit { slot: found, .. }) if found == slot => {}
             _ => flaws.push(format!("its index does not lead to record {id:#x} in slot {slot}")),

@@ -7,7 +7,7 @@ use crate::file::grow::next_lines_log2;
 use crate::file::seat;
 use crate::file::survey::{SlotState, survey};
 use crate::format::epoch::Epoch;
-use crate::format::index::{ENTRIES, Shape};
+use crate::format::index::Shape;
 use crate::format::region::{Head, LISTED_MAX};
 use crate::format::slot::Header;
 use crate::format::word::Checked;
@@ -77,7 +77,7 @@ impl Region<'_> {
             }
             self.move_index(lines_log2).map_err(|trouble| self.explain_index(trouble))?;
         }
-        if live >= (ENTRIES as u64) << self.shape().lines_log2 {
+        if live >= self.shape().entries() {
             return Err(Trouble::Flaw("an index without room"));
         }
         for (member, _) in members.iter_mut().zip(is_needed).filter(|(_, is_needed)| *is_needed) {

@@ -30,8 +30,7 @@ enum Leads {
 /// Follows the index that `shape` describes, by lines that hold.
 fn leads(arena: &Arena, region: u32, shape: &Shape, id: u64) -> Leads {
     let hash = arena.geo.hash(id);
-    for n in 0..1u64 << shape.lines_log2 {
-        let number = (shape.home(hash) + n) & ((1 << shape.lines_log2) - 1);
+    for number in shape.walk(hash) {
         let Some(words) = arena.line(shape, number) else { return Leads::Unknown };
         let line = load_line(words);
         if !line.holds(shape.seed(region, number)) {

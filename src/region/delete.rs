@@ -4,7 +4,6 @@ use crate::error::Result;
 use crate::fault::{self, Fault};
 use crate::file::seat;
 use crate::format::epoch::Epoch;
-use crate::format::index::ENTRIES;
 use crate::format::slot::Header;
 use crate::protocol::index::store_entry;
 use crate::protocol::slot::{bury, publish, retract};
@@ -86,7 +85,7 @@ impl Region<'_> {
         add(self.head.live(), -1)?;
         if marker != 0 {
             add(self.head.markers(), 1)?;
-            if count(self.head.markers())? > (ENTRIES as u64) << shape.lines_log2 >> 3 {
+            if count(self.head.markers())? > shape.entries() >> 3 {
                 match self.move_index(shape.lines_log2) {
                     // Room for a fresh table is a convenience here; a full disk is no reason to fail.
                     Err(Trouble::Error(_)) => {}

@@ -40,10 +40,8 @@ impl<'a> Region<'a> {
     #[inline]
     pub(crate) fn find(&self, hash: u64, id: u64) -> Result<Found<'a>, Trouble> {
         let shape = self.shape();
-        let home = shape.home(hash);
         let mut place = None;
-        for n in 0..1u64 << shape.lines_log2 {
-            let number = (home + n) & ((1 << shape.lines_log2) - 1);
+        for number in shape.walk(hash) {
             let words =
                 self.arena.line(&shape, number).ok_or(Trouble::Flaw("the index lies outside the file"))?;
             let line = load_line(words);
@@ -85,8 +83,7 @@ impl<'a> Region<'a> {
     /// Whether the table that `shape` describes leads from `hash` to `slot`, by lines that prove
     /// themselves.
     pub(crate) fn leads_to(&self, shape: &Shape, hash: u64, slot: u32) -> bool {
-        for n in 0..1u64 << shape.lines_log2 {
-            let number = (shape.home(hash) + n) & ((1 << shape.lines_log2) - 1);
+        for number in shape.walk(hash) {
             let Some(words) = self.arena.line(shape, number) else { return false };
             let line = load_line(words);
             if !line.holds(shape.seed(self.number, number)) {

@@ -1,6 +1,7 @@
 //! Reading a record without a lock.
 
 use crate::file::arena::Arena;
+use crate::file::pass;
 use crate::file::survey::{SlotState, survey};
 use crate::format::index::Shape;
 use crate::format::slot::Header;
@@ -106,13 +107,10 @@ fn look_in_index<const IN_BATCH: bool>(
         return Look::Broken(MARKED);
     }
     let capacity = arena.geo.record_size as usize;
-    let home = shape.home(hash);
-    let mask = (1 << shape.lines_log2) - 1;
     let unlinked = head.links().is_zero(Ordering::Relaxed);
     let mut suspect = None;
-    let mut n = 0;
-    loop {
-        let Some(words) = arena.line(&shape, home + n) else {
+    for number in shape.walk(hash) {
+        let Some(words) = arena.line(&shape, number) else {
             return Look::Broken("its index lies outside the file");
         };
         let line = load_line(words);
@@ -133,7 +131,7 @@ fn look_in_index<const IN_BATCH: bool>(
                 Seen::Whole(header) => {
                     // The slot proves that it is whole, and where replaced versions are kept, the line
                     // has to prove that it is the current one.
-                    let current = unlinked || line.holds(shape.seed(region, (home + n) & mask));
+                    let current = unlinked || line.holds(shape.seed(region, number));
                     // The slot may have been used again, for a version that is not visible yet.
                     let visible = current && entry_is(words, i, entry);
                     let hit = visible && head.shape().bits(Ordering::Acquire) == word;
@@ -155,11 +153,10 @@ fn look_in_index<const IN_BATCH: bool>(
                 }
             }
         }
-        if !line.holds(shape.seed(region, (home + n) & mask)) {
+        if !line.holds(shape.seed(region, number)) {
             return Look::Moved;
         }
-        n += 1;
-        if line.has_empty() || n >> shape.lines_log2 != 0 {
+        if line.has_empty() {
             break;
         }
     }
@@ -222,24 +219,22 @@ enum Newest {
 fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<Newest> {
     let mut best: Option<(u32, Header, bool)> = None;
     let mut buffer = Vec::new();
-    for extent in arena.data_extents(region)? {
-        for slot in arena.slots_to_read(extent) {
-            let Some(words) = arena.slot(slot) else { continue };
-            let state = survey(words, region, &arena.geo, &mut buffer);
-            let (header, is_record) = match state {
-                SlotState::Version(header) => (header, true),
-                SlotState::Tombstone(header) => (header, false),
-                SlotState::Damaged(..) => {
-                    let what = "a damaged slot of the region may have been this record";
-                    return Ok(Newest::Neither(Look::Damaged { slot: Some(slot), what }));
-                }
-                SlotState::Moved => return Ok(Newest::Neither(Look::Moved)),
-                _ => continue,
-            };
-            let is_newest = header.id() == id && best.is_none_or(|(_, best, _)| best.seq() < header.seq());
-            if is_newest && counts(arena, region, slot, &header, is_record) {
-                best = Some((slot, header, is_record));
+    for slot in pass::slots_of(arena, region)? {
+        let (slot, words) = slot?;
+        let state = survey(words, region, &arena.geo, &mut buffer);
+        let (header, is_record) = match state {
+            SlotState::Version(header) => (header, true),
+            SlotState::Tombstone(header) => (header, false),
+            SlotState::Damaged(..) => {
+                let what = "a damaged slot of the region may have been this record";
+                return Ok(Newest::Neither(Look::Damaged { slot: Some(slot), what }));
             }
+            SlotState::Moved => return Ok(Newest::Neither(Look::Moved)),
+            _ => continue,
+        };
+        let is_newest = header.id() == id && best.is_none_or(|(_, best, _)| best.seq() < header.seq());
+        if is_newest && counts(arena, region, slot, &header, is_record) {
+            best = Some((slot, header, is_record));
         }
     }
     Ok(match best {

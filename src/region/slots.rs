@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::error::Error;
 use crate::fault::{self, Fault};
 use crate::file::grow::{Growth, populate_fresh};
-use crate::file::{borrow, seat};
+use crate::file::{borrow, pass, seat};
 use crate::format::epoch::Epoch;
 use crate::format::extent::Kind;
 use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind, PARKED_LINK};
@@ -435,15 +435,13 @@ impl<'a> Region<'a> {
             return Ok(false);
         }
         let mut freed = false;
-        for extent in self.arena.data_extents(self.number)? {
-            for slot in self.arena.slots_of(extent) {
-                let Some(words) = self.arena.slot(slot) else { continue };
-                if let Some((seat, generation)) = header(words).reserved_for()
-                    && !seat::is_alive(self.arena, Owner { seat, generation })?
-                {
-                    self.cancel(slot)?;
-                    freed = true;
-                }
+        for slot in pass::slots_of(self.arena, self.number)? {
+            let (slot, words) = slot?;
+            if let Some((seat, generation)) = header(words).reserved_for()
+                && !seat::is_alive(self.arena, Owner { seat, generation })?
+            {
+                self.cancel(slot)?;
+                freed = true;
             }
         }
         Ok(freed)

@@ -13,18 +13,13 @@ use crate::sys::step::step;
 /// Records that a table of so many lines takes before it grows: three quarters of its entries.
 #[inline]
 pub(crate) fn load_max(shape: &Shape) -> u64 {
-    ((ENTRIES as u64) << shape.lines_log2) * 3 / 4
+    shape.entries() * 3 / 4
 }
 
 /// When a table is moved, the slots of a line are asked for so many lines ahead.
 const LINES_AHEAD: u64 = 2;
 
 const OUTSIDE: Trouble = Trouble::Flaw("the index lies outside the file");
-
-/// The slots that the entries of a line name.
-fn slots_of(shape: &Shape, line: &Line) -> impl Iterator<Item = u32> {
-    line.0.into_iter().take(ENTRIES).filter_map(|entry| shape.slot(entry))
-}
 
 impl Region<'_> {
     /// Moves the index to a table of `lines_log2` with entries wide enough for the file as it is,
@@ -35,13 +30,13 @@ impl Region<'_> {
         let mut growth = Growth::lock(self.arena)?;
         let new = self.new_shape(&mut growth, lines_log2)?;
         let mut table = self.clear_table(new)?;
-        for number in 0..1u64 << old.lines_log2 {
+        for number in 0..old.lines() {
             self.ask_for_headers(&old, number + LINES_AHEAD);
             let line = load_line(self.arena.line(&old, number).ok_or(OUTSIDE)?);
             if !line.holds(old.seed(self.number, number)) {
                 return Err(Trouble::Flaw("a line of the index"));
             }
-            for slot in slots_of(&old, &line) {
+            for slot in line.slots(&old) {
                 let words =
                     self.arena.slot(slot).ok_or(Trouble::Flaw("the index names a slot outside the file"))?;
                 let id = header(words).id();
@@ -62,7 +57,7 @@ impl Region<'_> {
     /// Has the processor fetch the headers that a line leads to: it would wait for one after the other.
     fn ask_for_headers(&self, shape: &Shape, number: u64) {
         if let Some(words) = self.arena.line(shape, number) {
-            for slot in slots_of(shape, &load_line(words)) {
+            for slot in load_line(words).slots(shape) {
                 self.arena.map.prefetch(self.arena.geo.slot_offset(slot));
             }
         }
@@ -87,7 +82,7 @@ impl Region<'_> {
     /// Makes every line of a table empty, to be filled. No reader may be sent to it meanwhile.
     pub(crate) fn clear_table(&self, shape: Shape) -> Result<Filling<'_>, Trouble> {
         fence(Ordering::Release); // Whoever sees a cleared line sees the shape that forbids reading it.
-        for number in 0..1u64 << shape.lines_log2 {
+        for number in 0..shape.lines() {
             let words = self.arena.line(&shape, number).ok_or(OUTSIDE)?;
             store_line(words, &Line::empty(shape.seed(self.number, number)));
         }
@@ -110,10 +105,8 @@ impl Filling<'_> {
         if !self.shape.holds(slot) {
             return Ok(false);
         }
-        let home = self.shape.home(hash);
-        for number in home..home + self.used.len() as u64 {
-            let mask = self.used.len() - 1; // There is a power of two of them.
-            let used = &mut self.used[number as usize & mask];
+        for number in self.shape.walk(hash) {
+            let Some(used) = self.used.get_mut(number as usize) else { break };
             if usize::from(*used) < ENTRIES {
                 let words = self.arena.line(&self.shape, number).ok_or(OUTSIDE)?;
                 fill_entry(words, usize::from(*used), self.shape.entry(hash, slot));

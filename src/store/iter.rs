@@ -12,16 +12,17 @@
 //! So a record that is there throughout is given once, whatever is written meanwhile. Short slots are copied many at
 //! a time in step 2; whether one is still as it was copied is looked at when it is given.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::file::arena::Arena;
+use crate::file::pass;
 use crate::format::index::ENTRIES;
 use crate::format::slot::{Header, Kind};
 use crate::handle::Handle;
 use crate::protocol::index::load_line;
 use crate::protocol::lock;
+use crate::protocol::newest::Newest;
 use crate::protocol::slot::{Copies, Seen, header, read_any, unchanged};
 use crate::record::{Record, Version};
 use crate::region::Trouble;
@@ -420,7 +421,7 @@ fn try_gather(arena: &Arena, number: u32, owner: Owner) -> Option<Vec<(u64, u64)
         return None;
     }
     let mut found = Vec::new();
-    for line_number in 0..1u64 << shape.lines_log2 {
+    for line_number in 0..shape.lines() {
         let words = arena.line(&shape, line_number)?;
         let seed = shape.seed(number, line_number);
         let start = found.len();
@@ -460,22 +461,17 @@ fn try_gather(arena: &Arena, number: u32, owner: Owner) -> Option<Vec<(u64, u64)
 /// The same from the region's slots, for a handle that can't repair its index.
 fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     let arena = &handle.arena;
-    let mut newest: HashMap<u64, Header> = HashMap::new();
-    for extent in arena.data_extents(number)? {
-        for slot in arena.slots_to_read(extent) {
-            let Some(words) = arena.slot(slot) else { continue };
-            let header = header(words);
-            if header.seq() != 0
-                && arena.geo.region_of(arena.geo.hash(header.id())) == number
-                && counts(arena, number, slot, &header, header.kind() != Kind::Tombstone)
-            {
-                let kept = newest.entry(header.id()).or_insert(header);
-                if kept.seq() < header.seq() {
-                    *kept = header;
-                }
-            }
+    let mut newest = Newest::default();
+    for slot in pass::slots_of(arena, number)? {
+        let (slot, words) = slot?;
+        let header = header(words);
+        let is_record = header.kind() != Kind::Tombstone;
+        if header.seq() != 0
+            && arena.geo.region_of(arena.geo.hash(header.id())) == number
+            && counts(arena, number, slot, &header, is_record)
+        {
+            newest.offer(header.id(), header.seq(), is_record);
         }
     }
-    newest.retain(|_, header| header.kind() != Kind::Tombstone);
-    Ok(newest.into_iter().map(|(id, header)| (id, header.seq())).collect())
+    Ok(newest.iter().filter(|(.., is_record)| **is_record).map(|(id, seq, _)| (id, seq)).collect())
 }

@@ -174,7 +174,7 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
     for region in 0..geo.regions {
         let shape = Shape::first(geo, region, 0);
         heads.extend(bytes(empty_head(shape).words()));
-        for line in 0..1 << shape.lines_log2 {
+        for line in 0..shape.lines() {
             tables.extend(bytes(&Line::empty(shape.seed(region, line)).words()));
         }
     }

@@ -12,15 +12,16 @@
 //! 4. Where a slot is damaged and nothing tells whose it is, it may be the one that is sought: no older version stands in
 //!    for it. What the index leads to is no stand-in, for nothing can be newer.
 
-use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use bytemuck::Pod;
 
 use crate::error::Result;
+use crate::file::pass;
 use crate::file::survey::{SlotState, survey};
 use crate::format::slot::{HEADER_WORDS, Header};
 use crate::handle::moment::Moment;
+use crate::protocol::newest::Newest;
 use crate::protocol::slot::header;
 use crate::record::{Record, Version};
 use crate::region::read::{Look, look};
@@ -59,14 +60,14 @@ pub struct Snapshot<'a> {
 /// The versions of a region that were current at the moment.
 #[derive(Debug, Default)]
 struct Versions {
-    newest: HashMap<u64, Newest>,
+    newest: Newest<Kept>,
     /// Damaged slots of which nothing tells whose they are, each with what its header says.
     unknown: Vec<(u32, Header, &'static str)>,
 }
 
 /// The newest version of an id in the pinned epoch.
 #[derive(Clone, Copy, Debug)]
-struct Newest {
+struct Kept {
     seq: u64,
     slot: u32,
     state: State,
@@ -261,8 +262,8 @@ impl Snapshot<'_> {
         let damaged = versions.unknown.iter();
         let mut found: Vec<Found> =
             damaged.map(|&(slot, h, what)| Found::Damaged(h.id(), slot, what)).collect();
-        let mut newest: Vec<(u64, Newest)> =
-            versions.newest.iter().map(|(&id, &newest)| (id, newest)).collect();
+        let mut newest: Vec<(u64, Kept)> =
+            versions.newest.iter().map(|(id, _, &newest)| (id, newest)).collect();
         newest.sort_unstable_by_key(|(_, newest)| newest.slot);
         found.extend(newest.into_iter().filter_map(|(id, newest)| match newest.state {
             State::Damaged(what) => Some(Found::Damaged(id, newest.slot, what)),
@@ -284,8 +285,8 @@ impl Snapshot<'_> {
                 versions.get_or_init(|| passed)
             }
         };
-        let newest = versions.newest.get(&id);
-        if let Some(Newest { slot, state: State::Damaged(what), .. }) = newest {
+        let newest = versions.newest.get(id).map(|(_, kept)| kept);
+        if let Some(Kept { slot, state: State::Damaged(what), .. }) = newest {
             return Err(self.store.corrupt(id, Some(*slot), what));
         }
         if let Some((slot, ..)) = versions.unknown.first() {
@@ -297,7 +298,7 @@ impl Snapshot<'_> {
         }
     }
 
-    fn header_of(&self, id: u64, newest: &Newest) -> Result<(u32, Header)> {
+    fn header_of(&self, id: u64, newest: &Kept) -> Result<(u32, Header)> {
         let header = self.store.handle.arena.slot(newest.slot).map(header);
         match header.filter(|header| (header.id(), header.seq()) == (id, newest.seq)) {
             Some(header) => Ok((newest.slot, header)),
@@ -343,39 +344,34 @@ impl Snapshot<'_> {
         let arena = &self.store.handle.arena;
         let mut versions = Versions::default();
         let mut buffer = Vec::new();
-        for extent in arena.data_extents(region)? {
-            for slot in arena.slots_to_read(extent) {
-                let Some(words) = arena.slot(slot) else { continue };
-                let mut state = SlotState::Moved;
-                for _ in 0..LOOKS_AT_SLOT {
-                    state = survey(words, region, &arena.geo, &mut buffer);
-                    if state != SlotState::Moved {
-                        break;
-                    }
-                    std::hint::spin_loop();
+        for slot in pass::slots_of(arena, region)? {
+            let (slot, words) = slot?;
+            let mut state = SlotState::Moved;
+            for _ in 0..LOOKS_AT_SLOT {
+                state = survey(words, region, &arena.geo, &mut buffer);
+                if state != SlotState::Moved {
+                    break;
                 }
-                let (header, state) = match state {
-                    SlotState::Version(header) => (header, State::Record),
-                    SlotState::Tombstone(header) => (header, State::Tombstone),
-                    // The index tells whose it is, if it is a record's now; its `seq` and its epoch nobody tells.
-                    SlotState::Damaged(header, what) if self.leads_to(region, header.id(), slot) => {
-                        (header.with_seq(u64::MAX), State::Damaged(what))
-                    }
-                    SlotState::Damaged(header, what) => {
-                        versions.unknown.push((slot, header, what));
-                        continue;
-                    }
-                    _ => continue,
-                };
-                if header.epoch() > self.moment.epoch && !matches!(state, State::Damaged(_)) {
+                std::hint::spin_loop();
+            }
+            let (header, state) = match state {
+                SlotState::Version(header) => (header, State::Record),
+                SlotState::Tombstone(header) => (header, State::Tombstone),
+                // The index tells whose it is, if it is a record's now; its `seq` and its epoch nobody tells.
+                SlotState::Damaged(header, what) if self.leads_to(region, header.id(), slot) => {
+                    (header.with_seq(u64::MAX), State::Damaged(what))
+                }
+                SlotState::Damaged(header, what) => {
+                    versions.unknown.push((slot, header, what));
                     continue;
                 }
-                let this = Newest { seq: header.seq(), slot, state };
-                let kept = versions.newest.entry(header.id()).or_insert(this);
-                if kept.seq < this.seq {
-                    *kept = this;
-                }
+                _ => continue,
+            };
+            if header.epoch() > self.moment.epoch && !matches!(state, State::Damaged(_)) {
+                continue;
             }
+            let seq = header.seq();
+            versions.newest.offer(header.id(), seq, Kept { seq, slot, state });
         }
         Ok(versions)
     }
@@ -391,7 +387,7 @@ impl Snapshot<'_> {
 
 /// What a pass gives of a record.
 enum Found {
-    Whole(u64, Newest),
+    Whole(u64, Kept),
     /// There is a damaged slot that may have been this record.
     Doubtful(u64),
     Damaged(u64, u32, &'static str),

@@ -190,7 +190,7 @@ impl Store {
             free_slots: count(head.free_count()) + fresh,
             retired_slots: count(head.retired_count()) + count(head.parked_count()),
             extents,
-            index_entries: (crate::format::index::ENTRIES as u64) << arena.shape(region).lines_log2,
+            index_entries: arena.shape(region).entries(),
             lock: lock_owner(&self.handle, head.lock().load(Ordering::Relaxed))?,
             next_version: head.next_seq().load(Ordering::Relaxed) & !PRESENT,
         })

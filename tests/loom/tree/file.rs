@@ -8,6 +8,8 @@ pub(crate) mod borrow;
 pub(crate) mod grow;
 #[path = "../../../src/file/hint.rs"]
 pub(crate) mod hint;
+#[path = "../../../src/file/pass.rs"]
+pub(crate) mod pass;
 #[path = "../../../src/file/seat.rs"]
 pub(crate) mod seat;
 #[path = "../../../src/file/survey.rs"]

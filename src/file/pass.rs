@@ -1,0 +1,24 @@
+//! A pass over the slots of a region, in the order of the file.
+
+use crate::error::Result;
+use crate::file::arena::Arena;
+use crate::sys::atomic::AtomicU64;
+
+/// All slots of a region, each with its words.
+pub(crate) fn slots_of(
+    arena: &Arena,
+    region: u32,
+) -> Result<impl Iterator<Item = Result<(u32, &[AtomicU64])>>> {
+    Ok(slots_in(arena, arena.data_extents(region)?))
+}
+
+/// All slots of these extents. One that cannot be mapped is an error: it may hold a record.
+pub(crate) fn slots_in(
+    arena: &Arena,
+    extents: Vec<u32>,
+) -> impl Iterator<Item = Result<(u32, &[AtomicU64])>> {
+    extents.into_iter().flat_map(|extent| arena.slots_to_read(extent)).map(|slot| match arena.slot(slot) {
+        Some(words) => Ok((slot, words)),
+        None => Err(arena.damaged(format!("slot {slot} lies outside of what can be mapped of the file"))),
+    })
+}
