@@ -245,3 +245,32 @@ fn the_functions_that_the_chapters_name_exist() {
     }
     assert!(named > 40, "{named} functions are named");
 }
+
+#[test]
+fn one_word_names_one_type_of_the_library() {
+    let mut found = Vec::new();
+    files(&src(), &mut found);
+    let mut named: BTreeMap<String, Vec<Module>> = BTreeMap::new();
+    for path in found.iter().filter(|path| floor_of(&module(path)).is_some_and(|top| top != "cli")) {
+        let code = without_tests(&bare(&std::fs::read_to_string(path).unwrap()));
+        for kind in ["struct ", "enum "] {
+            for (at, _) in code.match_indices(kind) {
+                let is_word = code[..at].ends_with(char::is_alphanumeric);
+                let name = code[at + kind.len()..].split(|c: char| !c.is_alphanumeric()).next().unwrap();
+                if !is_word && !name.is_empty() {
+                    named.entry(name.to_owned()).or_default().push(module(path));
+                }
+            }
+        }
+    }
+    assert!(named.len() > 100, "{} types were found", named.len());
+    // A layout is private to its view, and each view has one.
+    named.retain(|name, modules| name != "Layout" && modules.len() > 1);
+    assert!(named.is_empty(), "these words name several types: {named:#?}");
+}
+
+/// The first part of a module's path, if it has a floor.
+fn floor_of(module: &str) -> Option<&str> {
+    let top = module.split("::").next().unwrap();
+    FLOORS.iter().flat_map(|floor| floor.iter()).find(|floor| **floor == top).copied()
+}

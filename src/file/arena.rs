@@ -11,7 +11,7 @@ use crate::file::extents::Extents;
 use crate::file::survey::{SlotState, survey};
 use crate::format::control::{CONTROL, CONTROL_WORDS, Control};
 use crate::format::epoch::Epoch;
-use crate::format::extent::{ExtentHeader, HEADER_WORDS, Kind};
+use crate::format::extent::{ExtentHeader, ExtentKind, HEADER_WORDS};
 use crate::format::geometry::Geometry;
 use crate::format::region::{HEAD_WORDS, Head};
 use crate::format::slot::first_of_block;
@@ -201,7 +201,7 @@ impl Arena {
     }
 
     /// What an extent is, or `None` if its header is no header.
-    pub(crate) fn extent_kind(&self, extent: u32) -> Option<Kind> {
+    pub(crate) fn extent_kind(&self, extent: u32) -> Option<ExtentKind> {
         let words = self.words(self.geo.extent_offset(extent), HEADER_WORDS)?;
         let mut copy = [0; HEADER_WORDS];
         for (to, from) in copy.iter_mut().zip(words) {
@@ -219,7 +219,7 @@ impl Arena {
     }
 
     /// Writes an extent's header: its first word last, without which it is none.
-    pub(crate) fn write_extent_header(&self, extent: u32, kind: Kind) -> Result<()> {
+    pub(crate) fn write_extent_header(&self, extent: u32, kind: ExtentKind) -> Result<()> {
         let words = self
             .words(self.geo.extent_offset(extent), HEADER_WORDS)
             .ok_or_else(|| self.damaged(format!("extent {extent} is not in the file")))?;
@@ -241,7 +241,7 @@ impl Arena {
     /// Every extent in order, with what it is; the inside of an index run is passed over, and so is what lies behind
     /// the extents that are noted to be in use and was never written to, which may be any length if somebody
     /// extended the file. What was written there is visited: the note may be damaged.
-    pub(crate) fn each_extent(&self, mut visit: impl FnMut(u32, Option<Kind>)) -> Result<()> {
+    pub(crate) fn each_extent(&self, mut visit: impl FnMut(u32, Option<ExtentKind>)) -> Result<()> {
         let count = self.extent_count()?;
         let noted = self.control().extents().load(Ordering::SeqCst).unwrap_or(0);
         let mut extent = 0;
@@ -258,7 +258,7 @@ impl Arena {
             let kind = self.extent_kind(extent);
             visit(extent, kind);
             extent += match kind {
-                Some(Kind::Index { run }) => run,
+                Some(ExtentKind::Index { run }) => run,
                 _ => 1,
             };
         }
@@ -271,8 +271,8 @@ impl Arena {
         self.each_extent(|extent, kind| {
             let words = self.words(self.geo.extent_offset(extent), (self.geo.extent_size / 8) as usize);
             end = match kind {
-                Some(Kind::Index { run }) => extent.saturating_add(run),
-                Some(Kind::Data { .. }) => extent + 1,
+                Some(ExtentKind::Index { run }) => extent.saturating_add(run),
+                Some(ExtentKind::Data { .. }) => extent + 1,
                 None if words.is_some_and(|w| w.iter().any(|w| w.load(Ordering::Relaxed) != 0)) => extent + 1,
                 None => end,
             };
@@ -286,8 +286,8 @@ impl Arena {
         let mut found = Vec::new();
         self.each_extent(|extent, kind| {
             let owner = match kind {
-                Some(Kind::Data { region }) => Some(region),
-                Some(Kind::Index { .. }) => None,
+                Some(ExtentKind::Data { region }) => Some(region),
+                Some(ExtentKind::Index { .. }) => None,
                 None => self.region_by_slots(extent),
             };
             if owner == Some(region) {
@@ -337,7 +337,7 @@ impl Arena {
         let (from, to) = (shape.offset(), shape.offset() + shape.bytes());
         let mut inside = false;
         let walked = self.each_extent(|extent, kind| {
-            if let Some(Kind::Index { run }) = kind {
+            if let Some(ExtentKind::Index { run }) = kind {
                 let start = self.geo.extent_offset(extent);
                 let end = start + u64::from(run) * self.geo.extent_size;
                 inside |= from >= start + size_of::<ExtentHeader>() as u64 && to <= end;

@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::error::Result;
 use crate::file::arena::Arena;
-use crate::format::extent::Kind;
+use crate::format::extent::ExtentKind;
 use crate::format::geometry::EXTENT_HEADER_BYTES;
 use crate::format::{PAGE_BYTES, checked, round_up};
 use crate::sys::atomic::Ordering;
@@ -98,10 +98,10 @@ fn in_use(arena: &Arena) -> Result<Vec<Range<u64>>> {
         let at = geo.extent_offset(extent);
         let has_links = |region| !arena.head(region).links().is_zero(Ordering::Relaxed);
         match kind {
-            Some(Kind::Index { .. }) => add(at, at + EXTENT_HEADER_BYTES),
-            Some(Kind::Data { region }) if has_links(region) => add(at, at + geo.extent_size),
+            Some(ExtentKind::Index { .. }) => add(at, at + EXTENT_HEADER_BYTES),
+            Some(ExtentKind::Data { region }) if has_links(region) => add(at, at + geo.extent_size),
             // A damaged header may have good slots behind it.
-            Some(Kind::Data { .. }) | None => add(at, at + geo.links_offset),
+            Some(ExtentKind::Data { .. }) | None => add(at, at + geo.links_offset),
         }
     })?;
     for region in 0..geo.regions {

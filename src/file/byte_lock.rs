@@ -5,7 +5,7 @@
 use crate::error::{Error, Holder, Lock, Result};
 use crate::file::arena::Arena;
 use crate::file::seat;
-use crate::protocol::lock::{self, Owner, State};
+use crate::protocol::lock::{self, LockState, Owner};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
 use crate::sys::file_lock;
@@ -45,7 +45,7 @@ pub(crate) fn give_back(arena: &Arena, byte: u64, note: &AtomicU64) {
 /// The living handle that a note names.
 fn noted_holder(arena: &Arena, note: &AtomicU64) -> Option<Holder> {
     match lock::state(note.load(Ordering::SeqCst)) {
-        State::Held(owner) if seat::is_alive(arena, owner).unwrap_or(false) => {
+        LockState::Held(owner) if seat::is_alive(arena, owner).unwrap_or(false) => {
             Some(seat::holder(arena, owner.seat))
         }
         _ => None,

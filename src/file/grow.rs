@@ -12,7 +12,7 @@ use crate::fault::{self, Refusal};
 use crate::file::arena::Arena;
 use crate::file::byte_lock;
 use crate::file::extents::Extents;
-use crate::format::extent::{ExtentHeader, Kind};
+use crate::format::extent::{ExtentHeader, ExtentKind};
 use crate::format::geometry::{EXTENT_HEADER_BYTES, LINK_BYTES};
 use crate::format::index::{LINE_BYTES, Shape};
 use crate::format::seat::GROWTH_BYTE;
@@ -92,7 +92,7 @@ impl<'a> Growth<'a> {
         step("grow: blocks allocated");
         self.arena.map.populate(at, EXTENT_HEADER_BYTES);
         step("grow: page of the extent header there");
-        self.arena.write_extent_header(extent, Kind::Data { region })?;
+        self.arena.write_extent_header(extent, ExtentKind::Data { region })?;
         step("grow: extent header written");
         self.note_extents(extent + 1)?;
         Ok(extent)
@@ -128,7 +128,7 @@ impl<'a> Growth<'a> {
         let at = geo.extent_offset(extent);
         self.allocate(region, at, EXTENT_HEADER_BYTES + bytes, geo.extent_offset(extent + run))?;
         step("grow: blocks of an index run allocated");
-        self.arena.write_extent_header(extent, Kind::Index { run })?;
+        self.arena.write_extent_header(extent, ExtentKind::Index { run })?;
         step("grow: header of an index run written");
         self.note_extents(extent + run)?;
         self.arena.map.populate(at, (EXTENT_HEADER_BYTES + bytes).min(POPULATE_BYTES_MAX));
@@ -163,11 +163,11 @@ impl<'a> Growth<'a> {
         while self.extents.cursor < count {
             let extent = self.extents.cursor;
             self.extents.cursor += match self.arena.extent_kind(extent) {
-                Some(Kind::Index { run }) => {
+                Some(ExtentKind::Index { run }) => {
                     self.extents.index_runs.push(extent..extent + run);
                     run
                 }
-                Some(Kind::Data { .. }) => 1,
+                Some(ExtentKind::Data { .. }) => 1,
                 None if self.arena.is_unused(extent) => break,
                 // Not ours to overwrite: a damaged header, perhaps, with good slots behind it.
                 None => 1,
@@ -186,7 +186,7 @@ impl<'a> Growth<'a> {
             match self.arena.extent_kind(extent) {
                 None if self.arena.is_unused(extent) => extent += 1,
                 kind => {
-                    first = extent + if let Some(Kind::Index { run }) = kind { run } else { 1 };
+                    first = extent + if let Some(ExtentKind::Index { run }) = kind { run } else { 1 };
                     extent = first;
                 }
             }
@@ -240,7 +240,7 @@ pub(crate) fn populate_fresh(arena: &Arena, region: u32, slot: u32, is_linked: b
             ((first_new * PIECE_BYTES).max(PAGE_BYTES), ((last + 1) * PIECE_BYTES).min(geo.links_offset));
         if from < to {
             let is_large = geo.slot_size >= *FOLIO_BYTES.start();
-            if is_large && arena.extent_kind(number) == Some(Kind::Data { region }) {
+            if is_large && arena.extent_kind(number) == Some(ExtentKind::Data { region }) {
                 make_pages(arena, extent + from, to - from);
                 arena.map.populate_cached(extent + from, to - from);
             } else {

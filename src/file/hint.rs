@@ -1,4 +1,4 @@
-//! A hint in the control page: whether any seat may have a pin, or a borrow. A write pays one load of it while there is
+//! A hint in the control page: whether any seat may have a moment, or a borrow. A write pays one load of it while there is
 //! none.
 //!
 //! Whoever begins one raises the hint. Whoever looks at all seats and finds none lowers it, if it has not changed

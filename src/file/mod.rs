@@ -1,4 +1,4 @@
-//! The file of a store, and its handles: typed places, extents and growth, blocks, seats, pins and borrows.
+//! The file of a store, and its handles: typed places, extents and growth, blocks, seats, moments and borrows.
 
 pub(crate) mod arena;
 pub(crate) mod blocks;

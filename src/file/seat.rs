@@ -1,7 +1,7 @@
-//! Claiming a seat, asking the kernel whether another's holder lives, and pinning an epoch.
+//! Claiming a seat, asking the kernel whether another's holder lives, and noting the moment that it reads.
 //!
-//! A seat's pin is the epoch whose records its holder still reads: what is replaced after it keeps its
-//! slot. The control page's `pinned` says whether there may be pins, so that nobody looks for them
+//! A seat's moment is the epoch whose records a snapshot of its holder reads: what is replaced after it keeps its
+//! slot. The control page's `moments` says whether there may be any, so that nobody looks for them
 //! otherwise: see `hint`.
 
 use std::time::Duration;
@@ -11,7 +11,9 @@ use crate::file::arena::Arena;
 use crate::file::hint::{HINT, is_hinted, lower_hint, raise_hint};
 use crate::format::checked;
 use crate::format::epoch::Epoch;
-use crate::format::seat::{BORROWS, LEAVING, SEATS, TAKEN, borrows, generation, pid, pin, seat_byte, taken};
+use crate::format::seat::{
+    BORROWS, LEAVING, SEATS, TAKEN, borrows, generation, moment, pid, seat_byte, taken,
+};
 use crate::protocol::lock::Owner;
 use crate::sys::atomic::Ordering;
 use crate::sys::{file, file_lock, process};
@@ -61,7 +63,7 @@ fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
     };
     let next = last.checked_add(1).unwrap_or(1);
     word.store(checked::encode(u64::from(next)), Ordering::SeqCst);
-    arena.word(pin(seat)).store(0, Ordering::SeqCst);
+    arena.word(moment(seat)).store(0, Ordering::SeqCst);
     for number in 0..BORROWS {
         arena.word(borrows(seat, number)).store(0, Ordering::SeqCst);
     }
@@ -74,7 +76,7 @@ fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
 /// Forgets all claims, which are of another life of the store: how many there were may not have reached the disk.
 pub(crate) fn forget_claims(arena: &Arena) {
     for seat in 0..SEATS {
-        for at in [generation(seat), pin(seat), taken(seat)] {
+        for at in [generation(seat), moment(seat), taken(seat)] {
             arena.word(at).store(0, Ordering::SeqCst);
         }
     }
@@ -82,7 +84,7 @@ pub(crate) fn forget_claims(arena: &Arena) {
 
 /// Gives a seat back.
 pub(crate) fn release(arena: &Arena, owner: Owner) {
-    arena.word(pin(owner.seat)).store(0, Ordering::SeqCst);
+    arena.word(moment(owner.seat)).store(0, Ordering::SeqCst);
     arena.word(taken(owner.seat)).store(0, Ordering::SeqCst);
     // Closing the file does it too, but for descriptors that somebody else duplicated.
     let _ = file_lock::unlock(&arena.file, seat_byte(owner.seat));
@@ -141,41 +143,41 @@ pub(crate) fn holder(arena: &Arena, seat: u32) -> Holder {
     Holder { pid, exists: is_known.then(|| process::exists(pid)) }
 }
 
-/// Pins the current epoch for the holder of `owner`, who has no pin. Who raises the epoch afterwards
-/// and waits for the writers of the old one knows that all others respect the pin; it is the epoch
+/// Notes the current epoch as the moment of the holder of `owner`, who has none. Who raises the epoch afterwards
+/// and waits for the writers of the old one knows that all others respect the moment; it is the epoch
 /// that is given.
-pub(crate) fn set_pin(arena: &Arena, owner: Owner) -> Result<Epoch> {
+pub(crate) fn set_moment(arena: &Arena, owner: Owner) -> Result<Epoch> {
     let epoch = arena.epoch()?;
-    arena.word(pin(owner.seat)).store(epoch.encode(), Ordering::SeqCst);
-    raise_hint(arena.control().pinned());
+    arena.word(moment(owner.seat)).store(epoch.encode(), Ordering::SeqCst);
+    raise_hint(arena.control().moments());
     Ok(epoch)
 }
 
-/// Changes the pin to a later epoch, of which the holder has a snapshot as well.
-pub(crate) fn move_pin(arena: &Arena, owner: Owner, epoch: Epoch) {
-    arena.word(pin(owner.seat)).store(epoch.encode(), Ordering::SeqCst);
+/// Changes the moment to a later epoch, of which the holder has a snapshot as well.
+pub(crate) fn move_moment(arena: &Arena, owner: Owner, epoch: Epoch) {
+    arena.word(moment(owner.seat)).store(epoch.encode(), Ordering::SeqCst);
 }
 
-/// Takes the pin back.
-pub(crate) fn clear_pin(arena: &Arena, owner: Owner) {
-    arena.word(pin(owner.seat)).store(0, Ordering::SeqCst);
+/// Takes the moment back.
+pub(crate) fn clear_moment(arena: &Arena, owner: Owner) {
+    arena.word(moment(owner.seat)).store(0, Ordering::SeqCst);
 }
 
-/// Whether there may be pins. One load.
+/// Whether any seat may have a moment. One load.
 #[inline]
-pub(crate) fn may_be_pinned(arena: &Arena) -> bool {
-    is_hinted(arena.control().pinned())
+pub(crate) fn may_have_moment(arena: &Arena) -> bool {
+    is_hinted(arena.control().moments())
 }
 
-/// The oldest epoch that a living handle has pinned. A damaged pin pins everything.
-pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<Epoch>> {
-    let hint = arena.control().pinned().load(Ordering::SeqCst);
+/// The oldest moment of a living handle. A damaged one keeps everything.
+pub(crate) fn oldest_moment(arena: &Arena) -> Result<Option<Epoch>> {
+    let hint = arena.control().moments().load(Ordering::SeqCst);
     if hint & HINT == 0 {
         return Ok(None);
     }
     let mut oldest: Option<Epoch> = None;
     for seat in 0..SEATS {
-        let word = arena.word(pin(seat)).load(Ordering::SeqCst);
+        let word = arena.word(moment(seat)).load(Ordering::SeqCst);
         if word == 0 {
             continue;
         }
@@ -185,7 +187,7 @@ pub(crate) fn oldest_pin(arena: &Arena) -> Result<Option<Epoch>> {
         }
     }
     if oldest.is_none() {
-        lower_hint(arena.control().pinned(), hint);
+        lower_hint(arena.control().moments(), hint);
     }
     Ok(oldest)
 }
@@ -196,8 +198,8 @@ pub(crate) fn is_held(arena: &Arena, seat: u32) -> Result<bool> {
     is_alive(arena, Owner { seat, generation: claim })
 }
 
-/// Pins and borrows of a seat's holder.
+/// What a seat's holder reads: its borrows, and its moment.
 pub(crate) fn pins(arena: &Arena, seat: u32) -> u64 {
     let borrowed: u64 = (0..BORROWS).map(|n| arena.word(borrows(seat, n)).load(Ordering::SeqCst) >> 48).sum();
-    borrowed + u64::from(arena.word(pin(seat)).load(Ordering::SeqCst) != 0)
+    borrowed + u64::from(arena.word(moment(seat)).load(Ordering::SeqCst) != 0)
 }

@@ -1,7 +1,7 @@
 //! What a slot is, judged by its bytes alone.
 
 use crate::format::geometry::Geometry;
-use crate::format::slot::{Header, Kind, PRESENT};
+use crate::format::slot::{Header, PRESENT, SlotKind};
 use crate::protocol::slot::{header, is_free};
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::copy_out;
@@ -45,9 +45,10 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
     } else if header.is_free_but_for_seq(region) || header.is_parked_but_for_seq() || rest_is_zero {
         // No version has a stamp of 0: epochs begin at 1.
         SlotState::FreeButForSeq
-    } else if !matches!(header.kind(), Kind::Record | Kind::Tombstone) {
+    } else if !matches!(header.kind(), SlotKind::Record | SlotKind::Tombstone) {
         SlotState::Damaged(header, "it is of no known kind")
-    } else if header.len() > geo.record_size as usize || header.kind() == Kind::Tombstone && header.len() != 0
+    } else if header.len() > geo.record_size as usize
+        || header.kind() == SlotKind::Tombstone && header.len() != 0
     {
         SlotState::Damaged(header, "its length cannot be")
     } else {
@@ -57,7 +58,7 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
             SlotState::Damaged(header, "checksum mismatch")
         } else if header.seq() & PRESENT == 0 || geo.region_of(geo.hash(header.id())) != region {
             SlotState::Damaged(header, "it does not belong into its region")
-        } else if header.kind() == Kind::Tombstone {
+        } else if header.kind() == SlotKind::Tombstone {
             SlotState::Tombstone(header)
         } else {
             SlotState::Version(header)

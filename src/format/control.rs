@@ -54,9 +54,9 @@ struct Layout {
     /// Checked: which file that was.
     blocks_of: u64,
     pad2: [u64; 1],
-    // Line 3: pins.
-    /// Bit 0: a seat may have a pin. The rest counts, so that it never repeats.
-    pinned: u64,
+    // Line 3: moments and borrows.
+    /// Bit 0: a seat may have a moment. The rest counts, so that it never repeats.
+    moments: u64,
     /// Bit 0: a seat may have a borrow. The rest counts, so that it never repeats.
     borrowed: u64,
     /// The clock of borrows: raised by who looks for slots that nobody borrows any more.
@@ -121,7 +121,7 @@ impl<'a> Control<'a> {
         flusher: &'a AtomicU64,
         blocks: Checked<'a>,
         blocks_of: Checked<'a>,
-        pinned: &'a AtomicU64,
+        moments: &'a AtomicU64,
         borrowed: &'a AtomicU64,
         clock: &'a AtomicU64,
         changes: &'a AtomicU64,

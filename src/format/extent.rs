@@ -14,7 +14,7 @@ const INDEX: u32 = 2;
 
 /// What an extent holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ExtentKind {
     /// Slots of one region.
     Data {
         /// The region.
@@ -56,10 +56,10 @@ const _: () = assert!(size_of::<ExtentHeader>() == 64);
 
 impl ExtentHeader {
     /// The header of `extent`. It repeats the geometry, for salvage.
-    pub(crate) fn new(store: u64, geometry: &Geometry, extent: u32, kind: Kind) -> Self {
+    pub(crate) fn new(store: u64, geometry: &Geometry, extent: u32, kind: ExtentKind) -> Self {
         let (kind, region_or_run) = match kind {
-            Kind::Data { region } => (DATA as u32, region),
-            Kind::Index { run } => (INDEX, run),
+            ExtentKind::Data { region } => (DATA as u32, region),
+            ExtentKind::Index { run } => (INDEX, run),
         };
         let mut h = Self {
             magic: MAGIC,
@@ -111,17 +111,17 @@ impl ExtentHeader {
         store: u64,
         geometry: &Geometry,
         extent: u32,
-    ) -> Option<Kind> {
+    ) -> Option<ExtentKind> {
         let h: Self = bytemuck::cast(*words);
         if h.magic != MAGIC || h.store != store || h.extent != extent || h.crc != h.sum() {
             return None;
         }
         match h.kind {
             data if u64::from(data) == DATA && h.region_or_run < geometry.regions => {
-                Some(Kind::Data { region: h.region_or_run })
+                Some(ExtentKind::Data { region: h.region_or_run })
             }
             INDEX if h.region_or_run > 0 && h.region_or_run <= geometry.extents_max() => {
-                Some(Kind::Index { run: h.region_or_run })
+                Some(ExtentKind::Index { run: h.region_or_run })
             }
             _ => None,
         }

@@ -29,7 +29,7 @@ pub(crate) struct Seat {
     /// For people.
     pid: u64,
     /// Checked (or zero: none): the epoch whose records the holder still reads.
-    pin: u64,
+    moment: u64,
     /// Generations of borrows: the clock when the first one began (low 48 bits), and how many there are (high 16).
     borrows: [u64; BORROWS as usize],
 }
@@ -54,9 +54,9 @@ pub(crate) const fn pid(seat: u32) -> u64 {
     SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, pid) as u64
 }
 
-/// Offset of a seat's pin.
-pub(crate) const fn pin(seat: u32) -> u64 {
-    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, pin) as u64
+/// Offset of a seat's moment.
+pub(crate) const fn moment(seat: u32) -> u64 {
+    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, moment) as u64
 }
 
 /// Offset of a word of a seat that counts borrows.

@@ -65,7 +65,7 @@ pub(crate) const CRC: std::ops::Range<usize> = offset_of!(Header, crc)..size_of:
 
 /// What a slot is, by its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SlotKind {
     /// A version of a record.
     Record,
     /// The deletion of a record.
@@ -168,12 +168,12 @@ impl Header {
 
     /// What the slot is.
     #[inline]
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> SlotKind {
         match self.len_kind >> 30 {
-            0 => Kind::Record,
-            1 => Kind::Tombstone,
-            2 => Kind::Free,
-            _ => Kind::Reserved,
+            0 => SlotKind::Record,
+            1 => SlotKind::Tombstone,
+            2 => SlotKind::Free,
+            _ => SlotKind::Reserved,
         }
     }
 

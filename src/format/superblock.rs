@@ -47,7 +47,7 @@ const _: () = assert!(SUPERBLOCK_BYTES == 128);
 
 /// Why bytes are not a superblock.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
+pub(crate) enum NotSuperblock {
     /// Other magic: some other file.
     Foreign,
     /// Another version of the format.
@@ -97,33 +97,33 @@ impl Superblock {
     }
 
     /// Bytes of a file, checked: the geometry and the store's uuid.
-    pub(crate) fn parse(bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<(Geometry, [u8; 16]), Flaw> {
+    pub(crate) fn parse(bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<(Geometry, [u8; 16]), NotSuperblock> {
         let s: Self = bytemuck::pod_read_unaligned(bytes);
         if s.magic != MAGIC {
-            return Err(Flaw::Foreign);
+            return Err(NotSuperblock::Foreign);
         }
         if s.byte_order == BYTE_ORDER.swap_bytes() {
-            return Err(Flaw::ByteOrder);
+            return Err(NotSuperblock::ByteOrder);
         }
         let sum_holds = s.crc == s.sum();
         if s.version != FORMAT_VERSION && (sum_holds || s.byte_order == BYTE_ORDER) {
             // A later format may sum other bytes, so the version is believed before the sum.
-            return Err(Flaw::Version(s.version));
+            return Err(NotSuperblock::Version(s.version));
         }
         if !sum_holds {
-            return Err(Flaw::Damaged("the superblock's checksum does not match".into()));
+            return Err(NotSuperblock::Damaged("the superblock's checksum does not match".into()));
         }
         if s.incompat & !KNOWN_INCOMPAT != 0 {
-            return Err(Flaw::Features(s.incompat & !KNOWN_INCOMPAT));
+            return Err(NotSuperblock::Features(s.incompat & !KNOWN_INCOMPAT));
         }
         let geometry =
             Geometry::new(u64::from(s.record_size), s.slots_log2, s.regions, s.max_size, s.hash_key)
-                .map_err(Flaw::Damaged)?;
+                .map_err(NotSuperblock::Damaged)?;
         if u64::from(s.slot_size) != geometry.slot_size
             || s.extent_size != geometry.extent_size
             || s.base != geometry.base
         {
-            return Err(Flaw::Damaged("the superblock's sizes contradict each other".into()));
+            return Err(NotSuperblock::Damaged("the superblock's sizes contradict each other".into()));
         }
         Ok((geometry, s.uuid))
     }

@@ -253,13 +253,13 @@ impl Handle {
     }
 
     /// Pins the records as they are at one moment, which lies inside of this call.
-    pub(crate) fn pin_moment(self: &Arc<Self>) -> Result<Moment> {
+    pub(crate) fn begin_moment(self: &Arc<Self>) -> Result<Moment> {
         let deadline = self.arena.deadline();
         let _lock = SyncLock::take(self, &deadline, || Ok(false))?;
-        let moment = Moment::pin(self)?;
+        let moment = Moment::begin(self)?;
         let ended = self.cut(&deadline)?;
         if self.is_in_memory {
-            // Nothing waits for a disk here: what was replaced before is kept for pins alone.
+            // Nothing waits for a disk here: what was replaced before is kept for snapshots and borrows alone.
             let arena = &self.arena;
             if self.has_unsettled_batches() {
                 arena.control().settled().store(ended, Ordering::SeqCst);

@@ -10,7 +10,7 @@ use crate::format::control::Mark;
 use crate::format::region::Head;
 use crate::format::seat::queue_byte;
 use crate::handle::Handle;
-use crate::protocol::lock::{self, SLEEPERS, State};
+use crate::protocol::lock::{self, LockState, SLEEPERS};
 use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
@@ -128,26 +128,26 @@ impl Handle {
         loop {
             let word = lock.load(Ordering::Relaxed);
             let owner = match lock::state(word) {
-                State::Free => {
+                LockState::Free => {
                     if lock::take_over(lock, 0, self.own_word | slept) {
                         return Ok(false);
                     }
                     continue;
                 }
-                State::Held(owner) if spins < SPINS => {
+                LockState::Held(owner) if spins < SPINS => {
                     spins += 1;
                     std::hint::spin_loop();
                     let _ = owner;
                     continue;
                 }
-                State::Held(owner) => Some(owner),
-                State::Clean if number < self.arena.geo.regions => {
+                LockState::Held(owner) => Some(owner),
+                LockState::Clean if number < self.arena.geo.regions => {
                     leave_clean(&self.arena)?;
                     continue;
                 }
                 // A clean close marks the locks of regions alone.
-                State::Clean => None,
-                State::Damaged => {
+                LockState::Clean => None,
+                LockState::Damaged => {
                     // It may be the lock of a clean store.
                     if self.arena.control().mark().load(Ordering::SeqCst) != Some(Mark::InUse) {
                         leave_clean(&self.arena)?;
@@ -210,9 +210,9 @@ impl Handle {
     pub(crate) fn is_left_by_the_dead(&self, number: u32) -> Result<bool> {
         let word = self.arena.head(number).lock().load(Ordering::SeqCst);
         Ok(match lock::state(word) {
-            State::Free | State::Clean => Region::new(&self.arena, number).is_marked(),
-            State::Held(owner) => !seat::is_alive(&self.arena, owner)?,
-            State::Damaged => true,
+            LockState::Free | LockState::Clean => Region::new(&self.arena, number).is_marked(),
+            LockState::Held(owner) => !seat::is_alive(&self.arena, owner)?,
+            LockState::Damaged => true,
         })
     }
 }

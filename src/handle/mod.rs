@@ -1,4 +1,4 @@
-//! An attached handle: how it comes to hold a lock and heals what a dead owner left, how it flushes, what it pins.
+//! An attached handle: how it comes to hold a lock and heals what a dead owner left, how it flushes, what moments it reads.
 //!
 //! The steps stand in the chapter on the protocol.
 
@@ -15,7 +15,7 @@ use crate::file::arena::Arena;
 use crate::file::seat;
 use crate::format::control::Mark;
 use crate::handle::inside::FileId;
-use crate::handle::turn::{Pinned, Turn};
+use crate::handle::turn::{Moments, Turn};
 use crate::protocol::lock::Owner;
 use crate::record::Durability;
 use crate::sys::atomic::Ordering;
@@ -32,8 +32,8 @@ pub(crate) struct Handle {
     pub(crate) durability: Durability,
     /// Excludes the handle's threads from the sync byte, which excludes handles.
     pub(crate) flush: Turn,
-    /// What the handle's snapshots have pinned.
-    pub(crate) pinned: Pinned,
+    /// The moments of the handle's snapshots.
+    pub(crate) moments: Moments,
     /// What the store is known by, whatever the handle.
     pub(crate) file_id: FileId,
     /// The file lies in memory, and no flush can make it last longer than it does.
@@ -52,7 +52,7 @@ impl Handle {
             verify_reads,
             durability,
             flush: Turn::default(),
-            pinned: Pinned::default(),
+            moments: Moments::default(),
         }
     }
 

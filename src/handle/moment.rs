@@ -1,4 +1,4 @@
-//! A pinned epoch of a handle: its snapshots read the records of that moment.
+//! A moment: an epoch whose records snapshots of a handle read.
 
 use std::sync::{Arc, PoisonError};
 
@@ -8,7 +8,7 @@ use crate::format::epoch::Epoch;
 use crate::handle::Handle;
 use crate::protocol::lock::Owner;
 
-/// A pinned epoch; dropping it takes the pin back.
+/// An epoch that a snapshot reads; dropping it takes it back.
 pub(crate) struct Moment {
     handle: Arc<Handle>,
     owner: Owner,
@@ -16,15 +16,15 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// Pins the current epoch. The caller holds the sync lock, so nobody raises the epoch meanwhile.
-    pub(super) fn pin(handle: &Arc<Handle>) -> Result<Self> {
+    /// Begins a snapshot's reading of the current epoch. The caller holds the sync lock, so nobody raises the epoch meanwhile.
+    pub(super) fn begin(handle: &Arc<Handle>) -> Result<Self> {
         let arena = &handle.arena;
         let owner = arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
-        let mut pinned = handle.pinned.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // An older pin of the seat stands for this one as well, and all others know of it.
-        let epoch = if pinned.is_empty() { seat::set_pin(arena, owner)? } else { arena.epoch()? };
-        *pinned.entry(epoch).or_default() += 1;
-        drop(pinned);
+        let mut moments = handle.moments.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // An older moment of the seat stands for this one as well, and all others know of it.
+        let epoch = if moments.is_empty() { seat::set_moment(arena, owner)? } else { arena.epoch()? };
+        *moments.entry(epoch).or_default() += 1;
+        drop(moments);
         Ok(Self { handle: Arc::clone(handle), owner, epoch })
     }
 }
@@ -33,18 +33,18 @@ impl Drop for Moment {
     fn drop(&mut self) {
         let arena = &self.handle.arena;
         if !arena.file.is_surely_ours() {
-            return; // A forked child: the pin is the parent's.
+            return; // A forked child: the moment is the parent's.
         }
-        let mut pinned = self.handle.pinned.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(snapshots) = pinned.get_mut(&self.epoch) {
+        let mut moments = self.handle.moments.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshots) = moments.get_mut(&self.epoch) {
             *snapshots -= 1;
             if *snapshots == 0 {
-                pinned.remove(&self.epoch);
+                moments.remove(&self.epoch);
             }
         }
-        match pinned.first_key_value() {
-            Some((&oldest, _)) => seat::move_pin(arena, self.owner, oldest),
-            None => seat::clear_pin(arena, self.owner),
+        match moments.first_key_value() {
+            Some((&oldest, _)) => seat::move_moment(arena, self.owner, oldest),
+            None => seat::clear_moment(arena, self.owner),
         }
     }
 }

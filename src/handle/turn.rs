@@ -1,4 +1,4 @@
-//! What the threads of a handle share for flushes and pins.
+//! What the threads of a handle share for flushes and snapshots.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex};
@@ -17,7 +17,7 @@ pub(crate) struct Turn {
     pub(super) put_off: AtomicU64,
 }
 
-/// The epochs that a handle has pinned, each with the number of its snapshots. The seat's pin is the oldest of them:
+/// The moments of a handle, each with the number of its snapshots. The seat's moment is the oldest of them:
 /// what is replaced after it keeps its slot, so what was current in a later one does too.
 #[derive(Default)]
-pub(crate) struct Pinned(pub(super) Mutex<BTreeMap<Epoch, usize>>);
+pub(crate) struct Moments(pub(super) Mutex<BTreeMap<Epoch, usize>>);

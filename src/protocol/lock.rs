@@ -23,7 +23,7 @@ pub(crate) const CLEAN: u64 = Owner { seat: 0x7fe, generation: 0xc1ea_5eed }.wor
 
 /// What a lock word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum LockState {
     /// Nobody holds it.
     Free,
     /// Nobody holds it, and the store is marked clean: see [`CLEAN`].
@@ -50,19 +50,19 @@ impl Owner {
 }
 
 /// What `word` says.
-pub(crate) fn state(word: u64) -> State {
+pub(crate) fn state(word: u64) -> LockState {
     if word == 0 {
-        return State::Free;
+        return LockState::Free;
     }
     if word & !SLEEPERS == CLEAN {
-        return State::Clean;
+        return LockState::Clean;
     }
     let seat = (word >> 1) as u32 & 0x7ff;
     if seat == 0 {
-        return State::Damaged;
+        return LockState::Damaged;
     }
     let owner = Owner { seat: seat - 1, generation: (word >> 32) as u32 };
-    if owner.word() == word & !SLEEPERS { State::Held(owner) } else { State::Damaged }
+    if owner.word() == word & !SLEEPERS { LockState::Held(owner) } else { LockState::Damaged }
 }
 
 /// Step 1.
@@ -112,18 +112,18 @@ mod tests {
     fn a_flipped_bit_never_makes_another_owner() {
         for (seat, generation) in [(0, 1), (5, 77), (1023, u32::MAX)] {
             let owner = Owner { seat, generation };
-            assert_eq!(state(owner.word()), State::Held(owner));
-            assert_eq!(state(owner.word() | SLEEPERS), State::Held(owner));
+            assert_eq!(state(owner.word()), LockState::Held(owner));
+            assert_eq!(state(owner.word() | SLEEPERS), LockState::Held(owner));
             for bit in 1..64 {
-                assert_eq!(state(owner.word() ^ (1 << bit)), State::Damaged, "bit {bit}");
+                assert_eq!(state(owner.word() ^ (1 << bit)), LockState::Damaged, "bit {bit}");
             }
         }
         for bit in 0..64 {
-            assert_eq!(state(1 << bit), State::Damaged);
+            assert_eq!(state(1 << bit), LockState::Damaged);
         }
-        assert_eq!(state(CLEAN), State::Clean);
+        assert_eq!(state(CLEAN), LockState::Clean);
         for bit in 1..64 {
-            assert_eq!(state(CLEAN ^ (1 << bit)), State::Damaged, "bit {bit}");
+            assert_eq!(state(CLEAN ^ (1 << bit)), LockState::Damaged, "bit {bit}");
         }
     }
 }

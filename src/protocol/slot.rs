@@ -6,7 +6,7 @@
 use bytemuck::Zeroable;
 
 use crate::fault::{self, Fault};
-use crate::format::slot::{CRC, HEADER_WORDS, Header, Kind};
+use crate::format::slot::{CRC, HEADER_WORDS, Header, SlotKind};
 use crate::format::word::Reference;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::{copy_in, copy_out};
@@ -88,7 +88,7 @@ pub(crate) fn read(
     }
     match out {
         Some(out) => copy_version(slot, header, capacity, verify, out),
-        None if header.kind() == Kind::Tombstone => tombstone(slot, header),
+        None if header.kind() == SlotKind::Tombstone => tombstone(slot, header),
         None if unchanged(slot, header) => Seen::Whole(header),
         None => Seen::InMotion,
     }
@@ -113,10 +113,10 @@ fn copy_version(
     out: &mut Vec<u8>,
 ) -> Seen {
     let len = header.len();
-    if header.kind() == Kind::Tombstone {
+    if header.kind() == SlotKind::Tombstone {
         return tombstone(slot, header);
     }
-    if header.kind() != Kind::Record || len > capacity {
+    if header.kind() != SlotKind::Record || len > capacity {
         return match unchanged(slot, header) {
             true => Seen::Damaged(header, "its kind or length cannot be"),
             false => Seen::InMotion,
@@ -207,8 +207,8 @@ impl Copies {
         }
         let len = header.len();
         let seen = match header.kind() {
-            Kind::Tombstone => tombstone(slot, header),
-            Kind::Record if len <= capacity.min(data.len()) => {
+            SlotKind::Tombstone => tombstone(slot, header),
+            SlotKind::Record if len <= capacity.min(data.len()) => {
                 if !verify || Header::sum_as_stored(&copy[..8 * HEADER_WORDS + len]) == copied.crc {
                     return (Seen::Whole(header), &data[..len]);
                 }

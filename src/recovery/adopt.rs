@@ -2,16 +2,16 @@
 
 use crate::error::Result;
 use crate::file::arena::Arena;
-use crate::format::extent::Kind;
+use crate::format::extent::ExtentKind;
 use crate::format::geometry::EXTENT_HEADER_BYTES;
 use crate::region::head::Region;
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 
 /// What an extent without a header is, as far as anything tells.
-fn kind_of(arena: &Arena, extent: u32) -> Option<Kind> {
+fn kind_of(arena: &Arena, extent: u32) -> Option<ExtentKind> {
     if let Some(region) = arena.region_by_slots(extent) {
-        return Some(Kind::Data { region });
+        return Some(ExtentKind::Data { region });
     }
     // Slots that were never used tell nothing; the head of their region does.
     let is_fresh_of = |region: u32| {
@@ -19,7 +19,7 @@ fn kind_of(arena: &Arena, extent: u32) -> Option<Kind> {
         fresh.is_some_and(|next| arena.geo.extent_of(next) == extent)
     };
     if let Some(region) = (0..arena.geo.regions).find(|&region| is_fresh_of(region)) {
-        return Some(Kind::Data { region });
+        return Some(ExtentKind::Data { region });
     }
     // A run of extents for index tables begins where the first of its tables does.
     let start = arena.geo.extent_offset(extent) + EXTENT_HEADER_BYTES;
@@ -27,7 +27,7 @@ fn kind_of(arena: &Arena, extent: u32) -> Option<Kind> {
     let first = tables.iter().find(|shape| shape.offset() == start)?;
     let end = first.offset() + first.bytes();
     let run = (end - arena.geo.extent_offset(extent)).div_ceil(arena.geo.extent_size);
-    u32::try_from(run).ok().map(|run| Kind::Index { run })
+    u32::try_from(run).ok().map(|run| ExtentKind::Index { run })
 }
 
 /// Gives every extent that lost its header another one, if anything tells what it was; the regions that
@@ -44,11 +44,11 @@ pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Resul
             Some(kind) => {
                 arena.write_extent_header(extent, kind)?;
                 fixed.push(match kind {
-                    Kind::Data { region } => {
+                    ExtentKind::Data { region } => {
                         regions.push(region);
                         format!("extent {extent} had lost its header and was given back to region {region}")
                     }
-                    Kind::Index { run } => {
+                    ExtentKind::Index { run } => {
                         skip = extent.saturating_add(run);
                         format!("extent {extent}, which holds index tables, was given a header")
                     }

@@ -13,7 +13,7 @@ use crate::format::index::{FIRST_LINES_LOG2, LINE_WORDS, LINES_LOG2_MAX, Shape};
 use crate::format::region::{HEAD_WORDS, Head};
 use crate::format::slot;
 use crate::protocol::index::load_line;
-use crate::protocol::lock::{self, State};
+use crate::protocol::lock::{self, LockState};
 use crate::protocol::slot::header;
 use crate::report::Missing;
 use crate::sys::atomic::Ordering;
@@ -58,7 +58,8 @@ pub(crate) fn missing(
 ) -> Told {
     let Some(head) = head(map, geo, region) else { return Told::Unknown };
     let shape = head.shape().load(Ordering::Acquire);
-    let is_owned = !matches!(lock::state(head.lock().load(Ordering::Acquire)), State::Free | State::Clean);
+    let is_owned =
+        !matches!(lock::state(head.lock().load(Ordering::Acquire)), LockState::Free | LockState::Clean);
     let by_index = gone_by_index(map, geo, region, &shape, is_owned, held);
     let by_count = || head.live().load(Ordering::Acquire).map(|live| live.saturating_sub(found + damaged));
     let (records, what) = match by_index {

@@ -12,7 +12,7 @@ use crate::sys::mapping::Mapping;
 
 /// What tells the geometry of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Witness {
+pub(crate) enum ToldBy {
     /// The first superblock.
     First,
     /// The second superblock.
@@ -27,7 +27,7 @@ pub(crate) struct Identity {
     /// The geometry.
     pub(crate) geometry: Geometry,
     /// Who tells it.
-    pub(crate) witness: Witness,
+    pub(crate) witness: ToldBy,
     /// Extent headers that agree.
     pub(crate) agreeing: u64,
     /// Whether both superblocks hold, and they contradict each other.
@@ -38,9 +38,9 @@ impl Identity {
     /// What tells the geometry, in words.
     pub(crate) fn source(&self) -> String {
         let what = match self.witness {
-            Witness::First => "the first superblock tells the geometry".to_owned(),
-            Witness::Second => "the second superblock tells the geometry".to_owned(),
-            Witness::Extent(at) => format!("the extent header at offset {at} tells the geometry"),
+            ToldBy::First => "the first superblock tells the geometry".to_owned(),
+            ToldBy::Second => "the second superblock tells the geometry".to_owned(),
+            ToldBy::Extent(at) => format!("the extent header at offset {at} tells the geometry"),
         };
         if self.is_disputed {
             format!(
@@ -56,8 +56,8 @@ impl Identity {
 /// The geometry of a file, by the most evidence. One look at each extent header; where no header agrees with a
 /// superblock, one at the first bytes of each page of the file.
 pub(crate) fn identify(map: &Mapping) -> Option<Identity> {
-    let mut told: Vec<(Geometry, Witness)> = Vec::new();
-    for (witness, at) in [(Witness::First, 0), (Witness::Second, SUPERBLOCK_B)] {
+    let mut told: Vec<(Geometry, ToldBy)> = Vec::new();
+    for (witness, at) in [(ToldBy::First, 0), (ToldBy::Second, SUPERBLOCK_B)] {
         let mut bytes = [0; SUPERBLOCK_BYTES];
         let Some(words) = map.words(at, SUPERBLOCK_BYTES / 8) else { continue };
         copy_out(words, &mut bytes);
@@ -76,7 +76,7 @@ pub(crate) fn identify(map: &Mapping) -> Option<Identity> {
 }
 
 /// The first one of those that the most extent headers agree with.
-fn most_agreed(map: &Mapping, told: &[(Geometry, Witness)], is_disputed: bool) -> Option<Identity> {
+fn most_agreed(map: &Mapping, told: &[(Geometry, ToldBy)], is_disputed: bool) -> Option<Identity> {
     let mut best: Option<Identity> = None;
     for &(geometry, witness) in told {
         let agreeing = agreeing(map, &geometry);
@@ -114,16 +114,16 @@ fn header_at(map: &Mapping, offset: u64) -> Option<(Geometry, u32)> {
 }
 
 /// Geometries that extent headers tell that lie where these put them: the first few that differ.
-fn told_by_headers(map: &Mapping) -> Vec<(Geometry, Witness)> {
+fn told_by_headers(map: &Mapping) -> Vec<(Geometry, ToldBy)> {
     const DIFFERENT_MAX: usize = 8;
-    let mut told: Vec<(Geometry, Witness)> = Vec::new();
+    let mut told: Vec<(Geometry, ToldBy)> = Vec::new();
     for offset in (0..map.len()).step_by(PAGE_BYTES as usize) {
         if let Some((geometry, extent)) = header_at(map, offset)
             && extent < geometry.extents_max()
             && geometry.extent_offset(extent) == offset
             && !told.iter().any(|(known, _)| is_same(known, &geometry))
         {
-            told.push((geometry, Witness::Extent(offset)));
+            told.push((geometry, ToldBy::Extent(offset)));
             if told.len() == DIFFERENT_MAX {
                 break;
             }

@@ -66,18 +66,18 @@ pub(crate) struct Rebuilt {
 }
 
 #[derive(Clone, Copy)]
-struct Version {
+struct InSlot {
     id: u64,
     seq: u64,
     epoch: Epoch,
     /// It may have been flushed by itself.
     lone: bool,
     slot: u32,
-    state: State,
+    state: Holds,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Holds {
     Whole,
     Tombstone,
     Damaged,
@@ -85,7 +85,7 @@ enum State {
 
 #[derive(Default)]
 struct Slots {
-    versions: Vec<Version>,
+    versions: Vec<InSlot>,
     free: Vec<u32>,
     /// A write or a deletion was cut off in them, or they are parked.
     cut_off: Vec<u32>,
@@ -170,11 +170,11 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
 /// it: once the table is touched it tells nothing, so a rebuild that finds the mark knows that this is done.
 fn take_back_last(region: &Region<'_>, shape: &Shape, slots: &mut Slots) -> Result<(), Trouble> {
     let last = region.head.next_seq().load(Ordering::Relaxed).wrapping_sub(1);
-    let is_last = |v: &Version| v.seq == last && v.state != State::Damaged;
+    let is_last = |v: &InSlot| v.seq == last && v.state != Holds::Damaged;
     let Some(at) = slots.versions.iter().position(is_last) else { return Ok(()) };
-    let Version { slot, state, .. } = slots.versions[at];
+    let InSlot { slot, state, .. } = slots.versions[at];
     let words = region.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-    let is_record = state == State::Whole;
+    let is_record = state == Holds::Whole;
     if took_no_effect(region.arena, region.number, shape, slot, &header(words), is_record) {
         retract(words);
         step("rebuild: last write taken back");
@@ -187,7 +187,7 @@ fn take_back_last(region: &Region<'_>, shape: &Shape, slots: &mut Slots) -> Resu
 /// Who wins, who is kept all the same, and who goes.
 struct Chosen {
     /// The version of each id.
-    winners: Vec<Version>,
+    winners: Vec<InSlot>,
     /// Versions and tombstones that are kept, each with the epoch that must be on disk first; in the
     /// order of these.
     retired: Vec<(u32, u64)>,
@@ -216,7 +216,7 @@ fn choose(
     // Damaged epochs are put right by `repair`, which rebuilds first.
     let epoch = arena.epoch().unwrap_or(durable.next());
     let known = region.head.reclaimed().load(Ordering::Relaxed).unwrap_or(epoch);
-    let pinned = seat::oldest_pin(arena).unwrap_or(Some(Epoch::BEFORE)).unwrap_or(Epoch::LAST);
+    let pinned = seat::oldest_moment(arena).unwrap_or(Some(Epoch::BEFORE)).unwrap_or(Epoch::LAST);
     let borrowed = borrow::may_be_borrowed(arena) && !cause.is_os_crash();
     let clock = borrow::clock(arena);
     let mut chosen = Chosen {
@@ -248,23 +248,23 @@ fn choose(
             [Queue::Retired, Queue::Parked].into_iter().flat_map(|queue| region.queued_at_least(queue)),
         );
     }
-    let may_stand_in = |version: &Version| slots.damaged == 0 || !replaced.contains(&version.slot);
+    let may_stand_in = |version: &InSlot| slots.damaged == 0 || !replaced.contains(&version.slot);
     let mut retired = Vec::new();
-    let mut kept: Vec<(Version, Epoch)> = Vec::new(); // With the epoch that must be on disk first.
+    let mut kept: Vec<(InSlot, Epoch)> = Vec::new(); // With the epoch that must be on disk first.
     for group in slots.versions.chunk_by(|a, b| a.id == b.id) {
         kept.clear();
         for (i, &version) in group.iter().enumerate() {
             let newer = kept.last().map(|k| k.0);
             // A tombstone has the stamp of the version that it was; when it was made is not known.
-            let since = |n: &Version| if n.state == State::Tombstone { epoch } else { n.epoch };
+            let since = |n: &InSlot| if n.state == Holds::Tombstone { epoch } else { n.epoch };
             let keep_until = match version.state {
-                State::Tombstone if cause == Cause::OsCrashFlushed => None,
-                State::Tombstone if cause == Cause::OsCrash => (i == 0).then_some(epoch),
-                State::Tombstone => Some(epoch),
+                Holds::Tombstone if cause == Cause::OsCrashFlushed => None,
+                Holds::Tombstone if cause == Cause::OsCrash => (i == 0).then_some(epoch),
+                Holds::Tombstone => Some(epoch),
                 _ if i == 0 => Some(Epoch::BEFORE),
                 // Its id may be what is damaged: it stays where it is until a repair.
-                State::Damaged => continue,
-                State::Whole => newer
+                Holds::Damaged => continue,
+                Holds::Whole => newer
                     .filter(|n| !cause.is_os_crash() && (version.epoch < n.epoch || version.lone))
                     .filter(|n| since(n) > durable || n.epoch > pinned)
                     .map(|n| since(&n)),
@@ -281,9 +281,9 @@ fn choose(
             }
         }
         for (i, &(version, until)) in kept.iter().enumerate() {
-            if version.state == State::Tombstone && cause == Cause::OsCrash {
+            if version.state == Holds::Tombstone && cause == Cause::OsCrash {
                 rebuilt.tombstones += 1; // Nobody is in; the next rebuild finds it.
-            } else if i == 0 && version.state != State::Tombstone && may_stand_in(&version) {
+            } else if i == 0 && version.state != Holds::Tombstone && may_stand_in(&version) {
                 let given_up = cause == Cause::Repair && !rebuilt.dropped.is_empty();
                 if given_up && replaced.contains(&version.slot) {
                     let what = "an older version stands in for one that was given up, written anew";
@@ -300,7 +300,7 @@ fn choose(
                 // What a tombstone hides goes before it. A version that may not stand in for a damaged
                 // one stays out of the index, and a look for it finds that a slot is damaged.
                 let until = if until == Epoch::BEFORE { epoch } else { until };
-                retired.push(((until, version.state == State::Tombstone), (version.slot, until.number())));
+                retired.push(((until, version.state == Holds::Tombstone), (version.slot, until.number())));
             }
         }
     }
@@ -356,7 +356,7 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
         publish(words, Header::record(next_seq, old.id, epoch, header.len()), &data);
         step("repair: stand-in written anew");
         slots.seq_max = slots.seq_max.max(next_seq);
-        chosen.winners[n] = Version { seq: next_seq, epoch, lone: false, slot, ..old };
+        chosen.winners[n] = InSlot { seq: next_seq, epoch, lone: false, slot, ..old };
         chosen.retired.push((old.slot, epoch.number())); // The latest epoch, so the order holds.
     }
     Ok(())
@@ -401,9 +401,9 @@ fn look_at_slots(
                 slots.seq_max = slots.seq_max.max(h.seq());
                 rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
                 let is_record = matches!(state, SlotState::Version(_));
-                let state = if is_record { State::Whole } else { State::Tombstone };
+                let state = if is_record { Holds::Whole } else { Holds::Tombstone };
                 let (epoch, lone) = (h.epoch(), h.is_lone());
-                slots.versions.push(Version { id: h.id(), seq: h.seq(), epoch, lone, slot, state });
+                slots.versions.push(InSlot { id: h.id(), seq: h.seq(), epoch, lone, slot, state });
             }
             SlotState::Damaged(h, what) if !cause.leaves_damage() => {
                 rebuilt.dropped.push(Damage::of_slot(region.number, slot, Some(h.id()), what));
@@ -416,8 +416,8 @@ fn look_at_slots(
                 let hash = arena.geo.hash(h.id());
                 let is_ours = arena.geo.region_of(hash) == region.number;
                 if is_ours && table.is_some_and(|table| region.leads_to(table, hash, slot)) {
-                    let (id, seq, epoch, state) = (h.id(), u64::MAX, h.epoch(), State::Damaged);
-                    slots.versions.push(Version { id, seq, epoch, lone: false, slot, state });
+                    let (id, seq, epoch, state) = (h.id(), u64::MAX, h.epoch(), Holds::Damaged);
+                    slots.versions.push(InSlot { id, seq, epoch, lone: false, slot, state });
                 }
             }
             SlotState::Reserved(seat, generation)
@@ -450,7 +450,7 @@ fn is_of_lost_batch(region: &Region<'_>, cause: Cause, header: &Header) -> bool 
 
 /// Fills a table with the winners; gives its shape. The growth lock is held until a new table is
 /// the region's, so that nobody else is given its room.
-fn fill_table(region: &Region<'_>, present: Shape, winners: &[Version]) -> Result<Shape, Trouble> {
+fn fill_table(region: &Region<'_>, present: Shape, winners: &[InSlot]) -> Result<Shape, Trouble> {
     let slot_max = winners.iter().map(|v| v.slot).max().unwrap_or(0);
     // A table that is fuller than it should be does: whoever writes next lets it grow, and a rebuild must not fail for
     // want of room.

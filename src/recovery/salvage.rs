@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use crate::format::control::{CONTROL, CONTROL_WORDS, Control, Mark};
 use crate::format::epoch::Epoch;
 use crate::format::geometry::Geometry;
-use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header, Kind, PRESENT};
+use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header, PRESENT, SlotKind};
 use crate::protocol::newest::Newest;
 use crate::protocol::slot::header;
 use crate::recovery::evidence::{self, Held, Told};
@@ -45,7 +45,7 @@ pub(crate) struct Remains {
 
 /// What was found in a file.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct Salvaged {
     /// The geometry, if something tells it.
     pub(crate) geometry: Option<Geometry>,
     /// What tells it, in words.
@@ -63,7 +63,7 @@ pub(crate) struct Found {
 }
 
 /// Searches a file. `record_size`: by hand, where nothing in the file tells it. `boot`: this one.
-pub(crate) fn search(map: &Mapping, record_size: Option<u64>, boot: [u64; 2]) -> Found {
+pub(crate) fn search(map: &Mapping, record_size: Option<u64>, boot: [u64; 2]) -> Salvaged {
     let mut tally = Tally::default();
     let Some(identity) = identify(map) else {
         let len_max = record_size.unwrap_or(SEARCHED_LEN_MAX);
@@ -116,7 +116,7 @@ pub(crate) fn search(map: &Mapping, record_size: Option<u64>, boot: [u64; 2]) ->
     found
 }
 
-impl Found {
+impl Salvaged {
     /// Step 4: compares with what is derived.
     fn compare(&mut self, map: &Mapping, geo: &Geometry, held: impl Fn(u32) -> Held) {
         let per_region = |remains: &[Remains]| {
@@ -252,7 +252,7 @@ fn is_plausible(header: &Header, len_max: u64) -> bool {
         && header.has_known_stamp()
         && header.epoch() >= Epoch::FIRST
         && len <= len_max
-        && (header.kind() == Kind::Record || header.kind() == Kind::Tombstone && len == 0)
+        && (header.kind() == SlotKind::Record || header.kind() == SlotKind::Tombstone && len == 0)
 }
 
 impl Tally {
@@ -287,7 +287,7 @@ impl Tally {
         self.take(remains);
     }
 
-    fn end(self, geometry: Option<Geometry>) -> Found {
+    fn end(self, geometry: Option<Geometry>) -> Salvaged {
         let Self { newest, damaged, .. } = self;
         let is_replaced =
             |d: &Remains| newest.get(d.header.id()).is_some_and(|(seq, _)| seq >= d.header.seq());
@@ -295,10 +295,13 @@ impl Tally {
         let lost_slots = lost.iter().filter_map(|remains| remains.slot).collect();
         lost.sort_unstable_by_key(|d| (d.header.id(), std::cmp::Reverse(d.header.seq())));
         lost.dedup_by_key(|d| d.header.id());
-        let mut records: Vec<Remains> =
-            newest.iter().map(|(.., kept)| *kept).filter(|kept| kept.header.kind() == Kind::Record).collect();
+        let mut records: Vec<Remains> = newest
+            .iter()
+            .map(|(.., kept)| *kept)
+            .filter(|kept| kept.header.kind() == SlotKind::Record)
+            .collect();
         records.sort_unstable_by_key(|r| r.offset);
-        Found {
+        Salvaged {
             geometry,
             source: String::new(),
             records,

@@ -13,7 +13,7 @@ use crate::format::slot::block_of;
 use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::format::word::{Checked, Reference};
 use crate::protocol::index::load_line;
-use crate::protocol::lock::{self, State};
+use crate::protocol::lock::{self, LockState};
 use crate::protocol::newest::Newest;
 use crate::protocol::slot::{header, is_free};
 use crate::recovery::adopt::headless;
@@ -43,7 +43,7 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
     {
         report.damage.push(Damage::of_store("the durable epoch is not below the epoch"));
     }
-    if let State::Damaged = lock::state(arena.control().batch_lock().load(Ordering::SeqCst)) {
+    if let LockState::Damaged = lock::state(arena.control().batch_lock().load(Ordering::SeqCst)) {
         report.damage.push(Damage::of_store("the lock word of batches is damaged"));
     }
     // A growth that is under way writes a header where there is none. It notes the number of extents after that: so of

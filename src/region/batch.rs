@@ -21,7 +21,7 @@ use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 
 /// A change of one record, as part of a batch.
-pub(crate) struct Change<'c> {
+pub(crate) struct Member<'c> {
     pub(crate) hash: u64,
     pub(crate) id: u64,
     /// What is written; `None`: the record is deleted.
@@ -35,7 +35,7 @@ pub(crate) struct Change<'c> {
 impl Region<'_> {
     /// Step 3: sees to all that a member will need, so that nothing can go wrong later. After an error
     /// nothing is held.
-    pub(crate) fn prepare(&self, members: &mut [Change<'_>], epoch: Epoch) -> Result<(), Trouble> {
+    pub(crate) fn prepare(&self, members: &mut [Member<'_>], epoch: Epoch) -> Result<(), Trouble> {
         let prepared = self.try_prepare(members, epoch);
         if prepared.is_err() {
             self.give_back(members)?;
@@ -43,7 +43,7 @@ impl Region<'_> {
         prepared
     }
 
-    fn try_prepare(&self, members: &mut [Change<'_>], epoch: Epoch) -> Result<(), Trouble> {
+    fn try_prepare(&self, members: &mut [Member<'_>], epoch: Epoch) -> Result<(), Trouble> {
         let seq = self.next_seq(members.len().max(1) as u64)?;
         let mut needs_links = false;
         let mut live = self.live()?;
@@ -94,7 +94,7 @@ impl Region<'_> {
     }
 
     /// Gives the members' slots back, written or not. The batch does not count.
-    pub(crate) fn give_back(&self, members: &mut [Change<'_>]) -> Result<(), Trouble> {
+    pub(crate) fn give_back(&self, members: &mut [Member<'_>]) -> Result<(), Trouble> {
         for slot in members.iter_mut().filter_map(|member| member.slot.take()) {
             self.free(slot)?;
         }
@@ -114,7 +114,7 @@ impl Region<'_> {
     /// find the region marked.
     pub(crate) fn write_members(
         &self,
-        members: &mut [Change<'_>],
+        members: &mut [Member<'_>],
         epoch: Epoch,
         number: u64,
     ) -> Result<(), Trouble> {
@@ -144,7 +144,7 @@ impl Region<'_> {
     }
 
     /// Step 7: makes the members visible. The batch counts, so what goes wrong here is left to a rebuild.
-    pub(crate) fn show_members(&self, members: &[Change<'_>], epoch: Epoch) {
+    pub(crate) fn show_members(&self, members: &[Member<'_>], epoch: Epoch) {
         for member in members {
             self.afterwards(|| self.show(member, epoch));
         }
@@ -152,7 +152,7 @@ impl Region<'_> {
         step("batch: region done");
     }
 
-    fn show(&self, member: &Change<'_>, epoch: Epoch) -> Result<(), Trouble> {
+    fn show(&self, member: &Member<'_>, epoch: Epoch) -> Result<(), Trouble> {
         let Some(slot) = member.slot else { return Ok(()) };
         let found = self.find(member.hash, member.id)?;
         if member.data.is_some() {
@@ -166,7 +166,7 @@ impl Region<'_> {
         self.remove_entry(&mut place)?;
         self.retire(old, &header, epoch)?;
         // The tombstone goes behind what it hides. The hint may be an old one; to ask lowers it.
-        let is_pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
+        let is_pinned = seat::may_have_moment(self.arena) && seat::oldest_moment(self.arena)?.is_some();
         if is_pinned || self.older_may_come_back()? {
             self.push(Queue::Retired, slot, epoch.number())
         } else {
@@ -176,7 +176,7 @@ impl Region<'_> {
 }
 
 /// A region, whose lock the caller holds, and the members that were prepared in it.
-pub(crate) type Group<'a, 'c> = (Region<'a>, &'a mut [Change<'c>]);
+pub(crate) type Group<'a, 'c> = (Region<'a>, &'a mut [Member<'c>]);
 
 /// Steps 4 to 7. The caller holds the lock of batches too. After an error nothing has changed.
 pub(crate) fn commit(arena: &Arena, groups: &mut [Group<'_, '_>], epoch: Epoch) -> Result<(), Error> {
@@ -276,7 +276,7 @@ pub(crate) fn is_member(head: Head<'_>, header: &Header) -> bool {
 }
 
 /// Which member of the batch in a region is of a record.
-pub(crate) enum Member {
+pub(crate) enum Listed {
     /// None is.
     None,
     /// The version in this slot.
@@ -288,30 +288,30 @@ pub(crate) enum Member {
 }
 
 /// Looks for a record among the members that the head of a region lists, for a reader that holds no lock.
-pub(crate) fn find_member(arena: &Arena, region: u32, id: u64) -> Member {
+pub(crate) fn find_member(arena: &Arena, region: u32, id: u64) -> Listed {
     let head = arena.head(region);
     let members = head.members().load(Ordering::Relaxed);
     let Some(members) = members.filter(|&members| members <= LISTED_MAX as u64) else {
-        return Member::Unknown;
+        return Listed::Unknown;
     };
     let mut buffer = Vec::new();
     for n in 0..members as usize {
-        let Some(slot) = head.listed_member(n) else { return Member::Unknown };
-        let Some(words) = arena.slot(slot) else { return Member::Unknown };
+        let Some(slot) = head.listed_member(n) else { return Listed::Unknown };
+        let Some(words) = arena.slot(slot) else { return Listed::Unknown };
         // A deletion may have been seen to already, so that its slot is free.
         let (header, found) = match survey(words, region, &arena.geo, &mut buffer) {
-            SlotState::Version(header) => (header, Member::At(slot)),
-            SlotState::Tombstone(header) => (header, Member::Deleted),
-            _ => return Member::Unknown,
+            SlotState::Version(header) => (header, Listed::At(slot)),
+            SlotState::Tombstone(header) => (header, Listed::Deleted),
+            _ => return Listed::Unknown,
         };
         if !is_member(head, &header) {
-            return Member::Unknown;
+            return Listed::Unknown;
         }
         if header.id() == id {
             return found;
         }
     }
-    Member::None
+    Listed::None
 }
 
 /// One of the numbers of batches in the control page.

@@ -33,7 +33,7 @@ impl Region<'_> {
             self.ensure_linked()?;
         }
         // The hint may be an old one; to ask lowers it.
-        let pinned = seat::may_be_pinned(self.arena) && seat::oldest_pin(self.arena)?.is_some();
+        let pinned = seat::may_have_moment(self.arena) && seat::oldest_moment(self.arena)?.is_some();
         let may_come_back = is_needed || self.is_linked()? && self.older_may_come_back()?;
         // A damaged version is not fit to be its own tombstone: its `seq` may be what is damaged.
         if pinned || may_come_back && !self.is_whole(slot) {

@@ -7,7 +7,7 @@ use crate::format::index::Shape;
 use crate::format::slot::Header;
 use crate::protocol::index::{candidates, entry_is, load_line};
 use crate::protocol::slot::{Seen, read, read_any};
-use crate::region::batch::{Member, batch_number, find_member, pending};
+use crate::region::batch::{Listed, batch_number, find_member, pending};
 use crate::region::decided::counts;
 use crate::sys::atomic::{Ordering, fence};
 
@@ -73,10 +73,10 @@ fn look_in_batch(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&m
         return Look::Moved; // Its last moment, or a flipped bit.
     }
     let found = match find_member(arena, region, id) {
-        Member::None => look_in_index::<true>(arena, hash, id, verify, out),
-        Member::Unknown => Look::Moved,
-        Member::Deleted => Look::Miss,
-        Member::At(slot) => match arena.slot(slot) {
+        Listed::None => look_in_index::<true>(arena, hash, id, verify, out),
+        Listed::Unknown => Look::Moved,
+        Listed::Deleted => Look::Miss,
+        Listed::At(slot) => match arena.slot(slot) {
             Some(words) => match read(words, id, arena.geo.record_size as usize, verify, out) {
                 Seen::Whole(header) => Look::Hit(header, slot),
                 Seen::Damaged(_, what) => Look::Damaged { slot: Some(slot), what },
@@ -194,9 +194,9 @@ pub(crate) fn look_at_every_slot(
     fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`.
     let is_quiet = next_seq.load(Ordering::Relaxed) == before;
     let (slot, header) = match (first, second) {
-        (_, Newest::Neither(look)) => return Ok(look),
-        (Newest::At(a, was), Newest::At(b, is)) if is_quiet && (a, was) == (b, is) => (b, is),
-        (Newest::Absent, Newest::Absent) if is_quiet => return Ok(Look::Miss),
+        (_, NewestIs::Neither(look)) => return Ok(look),
+        (NewestIs::At(a, was), NewestIs::At(b, is)) if is_quiet && (a, was) == (b, is) => (b, is),
+        (NewestIs::Absent, NewestIs::Absent) if is_quiet => return Ok(Look::Miss),
         _ => return Ok(Look::Moved),
     };
     let Some(words) = arena.slot(slot) else { return Ok(Look::Moved) };
@@ -208,7 +208,7 @@ pub(crate) fn look_at_every_slot(
 }
 
 /// What a pass over the slots found.
-enum Newest {
+enum NewestIs {
     At(u32, Header),
     /// Nothing, or a tombstone.
     Absent,
@@ -216,7 +216,7 @@ enum Newest {
 }
 
 /// The newest version of `id`, by one pass over the slots of its region.
-fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<Newest> {
+fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<NewestIs> {
     let mut best: Option<(u32, Header, bool)> = None;
     let mut buffer = Vec::new();
     for slot in pass::slots_of(arena, region)? {
@@ -227,9 +227,9 @@ fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<Newest> {
             SlotState::Tombstone(header) => (header, false),
             SlotState::Damaged(..) => {
                 let what = "a damaged slot of the region may have been this record";
-                return Ok(Newest::Neither(Look::Damaged { slot: Some(slot), what }));
+                return Ok(NewestIs::Neither(Look::Damaged { slot: Some(slot), what }));
             }
-            SlotState::Moved => return Ok(Newest::Neither(Look::Moved)),
+            SlotState::Moved => return Ok(NewestIs::Neither(Look::Moved)),
             _ => continue,
         };
         let is_newest = header.id() == id && best.is_none_or(|(_, best, _)| best.seq() < header.seq());
@@ -238,7 +238,7 @@ fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<Newest> {
         }
     }
     Ok(match best {
-        Some((slot, header, true)) => Newest::At(slot, header),
-        _ => Newest::Absent,
+        Some((slot, header, true)) => NewestIs::At(slot, header),
+        _ => NewestIs::Absent,
     })
 }

@@ -8,8 +8,8 @@ use crate::fault::{self, Fault};
 use crate::file::grow::{Growth, populate_fresh};
 use crate::file::{borrow, pass, seat};
 use crate::format::epoch::Epoch;
-use crate::format::extent::Kind;
-use crate::format::slot::{HEADER_WORDS, Header, Kind as SlotKind, PARKED_LINK};
+use crate::format::extent::ExtentKind;
+use crate::format::slot::{HEADER_WORDS, Header, PARKED_LINK, SlotKind};
 use crate::format::word::{Checked, Link, NoReference, Reference, ReferenceWord};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{header, is_free, park, reserve, scrub};
@@ -95,7 +95,7 @@ impl<'a> Region<'a> {
         let is_wanted = header.is_wanted_after(epoch)
             && !(fault::on(Fault::LoneReplaced) && header.epoch() == epoch)
             && !fault::on(Fault::ReuseEarly);
-        let is_pinned = seat::may_be_pinned(self.arena);
+        let is_pinned = seat::may_have_moment(self.arena);
         if !is_wanted && !is_pinned {
             return self.release(old);
         }
@@ -104,7 +104,7 @@ impl<'a> Region<'a> {
             return self.push(Queue::Retired, old, epoch.number());
         }
         // The hint may be an old one; to ask lowers it.
-        if !is_whole && is_pinned && seat::oldest_pin(self.arena)?.is_some() {
+        if !is_whole && is_pinned && seat::oldest_moment(self.arena)?.is_some() {
             self.ensure_linked()?;
             return self.push(Queue::Retired, old, epoch.number());
         }
@@ -319,7 +319,7 @@ impl<'a> Region<'a> {
             return Err(self.arena.damaged("the epochs in the control page").into());
         }
         // What was replaced later is needed, by the disk or by whoever reads a pinned epoch.
-        let limit = seat::oldest_pin(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
+        let limit = seat::oldest_moment(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
         let mut freed = 0;
         // What is put back is not met again.
         for _ in 0..count(self.head.retired_count())? {
@@ -357,7 +357,7 @@ impl<'a> Region<'a> {
     /// Whether a slot lies in an extent of the region.
     fn owns(&self, slot: u32) -> bool {
         let kind = self.arena.extent_kind(self.arena.geo.extent_of(slot));
-        kind == Some(Kind::Data { region: self.number })
+        kind == Some(ExtentKind::Data { region: self.number })
     }
 
     /// Whether the index leads to this slot.

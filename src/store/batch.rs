@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::format::slot::PRESENT;
 use crate::handle::lock::in_region;
 use crate::record::{Durability, Version};
-use crate::region::batch::{Change, Group, commit, give_back};
+use crate::region::batch::{Group, Member, commit, give_back};
 use crate::region::head::Region;
 use crate::store::Store;
 use crate::sys::deadline::Deadline;
@@ -171,13 +171,13 @@ impl<'a> Batch<'a> {
     }
 
     /// The last change of each id, in the order of regions and ids.
-    fn members(&self) -> Vec<Change<'_>> {
+    fn members(&self) -> Vec<Member<'_>> {
         let geo = &self.store.handle.arena.geo;
-        let mut members: Vec<Change<'_>> = self
+        let mut members: Vec<Member<'_>> = self
             .changes
             .iter()
             .rev() // The sort is stable, and the first of equal ones stays: so the last change does.
-            .map(|(id, data)| Change {
+            .map(|(id, data)| Member {
                 hash: geo.hash(*id),
                 id: *id,
                 data: data.as_deref(),
@@ -191,7 +191,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Steps 2 to 7. The caller holds the lock of batches.
-    fn make(&self, members: &mut [Change<'_>], deadline: &Deadline) -> Result<Commit> {
+    fn make(&self, members: &mut [Member<'_>], deadline: &Deadline) -> Result<Commit> {
         let handle = &self.store.handle;
         let arena = &handle.arena;
         let region_of = |hash| arena.geo.region_of(hash);

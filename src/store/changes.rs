@@ -276,7 +276,7 @@ impl Iterator for Changes<'_> {
 fn is_held_by_the_living(store: &Store, region: u32) -> Result<bool> {
     let arena = &store.handle.arena;
     match lock::state(arena.head(region).lock().load(Ordering::SeqCst)) {
-        lock::State::Held(owner) => seat::is_alive(arena, owner),
+        lock::LockState::Held(owner) => seat::is_alive(arena, owner),
         _ => Ok(false),
     }
 }

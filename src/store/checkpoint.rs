@@ -21,20 +21,20 @@ const PATIENCE_MAX: Duration = Duration::from_secs(1);
 /// [`Store::checkpoint_every`].
 #[derive(Debug)]
 pub struct Checkpoint {
-    shared: Arc<Shared>,
+    shared: Arc<Between>,
     thread: Option<JoinHandle<()>>,
     path: PathBuf,
     started_in: Birthplace,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct Between {
+    state: Mutex<Flushes>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Flushes {
     stop: bool,
     /// Why the last flush failed, until somebody asks.
     error: Option<Error>,
@@ -42,8 +42,8 @@ struct State {
     failures: u64,
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl Between {
+    fn state(&self) -> MutexGuard<'_, Flushes> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -84,7 +84,7 @@ impl Store {
                 what: "a checkpoint interval of 0: it must be longer".to_owned(),
             });
         }
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Between::default());
         let (theirs, handle) = (Arc::clone(&shared), Arc::downgrade(&self.handle));
         let work = move || {
             let mut state = theirs.state();
@@ -143,7 +143,7 @@ impl Checkpoint {
     }
 
     /// A forked child has no part in it: the thread is its parent's, and so may be the lock, for ever.
-    fn state(&self) -> Result<MutexGuard<'_, State>> {
+    fn state(&self) -> Result<MutexGuard<'_, Flushes>> {
         if self.started_in.is_here() {
             Ok(self.shared.state())
         } else {

@@ -1,8 +1,8 @@
 //! The file extent by extent: whose each is, and how full.
 
 use crate::error::Result;
-use crate::format::extent::Kind as ExtentKind;
-use crate::format::slot::Kind;
+use crate::format::extent::ExtentKind;
+use crate::format::slot::SlotKind;
 use crate::protocol::slot::header;
 use crate::store::Store;
 
@@ -98,7 +98,9 @@ impl Store {
                     let slots = arena.slots_of(extent);
                     (stats.first_slot, stats.slots) = (Some(slots.start), geo.slots_per_extent());
                     for header in slots.filter_map(|slot| arena.slot(slot)).map(header) {
-                        if header.seq() != 0 && matches!(header.kind(), Kind::Record | Kind::Tombstone) {
+                        if header.seq() != 0
+                            && matches!(header.kind(), SlotKind::Record | SlotKind::Tombstone)
+                        {
                             stats.used_slots += 1;
                             stats.data_bytes += header.len() as u64;
                             stats.newest_epoch = stats.newest_epoch.max(header.epoch().number());

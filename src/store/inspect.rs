@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use crate::error::{Error, Result};
 use crate::file::survey::{SlotState, survey};
-use crate::format::extent::Kind as ExtentKind;
+use crate::format::extent::ExtentKind;
 use crate::format::slot as slot_format;
-use crate::format::slot::{HEADER_WORDS, Header, Kind, PRESENT};
+use crate::format::slot::{HEADER_WORDS, Header, PRESENT, SlotKind};
 use crate::format::word::{Checked, ReferenceWord};
 use crate::protocol::slot::header;
 use crate::store::Store;
@@ -149,7 +149,7 @@ impl Store {
         for (name, word) in ["seq", "id", "stamp", "len, kind, crc"].iter().zip(header.words()) {
             let _ = writeln!(out, "  {name:<14} {word:#018x}");
         }
-        let len = if header.kind() == Kind::Free { 0 } else { header.len() };
+        let len = if header.kind() == SlotKind::Free { 0 } else { header.len() };
         let shown = len.min(arena.geo.record_size as usize).min(SHOWN_BYTES_MAX);
         let mut data = vec![0; shown];
         copy_out(&words[HEADER_WORDS..], &mut data);

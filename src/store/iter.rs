@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::file::arena::Arena;
 use crate::file::pass;
 use crate::format::index::ENTRIES;
-use crate::format::slot::{Header, Kind};
+use crate::format::slot::{Header, SlotKind};
 use crate::handle::Handle;
 use crate::protocol::index::load_line;
 use crate::protocol::lock;
@@ -361,7 +361,7 @@ pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     const TRIES: u32 = 16;
     let arena = &handle.arena;
     for _ in 0..TRIES {
-        if let Some(found) = try_gather(arena, number, Owner::None) {
+        if let Some(found) = try_gather(arena, number, Beside::None) {
             return Ok(found);
         }
         if let Some(found) = gather_in_batch(handle, number)? {
@@ -370,7 +370,7 @@ pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     }
     if handle.is_writable() {
         handle.with_region(number, |region| {
-            try_gather(region.arena, number, Owner::None)
+            try_gather(region.arena, number, Beside::None)
                 .ok_or(Trouble::Flaw("its index and its slots contradict each other"))
         })
     } else {
@@ -382,8 +382,8 @@ pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
 /// A record that is just being changed may be given as it was, or be left out.
 pub(super) fn gather_beside_owner(handle: &Handle, number: u32) -> Option<Vec<(u64, u64)>> {
     const TRIES: u32 = 4;
-    let strictly = (0..TRIES).find_map(|_| try_gather(&handle.arena, number, Owner::None));
-    let found = strictly.or_else(|| try_gather(&handle.arena, number, Owner::Stopped));
+    let strictly = (0..TRIES).find_map(|_| try_gather(&handle.arena, number, Beside::None));
+    let found = strictly.or_else(|| try_gather(&handle.arena, number, Beside::Stopped));
     found.or_else(|| (0..TRIES).find_map(|_| gather_in_batch(handle, number).ok().flatten()))
 }
 
@@ -405,7 +405,7 @@ fn gather_in_batch(handle: &Handle, number: u32) -> Result<Option<Vec<(u64, u64)
 
 /// What is thought of a region's owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
+enum Beside {
     /// There is none, or it goes on: so what doesn't hold will hold soon, or is damaged.
     None,
     /// It may be stopped: between an entry and its line's checksum, or between a slot and its entry.
@@ -414,7 +414,7 @@ enum Owner {
 
 /// One pass over the index; `None` if it moved meanwhile, or can't be read. Lines are gone through
 /// one by one; a record's entry stays in its line for as long as the record is there.
-fn try_gather(arena: &Arena, number: u32, owner: Owner) -> Option<Vec<(u64, u64)>> {
+fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64)>> {
     const TRIES: u32 = 1000;
     let shape = arena.shape(number);
     if shape.is_marked() || !arena.table_is_sound(number, &shape) {
@@ -429,13 +429,13 @@ fn try_gather(arena: &Arena, number: u32, owner: Owner) -> Option<Vec<(u64, u64)
         for _ in 0..TRIES {
             found.truncate(start);
             let line = load_line(words);
-            done = (owner == Owner::Stopped || line.holds(seed))
+            done = (owner == Beside::Stopped || line.holds(seed))
                 && line.0[..ENTRIES].iter().filter(|&&e| e != 0).all(|&entry| {
                     let Some(slot) = shape.slot(entry) else { return true };
                     let Some(slot) = arena.slot(slot) else { return false };
                     let header = header(slot);
                     if header.seq() == 0 {
-                        return owner == Owner::Stopped;
+                        return owner == Beside::Stopped;
                     }
                     found.push((header.id(), header.seq()));
                     unchanged(slot, header)
@@ -465,7 +465,7 @@ fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     for slot in pass::slots_of(arena, number)? {
         let (slot, words) = slot?;
         let header = header(words);
-        let is_record = header.kind() != Kind::Tombstone;
+        let is_record = header.kind() != SlotKind::Tombstone;
         if header.seq() != 0
             && arena.geo.region_of(arena.geo.hash(header.id())) == number
             && counts(arena, number, slot, &header, is_record)

@@ -19,7 +19,7 @@ use crate::format::control::{CONTROL, Mark, empty_control};
 use crate::format::geometry::{FIRST_INDEX_BYTES, Geometry, HEAD_BYTES, REGION_TABLE, SUPERBLOCK_B};
 use crate::format::index::{Line, Shape};
 use crate::format::region::empty_head;
-use crate::format::superblock::{Flaw, SUPERBLOCK_BYTES, Superblock, store_tag, unknown_ro_compat};
+use crate::format::superblock::{NotSuperblock, SUPERBLOCK_BYTES, Superblock, store_tag, unknown_ro_compat};
 use crate::format::{FORMAT_VERSION, round_up};
 use crate::handle::Handle;
 use crate::recovery::recover::{cut_off, is_wholly_clean, mark_in_use, recover};
@@ -313,7 +313,7 @@ fn superblock(file: &File, path: &Path, len: u64, writable: bool) -> Result<(Geo
                     _ => Ok(found),
                 };
             }
-            Err(Flaw::Features(features)) => return Err(unsupported("incompat", features)),
+            Err(NotSuperblock::Features(features)) => return Err(unsupported("incompat", features)),
             Err(flaw) => {
                 first.get_or_insert(flaw);
             }
@@ -321,13 +321,13 @@ fn superblock(file: &File, path: &Path, len: u64, writable: bool) -> Result<(Geo
     }
     Err(match first {
         None => not_a_store(path, "it is too short to have a superblock"),
-        Some(Flaw::Foreign) => not_a_store(path, "it begins with other bytes than a store does"),
-        Some(Flaw::Version(found)) => {
+        Some(NotSuperblock::Foreign) => not_a_store(path, "it begins with other bytes than a store does"),
+        Some(NotSuperblock::Version(found)) => {
             Error::UnsupportedVersion { path: path.to_path_buf(), found, supported: FORMAT_VERSION }
         }
-        Some(Flaw::ByteOrder) => Error::WrongByteOrder { path: path.to_path_buf() },
-        Some(Flaw::Features(features)) => unsupported("incompat", features),
-        Some(Flaw::Damaged(what)) => {
+        Some(NotSuperblock::ByteOrder) => Error::WrongByteOrder { path: path.to_path_buf() },
+        Some(NotSuperblock::Features(features)) => unsupported("incompat", features),
+        Some(NotSuperblock::Damaged(what)) => {
             Error::Damaged { path: path.to_path_buf(), what: format!("both superblocks ({what})") }
         }
     })

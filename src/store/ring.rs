@@ -48,7 +48,7 @@ pub struct Tail<'a, T> {
 /// The number of a value and, behind it, the value.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Place {
+struct RingPlace {
     number: u64,
 }
 
@@ -60,7 +60,7 @@ impl Store {
     /// [`Error::InvalidOption`] if `len` is 0, the ids go beyond 2^64, or 8 bytes and a `T` don't fit
     /// into a record.
     pub fn ring<T: Pod>(&self, base: u64, len: u64) -> Result<Ring<'_, T>> {
-        let bytes = size_of::<Place>() + size_of::<T>();
+        let bytes = size_of::<RingPlace>() + size_of::<T>();
         let what = if len == 0 {
             "a ring of no values".to_owned()
         } else if base.checked_add(len).is_none() {
@@ -89,11 +89,11 @@ impl<'a, T: Pod> Ring<'a, T> {
     pub fn push(&self, value: &T) -> Result<u64> {
         let count = self.store.counter(self.base);
         let mut number = self.counted()?;
-        let mut data = Vec::with_capacity(size_of::<Place>() + size_of::<T>());
-        data.extend_from_slice(bytemuck::bytes_of(&Place { number }));
+        let mut data = Vec::with_capacity(size_of::<RingPlace>() + size_of::<T>());
+        data.extend_from_slice(bytemuck::bytes_of(&RingPlace { number }));
         data.extend_from_slice(bytemuck::bytes_of(value));
         loop {
-            data[..size_of::<Place>()].copy_from_slice(bytemuck::bytes_of(&Place { number }));
+            data[..size_of::<RingPlace>()].copy_from_slice(bytemuck::bytes_of(&RingPlace { number }));
             let mut claimed = None;
             self.store.update(self.id(number), |old| {
                 claimed = old.and_then(number_of::<T>).filter(|&there| there >= number);
@@ -298,7 +298,7 @@ fn number_of<T: Pod>(data: &[u8]) -> Option<u64> {
 }
 
 fn read<T: Pod>(data: &[u8]) -> Option<(u64, T)> {
-    let (place, value) = data.split_at_checked(size_of::<Place>())?;
-    let place: Place = bytemuck::try_pod_read_unaligned(place).ok()?;
+    let (place, value) = data.split_at_checked(size_of::<RingPlace>())?;
+    let place: RingPlace = bytemuck::try_pod_read_unaligned(place).ok()?;
     Some((place.number, bytemuck::try_pod_read_unaligned(value).ok()?))
 }

@@ -70,11 +70,11 @@ struct Versions {
 struct Kept {
     seq: u64,
     slot: u32,
-    state: State,
+    state: KeptState,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum KeptState {
     Record,
     Tombstone,
     Damaged(&'static str),
@@ -127,7 +127,7 @@ impl Store {
         self.check_outside(0)?;
         let regions = 0..self.handle.arena.geo.regions;
         let before = regions.clone().map(|region| next_seq(self, region)).collect();
-        let moment = self.handle.pin_moment()?; // Step 1.
+        let moment = self.handle.begin_moment()?; // Step 1.
         Ok(Snapshot {
             store: self,
             moment,
@@ -244,15 +244,15 @@ impl Snapshot<'_> {
                 Err(error) => (Vec::new(), Some(Err(error))),
             };
             error.into_iter().chain(found.into_iter().filter_map(|found| match found {
-                Found::Whole(id, newest) => Some(self.header_of(id, &newest).map(|(slot, h)| (id, slot, h))),
-                Found::Doubtful(id) => self.find(id).map(|r| r.map(|(slot, h)| (id, slot, h))).transpose(),
-                Found::Damaged(id, slot, what) => Some(Err(self.store.corrupt(id, Some(slot), what))),
+                Passed::Whole(id, newest) => Some(self.header_of(id, &newest).map(|(slot, h)| (id, slot, h))),
+                Passed::Doubtful(id) => self.find(id).map(|r| r.map(|(slot, h)| (id, slot, h))).transpose(),
+                Passed::Damaged(id, slot, what) => Some(Err(self.store.corrupt(id, Some(slot), what))),
             }))
         })
     }
 
     /// The records of a region, in the order of their slots.
-    fn of_region(&self, region: u32) -> Result<Vec<Found>> {
+    fn of_region(&self, region: u32) -> Result<Vec<Passed>> {
         self.store.handle.check()?;
         let mut passed = None;
         let versions = match self.versions[region as usize].get() {
@@ -260,16 +260,16 @@ impl Snapshot<'_> {
             None => &*passed.insert(self.pass(region)?),
         };
         let damaged = versions.unknown.iter();
-        let mut found: Vec<Found> =
-            damaged.map(|&(slot, h, what)| Found::Damaged(h.id(), slot, what)).collect();
+        let mut found: Vec<Passed> =
+            damaged.map(|&(slot, h, what)| Passed::Damaged(h.id(), slot, what)).collect();
         let mut newest: Vec<(u64, Kept)> =
             versions.newest.iter().map(|(id, _, &newest)| (id, newest)).collect();
         newest.sort_unstable_by_key(|(_, newest)| newest.slot);
         found.extend(newest.into_iter().filter_map(|(id, newest)| match newest.state {
-            State::Damaged(what) => Some(Found::Damaged(id, newest.slot, what)),
-            State::Tombstone => None,
-            State::Record if !versions.unknown.is_empty() => Some(Found::Doubtful(id)),
-            State::Record => Some(Found::Whole(id, newest)),
+            KeptState::Damaged(what) => Some(Passed::Damaged(id, newest.slot, what)),
+            KeptState::Tombstone => None,
+            KeptState::Record if !versions.unknown.is_empty() => Some(Passed::Doubtful(id)),
+            KeptState::Record => Some(Passed::Whole(id, newest)),
         }));
         Ok(found)
     }
@@ -286,14 +286,14 @@ impl Snapshot<'_> {
             }
         };
         let newest = versions.newest.get(id).map(|(_, kept)| kept);
-        if let Some(Kept { slot, state: State::Damaged(what), .. }) = newest {
+        if let Some(Kept { slot, state: KeptState::Damaged(what), .. }) = newest {
             return Err(self.store.corrupt(id, Some(*slot), what));
         }
         if let Some((slot, ..)) = versions.unknown.first() {
             return Err(self.store.corrupt(id, Some(*slot), UNKNOWN)); // Step 4.
         }
         match newest {
-            Some(newest) if matches!(newest.state, State::Record) => self.header_of(id, newest).map(Some),
+            Some(newest) if matches!(newest.state, KeptState::Record) => self.header_of(id, newest).map(Some),
             _ => Ok(None),
         }
     }
@@ -355,11 +355,11 @@ impl Snapshot<'_> {
                 std::hint::spin_loop();
             }
             let (header, state) = match state {
-                SlotState::Version(header) => (header, State::Record),
-                SlotState::Tombstone(header) => (header, State::Tombstone),
+                SlotState::Version(header) => (header, KeptState::Record),
+                SlotState::Tombstone(header) => (header, KeptState::Tombstone),
                 // The index tells whose it is, if it is a record's now; its `seq` and its epoch nobody tells.
                 SlotState::Damaged(header, what) if self.leads_to(region, header.id(), slot) => {
-                    (header.with_seq(u64::MAX), State::Damaged(what))
+                    (header.with_seq(u64::MAX), KeptState::Damaged(what))
                 }
                 SlotState::Damaged(header, what) => {
                     versions.unknown.push((slot, header, what));
@@ -367,7 +367,7 @@ impl Snapshot<'_> {
                 }
                 _ => continue,
             };
-            if header.epoch() > self.moment.epoch && !matches!(state, State::Damaged(_)) {
+            if header.epoch() > self.moment.epoch && !matches!(state, KeptState::Damaged(_)) {
                 continue;
             }
             let seq = header.seq();
@@ -386,7 +386,7 @@ impl Snapshot<'_> {
 }
 
 /// What a pass gives of a record.
-enum Found {
+enum Passed {
     Whole(u64, Kept),
     /// There is a damaged slot that may have been this record.
     Doubtful(u64),

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use crate::error::{Holder, Result};
 use crate::file::seat;
 use crate::format::epoch::Epoch;
-use crate::format::extent::Kind;
+use crate::format::extent::ExtentKind;
 use crate::format::seat::{SEATS, generation, taken};
 use crate::format::slot::PRESENT;
 use crate::format::word::{Checked, EpochWord};
 use crate::format::{FORMAT_VERSION, checked};
 use crate::handle::Handle;
-use crate::protocol::lock::{self, Owner, State};
+use crate::protocol::lock::{self, LockState, Owner};
 use crate::region::head::Region;
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
@@ -140,7 +140,7 @@ impl Store {
         let metadata = arena.file.metadata().map_err(arena.io("looking at the file"))?;
         let mut extents_of = vec![0u32; geo.regions as usize];
         arena.each_extent(|_, kind| {
-            if let Some(Kind::Data { region }) = kind {
+            if let Some(ExtentKind::Data { region }) = kind {
                 extents_of[region as usize] += 1;
             }
         })?;
@@ -200,9 +200,11 @@ impl Store {
 /// Who holds the lock whose word this is. A damaged word has nobody behind it.
 pub(crate) fn lock_owner(handle: &Handle, word: u64) -> Result<Option<LockOwner>> {
     Ok(match lock::state(word) {
-        State::Free | State::Clean => None,
-        State::Damaged => Some(LockOwner { seat: 0, generation: 0, pid: 0, pid_exists: None, alive: false }),
-        State::Held(owner) => {
+        LockState::Free | LockState::Clean => None,
+        LockState::Damaged => {
+            Some(LockOwner { seat: 0, generation: 0, pid: 0, pid_exists: None, alive: false })
+        }
+        LockState::Held(owner) => {
             let Holder { pid, exists } = seat::holder(&handle.arena, owner.seat);
             Some(LockOwner {
                 seat: owner.seat,

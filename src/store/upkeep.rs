@@ -51,14 +51,15 @@ impl Store {
     fn verify_unlocked(&self, region: &Region<'_>, report: &mut VerifyReport) -> Result<()> {
         for look in 0..LOOKS_AT_REGION {
             let before = region.head.copy();
-            let is_free = matches!(lock::state(before.lock()), lock::State::Free | lock::State::Clean);
+            let is_free =
+                matches!(lock::state(before.lock()), lock::LockState::Free | lock::LockState::Clean);
             let at_rest = is_free && look + 1 < LOOKS_AT_REGION;
             let mut found = VerifyReport::default();
             check_region(region, at_rest, &mut found)?;
             if at_rest && region.head.copy() != before {
                 continue;
             }
-            if let lock::State::Damaged = lock::state(before.lock()) {
+            if let lock::LockState::Damaged = lock::state(before.lock()) {
                 let what = "its lock word is damaged";
                 found.damage.push(crate::report::Damage::of_region(region.number, what));
             }

@@ -251,7 +251,7 @@ pub(crate) fn boot_id() -> io::Result<Option<[u64; 2]>> {
 }
 
 /// What a file is, and what it is seen through.
-pub(crate) struct Identity {
+pub(crate) struct SeenAs {
     /// The mount's number, if it is one that the kernel never gives again in this boot; else 0.
     pub(crate) mount: u64,
     /// Device, inode, and when the inode was made: the number of an inode is given again.
@@ -259,7 +259,7 @@ pub(crate) struct Identity {
 }
 
 /// What identifies a file's pages in memory.
-pub(crate) fn identity(file: &File) -> io::Result<Identity> {
+pub(crate) fn identity(file: &File) -> io::Result<SeenAs> {
     use std::os::unix::fs::MetadataExt;
     /// Asks for the birth of the inode, and for a mount number that is not used again (Linux 6.8).
     const BIRTH: u32 = 0x800;
@@ -286,7 +286,7 @@ pub(crate) fn identity(file: &File) -> io::Result<Identity> {
     let known = |bit, at: usize| if mask & bit != 0 { answer[at] } else { 0 };
     let birth = BIRTH_AT.map(|at| known(BIRTH, at));
     let parts = [metadata.dev(), metadata.ino(), birth[0], birth[1] as u32 as u64];
-    Ok(Identity { mount: known(UNIQUE_MOUNT, MOUNT_AT), file: parts })
+    Ok(SeenAs { mount: known(UNIQUE_MOUNT, MOUNT_AT), file: parts })
 }
 
 /// A hint of how long the file's data live, which says nothing, and differs from none: the kernel keeps it with the inode in

@@ -100,14 +100,14 @@ pub(crate) struct ForkFile {
     file: ManuallyDrop<File>,
     node: &'static Node,
     opened_in: Birthplace,
-    identity: Identity,
+    identity: Inode,
 }
 
 /// What makes a file the same one: its device and its inode.
-pub(crate) type Identity = (u64, u64);
+pub(crate) type Inode = (u64, u64);
 
 /// The identity of an open file.
-pub(crate) fn identity(file: &File) -> io::Result<Identity> {
+pub(crate) fn identity(file: &File) -> io::Result<Inode> {
     file.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
@@ -143,7 +143,7 @@ impl ForkFile {
     }
 
     /// Device and inode of the file that was opened.
-    pub(crate) fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Inode {
         self.identity
     }
 

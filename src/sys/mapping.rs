@@ -30,7 +30,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use super::atomic::{AtomicU64, Ordering};
 use super::file;
-use super::fork::{self, Birthplace, ForkFile, Identity};
+use super::fork::{self, Birthplace, ForkFile, Inode};
 
 /// One handle's view of a file that grows.
 pub(crate) struct Mapping {
@@ -39,7 +39,7 @@ pub(crate) struct Mapping {
     known: AtomicU64,
     ceiling: u64,
     grain: Grain,
-    shared: Arc<Shared>,
+    shared: Arc<Spans>,
 }
 
 /// In what units a file grows: a part of one at its end is not used.
@@ -62,7 +62,7 @@ impl Grain {
 }
 
 /// What a process maps of a file, for all of its handles.
-struct Shared {
+struct Spans {
     key: Option<Key>,
     /// The last one is the longest; those before it may be in use still.
     spans: Mutex<Vec<Span>>,
@@ -80,10 +80,10 @@ struct Span {
 unsafe impl Send for Span {}
 
 /// A file, whether the mapping may be written, and the process that has it: a forked child has not its parent's.
-type Key = (Identity, bool, Birthplace);
+type Key = (Inode, bool, Birthplace);
 
 /// The mappings of this process. Only locked while no fork can happen, so that no child finds it locked.
-static MAPPINGS: LazyLock<Mutex<HashMap<Key, Weak<Shared>>>> = LazyLock::new(Mutex::default);
+static MAPPINGS: LazyLock<Mutex<HashMap<Key, Weak<Spans>>>> = LazyLock::new(Mutex::default);
 
 /// Address space that all mappings of this process have reserved, in bytes.
 static RESERVED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
@@ -183,7 +183,7 @@ impl Drop for Span {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Spans {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
         fork::without_fork(|| {
@@ -208,7 +208,7 @@ impl Mapping {
             if let Some(shared) = key.and_then(|key| mappings.get(&key)?.upgrade()) {
                 return Ok(shared);
             }
-            let shared = Arc::new(Shared { key, spans: Mutex::new(vec![map()?]) });
+            let shared = Arc::new(Spans { key, spans: Mutex::new(vec![map()?]) });
             if let Some(key) = key {
                 mappings.insert(key, Arc::downgrade(&shared));
             }
@@ -220,11 +220,11 @@ impl Mapping {
     /// All of a file as it is now, for reading.
     pub(crate) fn of_file(file: &File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        let shared = Shared { key: None, spans: Mutex::new(vec![Span::new(file, len, len, false)?]) };
+        let shared = Spans { key: None, spans: Mutex::new(vec![Span::new(file, len, len, false)?]) };
         Self::view(Arc::new(shared), len, len, Grain::BYTE)
     }
 
-    fn view(shared: Arc<Shared>, len: u64, ceiling: u64, grain: Grain) -> io::Result<Self> {
+    fn view(shared: Arc<Spans>, len: u64, ceiling: u64, grain: Grain) -> io::Result<Self> {
         let (base, known) = (AtomicPtr::new(ptr::null_mut()), AtomicU64::new(0));
         let mapping = Self { base, known, ceiling, grain, shared };
         mapping.extend(grain.whole(len))?;

@@ -11,7 +11,7 @@ use crate::file::arena::Arena;
 use crate::models::lock::{give_back, lock};
 use crate::models::read::{data, look_once, put, set_epochs};
 use crate::recovery::rebuild::{Cause, rebuild};
-use crate::region::batch::{Change, batch_number, between_batches, commit};
+use crate::region::batch::{Member, batch_number, between_batches, commit};
 use crate::region::head::Region;
 use crate::sys::atomic::{Ordering, die_before};
 
@@ -40,7 +40,7 @@ impl Plan {
         assert!(!lock(arena));
         let epoch = arena.epoch().unwrap();
         let bytes = [data(X, 3), data(Y, 4)];
-        let member = |id, data| Change { hash: arena.geo.hash(id), id, data, slot: None, seq: 0 };
+        let member = |id, data| Member { hash: arena.geo.hash(id), id, data, slot: None, seq: 0 };
         let mut members =
             [member(X, Some(&bytes[0][..])), member(Y, (!self.deletes).then_some(&bytes[1][..]))];
         let region = Region::new(arena, 0);
@@ -178,8 +178,8 @@ mod over_two_regions {
         let region_of = |id| arena.geo.region_of(arena.geo.hash(id));
         ids.iter().for_each(|&id| enter(arena, region_of(id)));
         let epoch = arena.epoch().unwrap();
-        let change = |&id: &u64| Change { hash: arena.geo.hash(id), id, data: Some(NEW), slot: None, seq: 0 };
-        let mut changes: Vec<[Change<'_>; 1]> = ids.iter().map(|id| [change(id)]).collect();
+        let change = |&id: &u64| Member { hash: arena.geo.hash(id), id, data: Some(NEW), slot: None, seq: 0 };
+        let mut changes: Vec<[Member<'_>; 1]> = ids.iter().map(|id| [change(id)]).collect();
         let mut groups: Vec<_> =
             changes.iter_mut().map(|c| (Region::new(arena, region_of(c[0].id)), &mut c[..])).collect();
         groups.iter_mut().for_each(|(region, changes)| region.prepare(changes, epoch).unwrap());

@@ -114,11 +114,11 @@ fn a_writer_of_a_later_epoch_sees_the_pin() {
         let pinner = arena.attach(2);
         let writer = thread::spawn(move || {
             lock(&writer);
-            let found = (writer.epoch().unwrap(), crate::file::seat::may_be_pinned(&writer));
+            let found = (writer.epoch().unwrap(), crate::file::seat::may_have_moment(&writer));
             give_back(&writer);
             found
         });
-        let pinned = crate::file::seat::set_pin(&pinner, pinner.owner.unwrap()).unwrap();
+        let pinned = crate::file::seat::set_moment(&pinner, pinner.owner.unwrap()).unwrap();
         assert_eq!(cut(&pinner), pinned);
         let (epoch, sees_pin) = writer.join().unwrap();
         assert!(epoch <= pinned || sees_pin);
@@ -136,16 +136,16 @@ fn an_older_pin_of_a_seat_stands_for_a_later_one() {
         let looker = arena.attach(1);
         let pinner = arena.attach(2);
         let owner = pinner.owner.unwrap();
-        let first = seat::set_pin(&pinner, owner).unwrap();
+        let first = seat::set_moment(&pinner, owner).unwrap();
         cut(&pinner);
-        let looking = thread::spawn(move || seat::oldest_pin(&looker).unwrap());
+        let looking = thread::spawn(move || seat::oldest_moment(&looker).unwrap());
         let second = pinner.epoch().unwrap();
         cut(&pinner);
-        seat::move_pin(&pinner, owner, second); // The first snapshot is dropped.
+        seat::move_moment(&pinner, owner, second); // The first snapshot is dropped.
         let oldest = looking.join().unwrap().expect("a pin stands throughout");
         assert!(first <= oldest && oldest <= second);
         notes.note(format!("{}", oldest.number()));
-        assert!(seat::may_be_pinned(&arena));
+        assert!(seat::may_have_moment(&arena));
     });
     seen.expect(&["2", "3"]);
 }

@@ -9,7 +9,7 @@ use loom::thread;
 use crate::explore::{ALL, Seen, explore_and_tell};
 use crate::file::arena::Arena;
 use crate::file::seat;
-use crate::protocol::lock::{SLEEPERS, State, mark_sleeper, state, take_over, try_lock, unlock};
+use crate::protocol::lock::{LockState, SLEEPERS, mark_sleeper, state, take_over, try_lock, unlock};
 use crate::sys::atomic::{AtomicU64, Ordering, die_before};
 use crate::sys::futex;
 
@@ -29,10 +29,10 @@ pub(super) fn lock_region(arena: &Arena, region: u32) -> bool {
     loop {
         let word = lock.load(Ordering::Relaxed);
         let owner = match state(word) {
-            State::Free if take_over(lock, 0, own | slept) => return false,
-            State::Free => continue,
-            State::Held(owner) => owner,
-            State::Clean | State::Damaged => panic!("{word:x} is no word of this model"),
+            LockState::Free if take_over(lock, 0, own | slept) => return false,
+            LockState::Free => continue,
+            LockState::Held(owner) => owner,
+            LockState::Clean | LockState::Damaged => panic!("{word:x} is no word of this model"),
         };
         let news = arena.file.news();
         if !seat::is_alive(arena, owner).unwrap() {

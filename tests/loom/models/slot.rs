@@ -7,7 +7,7 @@ use loom::thread;
 
 use crate::explore::{ALL, IN_TURN, Seen as Notes, explore, explore_and_tell};
 use crate::format::epoch::Epoch;
-use crate::format::slot::{FIRST_SEQ, HEADER_WORDS, Header, Kind};
+use crate::format::slot::{FIRST_SEQ, HEADER_WORDS, Header, SlotKind};
 use crate::format::word::Reference;
 use crate::protocol::slot::{
     Copies, Seen, bury, publish, publish_filled, read, read_any, reserve, retract, scrub,
@@ -188,7 +188,7 @@ fn a_version_that_is_deleted_is_whole_until_it_is_gone() {
                             Seen::Whole(header) => {
                                 assert_eq!((header, &out), (version(0, LEN), &data(0, LEN)));
                                 assert!(!gone, "it came back");
-                                assert_eq!(header.kind(), Kind::Record);
+                                assert_eq!(header.kind(), SlotKind::Record);
                                 notes.note("there");
                             }
                             Seen::InMotion => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::control::{Control, SeenThrough, empty_control};
 use crate::format::epoch::Epoch;
-use crate::format::extent::Kind;
+use crate::format::extent::ExtentKind;
 use crate::format::geometry::Geometry;
 use crate::format::region::{Head, empty_head};
 use crate::format::slot::HEADER_WORDS;
@@ -83,7 +83,9 @@ impl Arena {
         }
         let mut seats = Vec::new();
         for s in 0..seat::SEATS {
-            seats.extend([seat::generation(s), seat::taken(s), seat::pid(s), seat::pin(s)].map(|at| (at, 0)));
+            seats.extend(
+                [seat::generation(s), seat::taken(s), seat::pid(s), seat::moment(s)].map(|at| (at, 0)),
+            );
             seats.extend((0..seat::BORROWS).map(|n| (seat::borrows(s, n), 0)));
         }
         let seen = SeenThrough { boot: [0; 2], mount: 0, file: 0 };
@@ -106,7 +108,7 @@ impl Arena {
         // as SeqCst it knows to be older than a later SeqCst store.
         let locks = all.heads.iter().map(|head| head_of(head).lock());
         let control = control_of(&all.control);
-        let hints = [control.pinned(), control.borrowed(), control.clock(), control.changes()];
+        let hints = [control.moments(), control.borrowed(), control.clock(), control.changes()];
         for word in all.seats.iter().map(|(_, word)| word).chain(locks).chain(hints) {
             word.store(word.load(Ordering::Relaxed), Ordering::SeqCst);
         }
@@ -199,8 +201,8 @@ impl Arena {
         Ok(self.geo.regions)
     }
 
-    pub(crate) fn extent_kind(&self, extent: u32) -> Option<Kind> {
-        Some(Kind::Data { region: extent })
+    pub(crate) fn extent_kind(&self, extent: u32) -> Option<ExtentKind> {
+        Some(ExtentKind::Data { region: extent })
     }
 
     pub(crate) fn says_data_of(&self, extent: u32, region: u32) -> bool {
