@@ -16,6 +16,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The text is the whole message: what the operating system said is in it, and so is no
 /// [`source`](std::error::Error::source) of its own, which reports of a chain of errors would print a second time. The
 /// fields have it.
+///
+/// ```
+/// # use recstore::{Error, Store};
+/// # let dir = tempfile::tempdir()?;
+/// # let store = Store::create(dir.path().join("a.rec"))?;
+/// match store.put(1, [0; 1000]) {
+///     Err(Error::RecordTooLong { len, max, .. }) => assert_eq!((len, max), (1000, 256)),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -198,6 +209,31 @@ pub enum Error {
         /// The number of seats.
         max: u32,
     },
+    /// A handle has as many pins as there can be.
+    #[error("{}: this handle has {max} pins already; drop one, or open another handle", path.display())]
+    TooManyPins {
+        /// The file.
+        path: PathBuf,
+        /// The number of pins that a handle can have.
+        max: u64,
+    },
+    /// The store has no region or slot of this number.
+    #[error("{}: no {what}", path.display())]
+    NoSuchPlace {
+        /// The file.
+        path: PathBuf,
+        /// What there is no such one of, and how many there are.
+        what: String,
+    },
+    /// The store has another geometry than the options, and
+    /// [`Options::require_geometry`](crate::Options::require_geometry) was set.
+    #[error("{}: a store of another geometry: {what}; open it without Options::require_geometry, or copy its records into a new store (`recstore dump` and `load`)", path.display())]
+    OtherGeometry {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
     /// A record, or the whole store, is of another type than the caller's.
     #[error("{}: {what}; use the type that it was written with", path.display())]
     TypeMismatch {
@@ -242,7 +278,88 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The file that the call was about; `None` for [`Error::InvalidOption`], which comes before there is a file.
+    ///
+    /// ```
+    /// let absent = std::env::temp_dir().join("recstore-there-is-no-such-store.rec");
+    /// let error = recstore::Store::open(&absent).unwrap_err();
+    /// assert_eq!(error.path(), Some(&*absent));
+    /// assert!(!error.is_retryable());
+    /// ```
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::InvalidOption { .. } => None,
+            Self::NotFound { path }
+            | Self::AlreadyExists { path }
+            | Self::NotAStore { path, .. }
+            | Self::UnsupportedVersion { path, .. }
+            | Self::UnsupportedFeatures { path, .. }
+            | Self::WrongByteOrder { path }
+            | Self::Truncated { path, .. }
+            | Self::NetworkFileSystem { path, .. }
+            | Self::BelowOverlay { path, .. }
+            | Self::CopyOnWrite { path, .. }
+            | Self::ReadOnly { path }
+            | Self::NeedsRepair { path, .. }
+            | Self::RecordTooLong { path, .. }
+            | Self::Full { path, .. }
+            | Self::Busy { path, .. }
+            | Self::Corrupt { path, .. }
+            | Self::Damaged { path, .. }
+            | Self::Forked { path }
+            | Self::Reentrant { path, .. }
+            | Self::TooManyHandles { path, .. }
+            | Self::TooManyPins { path, .. }
+            | Self::NoSuchPlace { path, .. }
+            | Self::OtherGeometry { path, .. }
+            | Self::TypeMismatch { path, .. }
+            | Self::FlushFailed { path, .. }
+            | Self::Unlinked { path, .. }
+            | Self::Io { path, .. } => Some(path),
+        }
+    }
+
+    /// Whether the same call may succeed later although the caller changes nothing: others held a lock, or all
+    /// places. Room that is missing ([`Error::Full`]) has to be made first.
+    ///
+    /// ```
+    /// use recstore::{Result, Store, Version};
+    ///
+    /// fn put_patiently(store: &Store, id: u64, data: &[u8]) -> Result<Version> {
+    ///     loop {
+    ///         match store.put(id, data) {
+    ///             Err(error) if error.is_retryable() => eprintln!("{error}"),
+    ///             done => return done,
+    ///         }
+    ///     }
+    /// }
+    /// # let path = std::env::temp_dir().join(format!("recstore-retry-{}.rec", std::process::id()));
+    /// # put_patiently(&Store::create(&path)?, 1, b"one")?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok::<(), recstore::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::TooManyHandles { .. } | Self::TooManyPins { .. })
+    }
+}
+
 /// A lock of a store, as [`Error::Busy`] names it.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use recstore::{Error, Lock, Store};
+/// # let dir = tempfile::tempdir()?;
+/// # let store = Store::create(dir.path().join("a.rec"))?;
+/// let store = Store::options().lock_timeout(Some(Duration::from_secs(2))).open(store.path())?;
+/// match store.put(1, b"one") {
+///     Err(Error::Busy { lock: Lock::Region(region), owner, .. }) => println!("region {region}: {owner:?}"),
+///     done => println!("{:?}", done?),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Lock {
@@ -278,7 +395,7 @@ impl fmt::Display for Lock {
     }
 }
 
-/// Who holds a lock, as [`Error::Busy`] names it.
+/// Who holds a lock, as [`Error::Busy`] names it: see [`Error::is_retryable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Holder {

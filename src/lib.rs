@@ -70,6 +70,8 @@ mod report;
 mod store;
 mod sys;
 
+/// The crate whose `Pod` the typed records ask for.
+pub use bytemuck;
 pub use error::{Error, Holder, Lock, Result};
 pub use record::{Durability, Record, Swap, Version};
 pub use report::{Damage, Missing, RepairReport, SalvageReport, VerifyReport};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One damaged place.
+/// One damaged place: see [`Store::verify`](crate::Store::verify).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
@@ -46,7 +46,8 @@ impl fmt::Display for Damage {
 }
 
 /// Records of one region that are not in the file any more, though what is left tells that they were: its index
-/// leads to them, or its count is higher than what its slots hold. Which ids they had is not known.
+/// leads to them, or its count is higher than what its slots hold. Which ids they had is not known. See
+/// [`Store::verify`](crate::Store::verify).
 ///
 /// Of some of them an older version may have been kept, which is then the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +84,15 @@ pub struct VerifyReport {
 
 impl VerifyReport {
     /// Whether there is no damage.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// assert!(store.verify()?.is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.damage.is_empty()
@@ -107,6 +117,14 @@ pub struct RepairReport {
 
 impl RepairReport {
     /// Whether there was nothing to do.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert!(store.repair()?.is_empty()); // nothing was to be put right
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.regions_rebuilt.is_empty()
@@ -118,13 +136,21 @@ impl RepairReport {
 
     /// How many records were lost, at most: a version that was given up may have been one that was replaced, or one
     /// that an older version stands in for. 0: none was.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert_eq!(store.opened().lost(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.dropped.len() as u64 + self.missing.iter().map(|missing| missing.records).sum::<u64>()
     }
 }
 
-/// What [`salvage`](crate::salvage) found.
+/// What [`salvage`](crate::salvage) found: see [`SalvageReport::is_complete`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SalvageReport {
@@ -143,12 +169,30 @@ pub struct SalvageReport {
 
 impl SalvageReport {
     /// How many records are known to be lost. Of some an older version may have been saved.
+    ///
+    /// ```
+    /// # use recstore::{salvage, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let report = salvage(store.path(), dir.path().join("saved.rec"), None)?;
+    /// assert_eq!(report.lost_records(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn lost_records(&self) -> u64 {
         self.lost.len() as u64 + self.missing.iter().map(|missing| missing.records).sum::<u64>()
     }
 
     /// Whether everything was saved that the store had: nothing is lost, and nothing is unknown.
+    ///
+    /// ```
+    /// # use recstore::{salvage, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let report = salvage(store.path(), dir.path().join("saved.rec"), None)?;
+    /// assert!(report.is_complete());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.lost_records() == 0 && self.unknown.is_empty()

@@ -307,7 +307,7 @@ fn more_pins_than_a_handle_can_have_is_an_error() {
         }
         assert!(pins.len() <= 262_140);
     };
-    assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
+    assert!(matches!(error, Error::TooManyPins { .. }), "{error}");
     assert_eq!(pins.len(), 262_140);
     assert_eq!(store.stats().unwrap().attached[0].pins, 262_140);
     pins.pop();

@@ -74,7 +74,7 @@ impl Failure {
                 | Error::NeedsRepair { .. } => DAMAGED,
                 Error::Busy { .. } => BUSY,
                 Error::NotAStore { .. } => NOT_A_STORE,
-                Error::InvalidOption { .. } => USAGE,
+                Error::InvalidOption { .. } | Error::NoSuchPlace { .. } => USAGE,
                 _ => OTHER,
             },
             Self::Writer { code, .. } | Self::Reported { code } => *code,

@@ -54,8 +54,7 @@ impl<'a> Borrow<'a> {
                 return Ok(Self { word });
             }
         }
-        let what = format!("more than {} pins of one handle", u64::from(BORROWS) * MANY);
-        Err(Error::InvalidOption { what })
+        Err(Error::TooManyPins { path: arena.path.clone(), max: u64::from(BORROWS) * MANY })
     }
 }
 

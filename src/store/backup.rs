@@ -15,6 +15,17 @@ impl Store {
     ///
     /// While it runs, replaced versions keep their slots: see [`snapshot`](Self::snapshot), which it copies.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let copy = dir.path().join("copy.rec");
+    /// store.backup(&copy)?;
+    /// assert_eq!(Store::open_read_only(&copy)?.get(1)?.unwrap().data(), b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::AlreadyExists`](crate::Error::AlreadyExists); [`Error::Corrupt`](crate::Error::Corrupt) if a record is damaged (repair the store first, or
     /// copy it with `dump` and `load`); [`Error::Full`](crate::Error::Full); [`Error::ReadOnly`](crate::Error::ReadOnly): a store that nobody

@@ -23,7 +23,7 @@ pub struct Batch<'a> {
     conditions: Vec<(u64, Option<Version>)>,
 }
 
-/// How the commit of a batch ended.
+/// How the commit of a batch ended: see [`Batch::commit`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use = "a batch that met a conflict has changed nothing"]
 pub enum Commit {
@@ -74,6 +74,17 @@ impl Store {
 impl<'a> Batch<'a> {
     /// Writes a record. Of several changes of one id the last counts.
     ///
+    /// ```
+    /// # use recstore::{Commit, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut batch = store.batch();
+    /// batch.put(1, b"one")?;
+    /// batch.put(2, String::from("two").into_bytes())?; // owned, or borrowed until the commit
+    /// assert!(matches!(batch.commit()?, Commit::Done(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::RecordTooLong`](crate::Error::RecordTooLong): the batch is as it was.
     pub fn put(&mut self, id: u64, data: impl Into<Cow<'a, [u8]>>) -> Result<()> {
@@ -86,12 +97,34 @@ impl<'a> Batch<'a> {
     }
 
     /// Deletes a record, if there is one.
+    ///
+    /// ```
+    /// # use recstore::{Commit, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let mut batch = store.batch();
+    /// batch.delete(1);
+    /// assert!(matches!(batch.commit()?, Commit::Done(_)));
+    /// assert!(!store.contains(1)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn delete(&mut self, id: u64) {
         self.changes.push((id, None));
     }
 
     /// Writes a record; the batch fails unless the record's version before it is `expected` (`None`:
     /// there is no such record).
+    ///
+    /// ```
+    /// # use recstore::{Commit, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut batch = store.batch();
+    /// batch.compare_and_swap(1, None, b"one")?; // if there is no record 1
+    /// assert!(matches!(batch.commit()?, Commit::Done(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -108,17 +141,50 @@ impl<'a> Batch<'a> {
 
     /// The batch fails unless this record's version before it is `expected` (`None`: there is no such
     /// record). The record need not be changed.
+    ///
+    /// ```
+    /// # use recstore::{Commit, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let version = store.put(1, b"one")?;
+    /// store.put(1, b"changed")?;
+    /// let mut batch = store.batch();
+    /// batch.require(1, Some(version));
+    /// batch.put(2, b"two")?;
+    /// assert!(matches!(batch.commit()?, Commit::Conflict { id: 1, .. }));
+    /// assert!(!store.contains(2)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn require(&mut self, id: u64, expected: Option<Version>) {
         self.conditions.push((id, expected));
     }
 
     /// Number of changes so far.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut batch = store.batch();
+    /// batch.put(1, b"one")?;
+    /// batch.delete(2);
+    /// assert_eq!(batch.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.changes.len()
     }
 
     /// Whether there is no change.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert!(store.batch().is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
@@ -142,6 +208,19 @@ impl<'a> Batch<'a> {
     /// Readers do not wait for a batch. A read of a region in which it has more than 16 changes may take until these are
     /// made.
     ///
+    /// ```
+    /// # use recstore::{Commit, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut batch = store.batch();
+    /// batch.put(1, b"one")?;
+    /// match batch.commit()? {
+    ///     Commit::Done(versions) => assert_eq!(versions.len(), 1),
+    ///     Commit::Conflict { id, .. } => println!("record {id} is not as it was asked for"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Store::put`], and [`Error::Corrupt`](crate::Error::Corrupt) if a record with a condition is damaged. Nothing is
     /// changed then, but after [`Error::FlushFailed`](crate::Error::FlushFailed), which durable commits alone give: the batch is
@@ -152,6 +231,16 @@ impl<'a> Batch<'a> {
     }
 
     /// [`commit`](Self::commit) with the durability of this one batch.
+    ///
+    /// ```
+    /// # use recstore::{Commit, Durability, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut batch = store.batch();
+    /// batch.put(1, b"one")?;
+    /// assert!(matches!(batch.commit_with(Durability::Disk)?, Commit::Done(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`commit`](Self::commit).

@@ -153,6 +153,18 @@ impl Store {
 impl Changes<'_> {
     /// The next change, or `None` if none comes within the time.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::{Change, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut changes = store.changes()?;
+    /// assert_eq!(changes.next_timeout(Duration::ZERO)?, Some(Change::CaughtUp));
+    /// store.put(1, b"one")?;
+    /// assert!(matches!(changes.next_timeout(Duration::from_secs(9))?, Some(Change::Written { id: 1, .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Store::get`], and what healing a region gives. What could not be looked at is looked at again, so the feed
     /// goes on after an error; but for [`Error::Forked`], which every later call gives as well.

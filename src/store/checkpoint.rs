@@ -119,6 +119,16 @@ fn flush(handle: &Handle) -> Result<()> {
 
 impl Checkpoint {
     /// Why the last flush failed; `None` if it succeeded, or if that was asked already.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let checkpoint = store.checkpoint_every(Duration::from_secs(1))?;
+    /// assert!(checkpoint.error().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn error(&self) -> Option<Error> {
         match self.state() {
@@ -128,12 +138,33 @@ impl Checkpoint {
     }
 
     /// How many flushes have failed since the last one that succeeded.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let checkpoint = store.checkpoint_every(Duration::from_secs(1))?;
+    /// assert_eq!(checkpoint.failures(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.state().map_or(0, |state| state.failures)
     }
 
     /// Stops the thread and waits for it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let checkpoint = store.checkpoint_every(Duration::from_secs(60))?;
+    /// store.put(1, b"one")?;
+    /// checkpoint.finish()?; // flushes once more
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Why the last flush failed, if [`error`](Self::error) has not given it; [`Error::Forked`].

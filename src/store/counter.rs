@@ -14,6 +14,17 @@ pub struct Counter<'a> {
 impl Store {
     /// The record with this id as a counter: a `u64`, little-endian. A record that is absent counts
     /// as 0.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let visits = store.counter(1);
+    /// visits.add(2)?;
+    /// visits.add(3)?;
+    /// assert_eq!(visits.get()?, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn counter(&self, id: u64) -> Counter<'_> {
         Counter { store: self, id }
@@ -23,6 +34,15 @@ impl Store {
 impl Counter<'_> {
     /// Adds `n`, wrapping around; the sum.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert_eq!(store.counter(1).add(7)?, 7);
+    /// assert_eq!(store.counter(1).add(7)?, 14);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::TypeMismatch`] if the record is not 8 bytes long; as [`Store::update`].
     pub fn add(&self, n: u64) -> Result<u64> {
@@ -31,6 +51,17 @@ impl Counter<'_> {
 
     /// Makes it the larger of itself and `n`; what it was.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let highest = store.counter(1);
+    /// highest.fetch_max(9)?;
+    /// highest.fetch_max(4)?;
+    /// assert_eq!(highest.get()?, 9);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`add`](Self::add).
     pub fn fetch_max(&self, n: u64) -> Result<u64> {
@@ -38,6 +69,14 @@ impl Counter<'_> {
     }
 
     /// Its value.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert_eq!(store.counter(1).get()?, 0); // there is no such record yet
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] if the record is not 8 bytes long; as [`Store::get`].

@@ -6,7 +6,7 @@ use crate::format::slot::SlotKind;
 use crate::protocol::slot::header;
 use crate::store::Store;
 
-/// What an extent is for.
+/// What an extent is for: see [`Store::extents`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExtentUse {

@@ -20,14 +20,23 @@ const SHOWN_BYTES_MAX: usize = 4096;
 impl Store {
     /// A region's head and slots, as text. The form is for people and may change.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// println!("{}", store.inspect_region(0)?);
+    /// assert!(store.inspect_region(99).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
-    /// [`Error::InvalidOption`] if there is no such region; [`Error::Io`].
+    /// [`Error::NoSuchPlace`] if there is no such region; [`Error::Io`].
     pub fn inspect_region(&self, region: u32) -> Result<String> {
         self.handle.check()?;
         let arena = &self.handle.arena;
         if region >= arena.geo.regions {
             let what = format!("region {region}: the store has regions 0 to {}", arena.geo.regions - 1);
-            return Err(Error::InvalidOption { what });
+            return Err(Error::NoSuchPlace { path: arena.path.clone(), what });
         }
         let mut text = String::new();
         self.region_text(region, &mut text)?;
@@ -113,8 +122,18 @@ impl Store {
 
     /// A slot's header and bytes, as text. The form is for people and may change.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let first = store.extents()?[0].first_slot.unwrap_or(0);
+    /// println!("{}", store.inspect_slot(first)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
-    /// [`Error::InvalidOption`] if there is no such slot; [`Error::Io`].
+    /// [`Error::NoSuchPlace`] if there is no such slot; [`Error::Io`].
     pub fn inspect_slot(&self, slot: u32) -> Result<String> {
         self.handle.check()?;
         let arena = &self.handle.arena;
@@ -126,7 +145,7 @@ impl Store {
                 "slot {slot}: the store has {count} extents of {} slots",
                 arena.geo.slots_per_extent()
             );
-            return Err(Error::InvalidOption { what });
+            return Err(Error::NoSuchPlace { path: arena.path.clone(), what });
         };
         let header = header(words);
         let kind = arena.extent_kind(extent);

@@ -36,6 +36,16 @@ use crate::sys::atomic::Ordering;
 impl Store {
     /// Number of live records: O(regions). What is written meanwhile may or may not be counted.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// store.put(2, b"two")?;
+    /// assert_eq!(store.len()?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Damaged`]; [`Error::Forked`].
     pub fn len(&self) -> Result<u64> {
@@ -56,6 +66,14 @@ impl Store {
 
     /// Whether there is no record.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert!(store.is_empty()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`len`](Self::len).
     pub fn is_empty(&self) -> Result<bool> {
@@ -65,6 +83,19 @@ impl Store {
     /// Every live record, once, in no order. What is written meanwhile may or may not appear; no
     /// record is torn, and none that is there throughout is left out. Damaged records come as
     /// [`Error::Corrupt`], and the iteration goes on.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// for record in &store {
+    ///     let record = record?; // a damaged record is an error, and the iteration goes on
+    ///     println!("{}: {} bytes", record.id(), record.len());
+    /// }
+    /// assert_eq!(store.iter().count(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
         Iter::new(self)
@@ -72,6 +103,22 @@ impl Store {
 
     /// As [`iter`](Self::iter), without an allocation per record: gives id, version and data to
     /// `each`, until it breaks.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// use std::ops::ControlFlow;
+    ///
+    /// store.put(1, b"one")?;
+    /// let mut bytes = 0;
+    /// store.scan(|_id, _version, data| {
+    ///     bytes += data.len();
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert_eq!(bytes, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The first error ends the scan: as [`get`](Self::get).

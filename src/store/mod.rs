@@ -45,6 +45,22 @@ use crate::sys::deadline::Deadline;
 ///
 /// Reads take no lock and make no system call. A write takes its region's lock, a compare-and-swap.
 ///
+/// ```
+/// # use recstore::Store;
+/// # let dir = tempfile::tempdir()?;
+/// # let store = Store::create(dir.path().join("a.rec"))?;
+/// use std::thread;
+///
+/// thread::scope(|scope| {
+///     for id in 0..4 {
+///         let store = &store;
+///         scope.spawn(move || store.put(id, format!("of thread {id}")));
+///     }
+/// });
+/// assert_eq!(store.len()?, 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # After `fork`
 ///
 /// A child has no part in the stores of its parent. It opens them anew.
@@ -78,12 +94,31 @@ impl std::fmt::Debug for Store {
 /// Opening and closing.
 impl Store {
     /// Options to create or open a store with.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Store::options().record_size(4096).regions(8).create(dir.path().join("b.rec"))?;
+    /// assert_eq!(store.record_size(), 4096);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn options() -> Options {
         Options::new()
     }
 
     /// Creates a store with default options: see [`Options::create`].
+    ///
+    /// ```
+    /// # use recstore::{Error, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let path = dir.path().join("new.rec");
+    /// let store = Store::create(&path)?;
+    /// assert!(matches!(Store::create(&path), Err(Error::AlreadyExists { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Options::create`].
@@ -93,6 +128,17 @@ impl Store {
 
     /// Opens a store: see [`Options::open`].
     ///
+    /// ```
+    /// # use recstore::{Error, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let path = dir.path().join("new.rec");
+    /// assert!(matches!(Store::open(&path), Err(Error::NotFound { .. })));
+    /// Store::create(&path)?.close()?;
+    /// let store = Store::open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -101,6 +147,18 @@ impl Store {
 
     /// Opens a store, or creates it with default options: see [`Options::open_or_create`].
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let path = dir.path().join("new.rec");
+    /// let one = Store::open_or_create(&path)?; // every process does the same
+    /// let other = Store::open_or_create(&path)?;
+    /// one.put(1, b"one")?;
+    /// assert!(other.contains(1)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Options::open_or_create`].
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
@@ -108,6 +166,17 @@ impl Store {
     }
 
     /// Opens a store for reading: see [`Options::open_read_only`].
+    ///
+    /// ```
+    /// # use recstore::{Error, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let reader = Store::open_read_only(store.path())?;
+    /// store.put(1, b"one")?;
+    /// assert!(reader.contains(1)?);
+    /// assert!(matches!(reader.put(2, b"two"), Err(Error::ReadOnly { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Options::open_read_only`].
@@ -118,6 +187,24 @@ impl Store {
     /// Flushes, marks the store clean if this is the last handle for writing, and detaches. A store
     /// that is marked clean opens without recovery after a reboot.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// # store.put(1, b"one")?;
+    /// store.close()?;
+    /// # let store = Store::open(dir.path().join("a.rec"))?;
+    ///
+    /// // A store that threads share in an `Arc`: the last one closes it.
+    /// let shared = std::sync::Arc::new(store);
+    /// let threads_own = shared.clone();
+    /// std::thread::spawn(move || threads_own.put(2, b"two")).join().unwrap()?;
+    /// if let Some(store) = std::sync::Arc::into_inner(shared) {
+    ///     store.close()?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`sync`](Self::sync), [`Error::Unlinked`] included. The handle is gone in any case.
     pub fn close(self) -> Result<()> {
@@ -126,6 +213,18 @@ impl Store {
     }
 
     /// [`close`](Self::close) that waits for locks no longer than `timeout`, whatever the handle's lock time-out is.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::{Error, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// match store.close_timeout(Duration::from_secs(2)) {
+    ///     Err(Error::Busy { lock, .. }) => println!("written, and not flushed: {lock} is held"),
+    ///     closed => closed?,
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`sync`](Self::sync). After [`Error::Busy`] all that was written is there, and not known to be on disk.
@@ -139,24 +238,58 @@ impl Store {
     }
 
     /// The path that the store was opened by.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert_eq!(store.path(), dir.path().join("a.rec"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.handle.arena.path
     }
 
     /// Whether the handle was opened for reading.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert!(!store.is_read_only());
+    /// assert!(Store::open_read_only(store.path())?.is_read_only());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         !self.handle.is_writable()
     }
 
     /// Capacity of a record in bytes.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert_eq!(store.record_size(), 256); // the default
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn record_size(&self) -> usize {
         self.handle.arena.geo.record_size as usize
     }
 
     /// The region that an id belongs to. Ids of one region share a lock.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert!(store.region_of(1) < 16); // the default number of regions
+    /// assert_eq!(store.region_of(1), store.region_of(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn region_of(&self, id: u64) -> u32 {
         let geo = &self.handle.arena.geo;
@@ -164,6 +297,17 @@ impl Store {
     }
 
     /// What opening the store had to put right.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let report = store.opened();
+    /// if !report.is_empty() {
+    ///     eprintln!("{} records were lost: {report:?}", report.lost());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn opened(&self) -> &RepairReport {
         &self.opened
@@ -173,6 +317,16 @@ impl Store {
 /// Reading. No lock, no system call: O(1), one index line and one slot nearly always.
 impl Store {
     /// The record with this id, or `None`.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// assert_eq!(store.get(1)?.unwrap().data(), b"one");
+    /// assert!(store.get(2)?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the record is damaged; [`Error::Damaged`]; [`Error::NeedsRepair`] for a
@@ -187,6 +341,18 @@ impl Store {
     /// Reads a record into `out`, which is overwritten, and its room used again. If there is no such
     /// record, the content of `out` is unspecified.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let mut buffer = Vec::new(); // used again for the next record
+    /// let version = store.get_into(1, &mut buffer)?;
+    /// assert!(version.is_some());
+    /// assert_eq!(buffer, b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`get`](Self::get).
     #[inline]
@@ -197,6 +363,16 @@ impl Store {
 
     /// Whether there is a record with this id. The record's data is not looked at, nor its checksum.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// assert!(store.contains(1)?);
+    /// assert!(!store.contains(2)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`get`](Self::get).
     #[inline]
@@ -205,6 +381,16 @@ impl Store {
     }
 
     /// The version of the record with this id. The record's data is not looked at, nor its checksum.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let version = store.put(1, b"one")?;
+    /// assert_eq!(store.version(1)?, Some(version));
+    /// assert_eq!(store.version(2)?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -216,6 +402,21 @@ impl Store {
 
     /// Reads many records, in the order of `ids`, and gives each to `each`. Faster than one by one:
     /// memory is asked for ahead. The reads are not of one moment.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let mut found = Vec::new();
+    /// store.get_many(&[1, 2], |id, record| {
+    ///     if let Some((_version, data)) = record {
+    ///         found.push((id, data.to_vec()));
+    ///     }
+    /// })?;
+    /// assert_eq!(found, [(1, b"one".to_vec())]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`get`](Self::get); what `each` was given before stands.
@@ -238,22 +439,45 @@ impl Store {
     /// Writes a record, in place of the one with the same id if there is one, with the handle's
     /// durability. When it returns, the write survives the death of any process.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// store.put(1, "another one")?; // in its place
+    /// assert_eq!(store.get(1)?.unwrap().data(), b"another one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::RecordTooLong`]; [`Error::Full`]; [`Error::Busy`] if a lock time-out is set;
     /// [`Error::ReadOnly`]; [`Error::Reentrant`]; [`Error::FlushFailed`] for durable writes;
     /// [`Error::Damaged`]; [`Error::Forked`]. After an error the record is as it was.
     #[inline]
-    pub fn put(&self, id: u64, data: &[u8]) -> Result<Version> {
-        self.put_with(id, data, self.handle.durability)
+    pub fn put(&self, id: u64, data: impl AsRef<[u8]>) -> Result<Version> {
+        self.write(id, data.as_ref(), self.handle.durability)
     }
 
     /// [`put`](Self::put) with the durability of this one write.
+    ///
+    /// ```
+    /// # use recstore::{Durability, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put_with(1, b"one", Durability::Disk)?; // on disk when it returns
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`put`](Self::put). After [`Error::FlushFailed`] the record is written, and may be lost
     /// with power.
     #[inline]
-    pub fn put_with(&self, id: u64, data: &[u8], durability: Durability) -> Result<Version> {
+    pub fn put_with(&self, id: u64, data: impl AsRef<[u8]>, durability: Durability) -> Result<Version> {
+        self.write(id, data.as_ref(), durability)
+    }
+
+    #[inline]
+    fn write(&self, id: u64, data: &[u8], durability: Durability) -> Result<Version> {
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
         let lone = durability == Durability::Disk;
@@ -263,6 +487,16 @@ impl Store {
     }
 
     /// Deletes a record; whether there was one. Its slot is used again.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// assert!(store.delete(1)?);
+    /// assert!(!store.delete(1)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -288,6 +522,21 @@ impl Store {
     /// `change` runs under the region's lock: others wait for it, and a write to the same store from
     /// inside it, through this handle or any other one on the same file, is refused with [`Error::Reentrant`]. If it
     /// panics, nothing is written. The same holds for the `as_ref` of what it gives.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// // Exact, however many threads and processes do it.
+    /// for _ in 0..3 {
+    ///     store.update(1, |old| {
+    ///         let n = old.and_then(|old| old.try_into().ok()).map_or(0, u64::from_le_bytes);
+    ///         Some((n + 1).to_le_bytes())
+    ///     })?;
+    /// }
+    /// assert_eq!(store.get(1)?.unwrap().data(), 3u64.to_le_bytes());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`put`](Self::put); [`Error::Corrupt`] if the record is damaged.
@@ -334,9 +583,27 @@ impl Store {
 
     /// Writes a record if its version is `expected` (`None`: if there is no such record).
     ///
+    /// ```
+    /// # use recstore::{Store, Swap};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let version = store.put(1, b"one")?;
+    /// store.put(1, b"by another process")?;
+    /// let swap = store.compare_and_swap(1, Some(version), b"two")?;
+    /// assert!(matches!(swap, Swap::Conflict { .. }));
+    /// assert_eq!(store.get(1)?.unwrap().data(), b"by another process");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`put`](Self::put); [`Error::Corrupt`] if the record is damaged.
-    pub fn compare_and_swap(&self, id: u64, expected: Option<Version>, data: &[u8]) -> Result<Swap> {
+    pub fn compare_and_swap(
+        &self,
+        id: u64,
+        expected: Option<Version>,
+        data: impl AsRef<[u8]>,
+    ) -> Result<Swap> {
+        let data = data.as_ref();
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
         let durability = self.handle.durability;
@@ -360,13 +627,22 @@ impl Store {
     /// This is not a transaction (that is [`batch`](Self::batch)): others may see some of the writes before the rest, in any order,
     /// and a process that dies in the middle leaves some of them written, each whole.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let written = store.write_many((0..100).map(|id| (id, format!("record {id}"))))?;
+    /// assert_eq!(written, 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`put`](Self::put). Lengths are checked before anything is written; after any other error
     /// some of the records may be written.
-    pub fn write_many<'a>(&self, writes: impl IntoIterator<Item = (u64, &'a [u8])>) -> Result<usize> {
+    pub fn write_many<D: AsRef<[u8]>>(&self, writes: impl IntoIterator<Item = (u64, D)>) -> Result<usize> {
         let mut sorted = Vec::new();
         for (id, data) in writes {
-            let hash = self.check_write(id, data.len())?;
+            let hash = self.check_write(id, data.as_ref().len())?;
             sorted.push((self.handle.arena.geo.region_of(hash), hash, id, data));
         }
         sorted.sort_by_key(|w| w.0); // Stable: writes to one id stay in their order.
@@ -376,9 +652,13 @@ impl Store {
         for group in sorted.chunk_by(|a, b| a.0 == b.0) {
             let end = done + group.len();
             self.handle.with_region(group[0].0, |region| {
-                for &(_, hash, id, data) in &sorted[done..end] {
+                for (_, hash, id, data) in &sorted[done..end] {
                     self.ask_ahead(done, hash_of);
-                    region.put(hash, id, Content::Bytes(data), false)?;
+                    let data = data.as_ref();
+                    if data.len() > self.record_size() {
+                        return Err(self.too_long(*id, data.len()).into()); // It changed its mind.
+                    }
+                    region.put(*hash, *id, Content::Bytes(data), false)?;
                     done += 1;
                 }
                 Ok(())
@@ -397,6 +677,15 @@ impl Store {
     /// then the error says what became of it, for nobody who opens the path will see these records. A file that was
     /// only renamed is no error, nor is one that never had a name, nor a [`shared`](Self::shared) store's. A program that removes its
     /// file on purpose while it is open has no use for a flush.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// store.sync()?; // from here on the loss of power can't lose it
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Unlinked`] as said above; [`Error::FlushFailed`], then and ever after on this handle; [`Error::ReadOnly`];

@@ -38,6 +38,15 @@ use crate::sys::{blocks, file, file_lock, process};
 impl Options {
     /// Creates a store. It is seen whole or not at all, also if this process is killed meanwhile.
     ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().record_size(64).create(dir.path().join("new.rec"))?;
+    /// assert_eq!(store.record_size(), 64);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::AlreadyExists`]; [`Error::InvalidOption`] for a geometry that can't be;
     /// [`Error::NetworkFileSystem`]; [`Error::Io`].
@@ -50,10 +59,19 @@ impl Options {
     /// use, it is recovered first, which takes a pass over the whole file; else it takes the time of
     /// a few system calls.
     ///
+    /// ```
+    /// # use recstore::{Durability, Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().durability(Durability::Disk).open(store.path())?;
+    /// store.put(1, b"on disk")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::NotFound`]; what is wrong with the file ([`Error::NotAStore`],
     /// [`Error::UnsupportedVersion`], [`Error::WrongByteOrder`], [`Error::Truncated`],
-    /// [`Error::Damaged`]); [`Error::NetworkFileSystem`]; [`Error::CopyOnWrite`]; [`Error::Full`] if it was copied, and the
+    /// [`Error::Damaged`]); [`Error::OtherGeometry`] if that is asked for; [`Error::NetworkFileSystem`]; [`Error::CopyOnWrite`]; [`Error::Full`] if it was copied, and the
     /// copy's holes find no room; [`Error::TooManyHandles`]; [`Error::Busy`] if
     /// a lock time-out is set; [`Error::Io`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
@@ -62,6 +80,15 @@ impl Options {
 
     /// Opens the store at the path, or creates it. Any number of processes may do so at once and
     /// all get the same store.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().record_size(64).open_or_create(dir.path().join("new.rec"))?;
+    /// assert_eq!(store.record_size(), 64);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`open`](Self::open) and [`create`](Self::create).
@@ -83,6 +110,15 @@ impl Options {
 
     /// Opens a store for reading. Nothing is ever written: it works for a file or a mount that is
     /// read-only, takes no seat and holds no lock.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().verify_reads(false).open_read_only(store.path())?;
+    /// assert!(store.is_read_only());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`open`](Self::open); [`Error::NeedsRepair`] if the operating system went down while the
@@ -193,7 +229,11 @@ pub(crate) fn open(options: &Options, path: &Path, writable: bool) -> Result<Sto
         _ if e.raw_os_error() == Some(libc::ENXIO) => not_a_store(path, "it is no regular file"),
         _ => io_error(path, opening)(e),
     })?;
-    enter(options, file, path, writable)
+    let store = enter(options, file, path, writable)?;
+    match options.accepts(&store.handle.arena.geo) {
+        Ok(()) => Ok(store),
+        Err(what) => Err(Error::OtherGeometry { path: path.to_path_buf(), what }),
+    }
 }
 
 /// Comes into the store whose file is open.

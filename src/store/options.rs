@@ -25,6 +25,7 @@ pub struct Options {
     regions: u32,
     slots_per_extent: Option<u32>,
     max_size: u64,
+    require_geometry: bool,
     pub(crate) mode: u32,
     pub(crate) lock_timeout: Option<Duration>,
     pub(crate) allow_network_file_system: bool,
@@ -43,6 +44,15 @@ impl Default for Options {
 
 impl Options {
     /// The defaults: records of up to 256 bytes, 16 regions, a ceiling of 1 TiB.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().create(dir.path().join("new.rec"))?;
+    /// assert_eq!(store.record_size(), 256);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -50,6 +60,7 @@ impl Options {
             regions: 16,
             slots_per_extent: None,
             max_size: 1 << 40,
+            require_geometry: false,
             mode: 0o600,
             lock_timeout: None,
             allow_network_file_system: false,
@@ -62,6 +73,15 @@ impl Options {
 
     /// Capacity of a record in bytes: 1 to 2^30 - 32. Default 256. A slot takes as much room however
     /// short its record is.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().record_size(8).create(dir.path().join("new.rec"))?;
+    /// assert!(store.put(1, [0; 9]).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn record_size(mut self, bytes: usize) -> Self {
         self.record_size = bytes;
@@ -70,6 +90,15 @@ impl Options {
 
     /// Number of regions: 1 to 16,384. Default 16. Writers in different regions never wait for each
     /// other; a few times the number of writers is plenty.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().regions(64).create(dir.path().join("new.rec"))?;
+    /// assert_eq!(store.stats()?.regions.len(), 64);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn regions(mut self, count: u32) -> Self {
         self.regions = count;
@@ -78,6 +107,15 @@ impl Options {
 
     /// Slots by which a region grows at a time, rounded up to a power of two: 1 to 2^24. Default: as
     /// many as make about 1 MiB.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().slots_per_extent(1000).create(dir.path().join("new.rec"))?;
+    /// assert_eq!(store.stats()?.slots_per_extent, 1024);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn slots_per_extent(mut self, count: u32) -> Self {
         self.slots_per_extent = Some(count);
@@ -86,14 +124,56 @@ impl Options {
 
     /// Ceiling of the file's size in bytes, up to 16 TiB. Default 1 TiB. It costs nothing: the address space that a
     /// process reserves follows the file, and all handles of a process on one file share it.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().max_size(1 << 30).create(dir.path().join("new.rec"))?;
+    /// assert_eq!(store.stats()?.max_size, 1 << 30);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn max_size(mut self, bytes: u64) -> Self {
         self.max_size = bytes;
         self
     }
 
+    /// Refuses an existing store of another geometry: another record size, number of regions, ceiling, or, if they are
+    /// set, slots per extent. Default `false`: the store's own geometry holds, and the options' is not looked at.
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # let path = std::env::temp_dir().join(format!("recstore-require-{}.rec", std::process::id()));
+    /// use recstore::{Error, Store};
+    ///
+    /// Store::options().record_size(64).create(&path)?.close()?;
+    /// let other = Store::options().record_size(128).require_geometry(true).open_or_create(&path);
+    /// assert!(matches!(other, Err(Error::OtherGeometry { .. })));
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn require_geometry(mut self, require: bool) -> Self {
+        self.require_geometry = require;
+        self
+    }
+
     /// The file's mode at creation, whatever the umask says. Default `0o600`: who can write to the
     /// file can spoil its content, and who can read it can read all records.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// use std::os::unix::fs::PermissionsExt;
+    ///
+    /// let path = dir.path().join("new.rec");
+    /// let store = Options::new().mode(0o640).create(&path)?;
+    /// assert_eq!(path.metadata()?.permissions().mode() & 0o777, 0o640);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
@@ -108,6 +188,16 @@ impl Options {
     /// a flush or a recovery is done; one that is stopped (SIGSTOP, a debugger, a frozen container) never does. A
     /// service that has to answer sets some seconds here: more than a flush to its disk takes, and, for opening, more
     /// than a recovery after a crash of the system.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::{Error, Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().lock_timeout(Some(Duration::from_secs(5))).open(store.path())?;
+    /// store.put(1, b"one")?; // or `Error::Busy` after 5 seconds
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.lock_timeout = timeout;
@@ -122,6 +212,15 @@ impl Options {
     /// as long as all come by the same mount. Who comes another way (the upper directory seen from a host or a
     /// container that does not see the mount, a second overlay of the same directories) has other locks, takes living
     /// processes for dead, and destroys the store: share a volume (a bind mount) between containers, not a layer.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// // Where one machine alone has the file open.
+    /// let store = Options::new().allow_network_file_system(true).open(store.path())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn allow_network_file_system(mut self, allow: bool) -> Self {
         self.allow_network_file_system = allow;
@@ -152,6 +251,14 @@ impl Options {
     }
 
     /// Whether reads check the record's checksum. Default `true`.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().verify_reads(false).open(store.path())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn verify_reads(mut self, verify: bool) -> Self {
         self.verify_reads = verify;
@@ -159,10 +266,39 @@ impl Options {
     }
 
     /// What writes have survived when they return. Default [`Durability::Process`].
+    ///
+    /// ```
+    /// # use recstore::{Durability, Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let store = Options::new().durability(Durability::Disk).open(store.path())?;
+    /// store.put(1, b"on disk when it returns")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
+    }
+
+    /// Whether a store of this geometry may be opened with these options; else what differs.
+    pub(crate) fn accepts(&self, is: &Geometry) -> Result<(), String> {
+        if !self.require_geometry {
+            return Ok(());
+        }
+        let asked = self.geometry(is.hash_key).map_err(|error| error.to_string())?;
+        let slots = |geo: &Geometry| 1u64 << geo.slots_log2;
+        let differing: Vec<String> = [
+            ("record size", u64::from(is.record_size), u64::from(asked.record_size)),
+            ("regions", is.regions.into(), asked.regions.into()),
+            ("ceiling", is.max_size, asked.max_size),
+            ("slots per extent", slots(is), self.slots_per_extent.map_or(slots(is), |_| slots(&asked))),
+        ]
+        .into_iter()
+        .filter(|(_, is, asked)| is != asked)
+        .map(|(name, is, asked)| format!("{name} {is} and not {asked}"))
+        .collect();
+        if differing.is_empty() { Ok(()) } else { Err(differing.join(", ")) }
     }
 
     /// The geometry that these options ask for.

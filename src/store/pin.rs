@@ -47,9 +47,21 @@ impl Store {
     ///
     /// Costs a few nanoseconds, and no system call.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let pin = store.pin()?;
+    /// let lent: &[u8] = pin.get(1)?.unwrap();
+    /// store.put(1, b"two")?; // what was lent stays as it is
+    /// assert_eq!(lent, b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::ReadOnly`]: whoever borrows has to say so in the file; [`Error::Forked`];
-    /// [`Error::InvalidOption`] beyond 262,140 pins of one handle at once.
+    /// [`Error::TooManyPins`] beyond 262,140 pins of one handle at once.
     pub fn pin(&self) -> Result<Pin<'_>> {
         self.handle.check_writable()?;
         let arena = &self.handle.arena;
@@ -63,6 +75,15 @@ impl Pin<'_> {
     /// bytes. The checksum is checked, unless the handle was opened not to; the cost of that is all that
     /// depends on the length.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// assert_eq!(store.pin()?.get(1)?, Some(&b"one"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Store::get`].
     pub fn get(&self, id: u64) -> Result<Option<&[u8]>> {
@@ -70,6 +91,15 @@ impl Pin<'_> {
     }
 
     /// As [`get`](Self::get), with the record's version.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let version = store.put(1, b"one")?;
+    /// assert_eq!(store.pin()?.get_versioned(1)?, Some((version, &b"one"[..])));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Store::get`].
@@ -145,6 +175,16 @@ impl Pin<'_> {
     /// Reads again when a batch was made meanwhile; where that does not come to an end, it holds the lock of
     /// batches. O(ids).
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let pin = store.pin()?;
+    /// assert_eq!(pin.get_many(&[1, 2])?, [Some(&b"one"[..]), None]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Store::get`]; [`Error::Busy`] if a lock time-out is set; [`Error::Reentrant`].
     pub fn get_many(&self, ids: &[u64]) -> Result<Vec<Option<&[u8]>>> {
@@ -163,6 +203,15 @@ impl Pin<'_> {
 
     /// The record as a value of `T`, where it lies.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, 7u64.to_le_bytes())?;
+    /// assert_eq!(store.pin()?.get_as::<u64>(1)?, Some(&7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::TypeMismatch`] if its length or place is not a `T`'s; as [`Store::get`].
     pub fn get_as<T: Pod>(&self, id: u64) -> Result<Option<&T>> {
@@ -170,6 +219,15 @@ impl Pin<'_> {
     }
 
     /// The record as a slice of `T`, where it lies.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.slices::<f32>()?.put(1, &[0.5, 1.5])?;
+    /// assert_eq!(store.pin()?.get_slice::<f32>(1)?, Some(&[0.5, 1.5][..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] if its length or place is not that of a slice of `T`; as [`Store::get`].

@@ -79,12 +79,28 @@ impl Store {
 
 impl Reservation<'_> {
     /// Length of the record in bytes.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert_eq!(store.reserve(1, 100)?.len(), 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether the record has no bytes.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert!(store.reserve(1, 0)?.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -92,15 +108,39 @@ impl Reservation<'_> {
 
     /// Writes `data` into the record, from byte `offset` on.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut record = store.reserve(1, 8)?;
+    /// record.write_at(0, b"left")?;
+    /// record.write_at(4, b"side")?;
+    /// record.commit()?;
+    /// assert_eq!(store.get(1)?.unwrap().data(), b"leftside");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::RecordTooLong`] if it goes beyond the length that was reserved, and then nothing is written;
     /// [`Error::Forked`]: what was reserved before a `fork` is the parent's.
-    pub fn write_at(&mut self, offset: usize, data: &[u8]) -> Result<()> {
+    pub fn write_at(&mut self, offset: usize, data: impl AsRef<[u8]>) -> Result<()> {
+        let data = data.as_ref();
         copy_in_at(self.words(offset, data.len())?, offset, data);
         Ok(())
     }
 
     /// Writes `values` into the record, which is a slice of `T`, from index `index` on.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut record = store.reserve(1, 16)?;
+    /// record.write_slice_at(0, &[1u64])?;
+    /// record.write_slice_at(1, &[2u64])?;
+    /// record.commit()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at).
@@ -110,6 +150,17 @@ impl Reservation<'_> {
 
     /// Fills the record with a byte.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut record = store.reserve(1, 3)?;
+    /// record.fill(b'-')?;
+    /// record.commit()?;
+    /// assert_eq!(store.get(1)?.unwrap().data(), b"---");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`write_at`](Self::write_at).
     pub fn fill(&mut self, byte: u8) -> Result<()> {
@@ -118,6 +169,18 @@ impl Reservation<'_> {
     }
 
     /// Reads what was written, from byte `offset` on.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut record = store.reserve(1, 3)?;
+    /// record.write_at(0, b"one")?;
+    /// let mut last = [0; 1];
+    /// record.read_at(2, &mut last)?;
+    /// assert_eq!(&last, b"e");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at).
@@ -140,6 +203,18 @@ impl Reservation<'_> {
     }
 
     /// Publishes the record, with the handle's durability: from here on it is what `get` gives.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut record = store.reserve(1, 3)?;
+    /// record.write_at(0, b"one")?;
+    /// assert!(!store.contains(1)?); // nobody sees it yet
+    /// record.commit()?;
+    /// assert!(store.contains(1)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Store::put`]; the old record stands then.

@@ -56,6 +56,18 @@ impl Store {
     /// A ring of `len` values of `T` in the ids `base` (which counts them) to `base + len`. The oldest
     /// is overwritten first. All who use it must give the same numbers.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let temperatures = store.ring::<f64>(1000, 8)?; // the last 8, in records 1000 to 1008
+    /// for n in 0..20 {
+    ///     temperatures.push(&f64::from(n))?;
+    /// }
+    /// assert_eq!(temperatures.latest(1)?, [(19, 19.0)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidOption`] if `len` is 0, the ids go beyond 2^64, or 8 bytes and a `T` don't fit
     /// into a record.
@@ -82,6 +94,16 @@ impl<'a, T: Pod> Ring<'a, T> {
     /// that dies in the middle leaves its value or nothing; no number is left without a value.
     ///
     /// Two writes, each as [`Store::put`]; one try more for each producer that appends at the same time.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let ring = store.ring::<u64>(1000, 8)?;
+    /// assert_eq!(ring.push(&70)?, 0); // the number of the value
+    /// assert_eq!(ring.push(&71)?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Store::put`]; [`Error::TypeMismatch`] if the record `base` is no counter. After an error the value may have
@@ -134,6 +156,16 @@ impl<'a, T: Pod> Ring<'a, T> {
 
     /// How many values were appended, all in all.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let ring = store.ring::<u64>(1000, 8)?;
+    /// ring.push(&70)?;
+    /// assert_eq!(ring.pushed()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Store::get`].
     pub fn pushed(&self) -> Result<u64> {
@@ -152,6 +184,18 @@ impl<'a, T: Pod> Ring<'a, T> {
     /// The latest `count` values or fewer, the oldest first, each with its number. Values that are
     /// overwritten meanwhile are left out.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let ring = store.ring::<u64>(1000, 8)?;
+    /// for value in [70, 71, 72] {
+    ///     ring.push(&value)?;
+    /// }
+    /// assert_eq!(ring.latest(2)?.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Store::get`].
     pub fn latest(&self, count: u64) -> Result<Vec<(u64, T)>> {
@@ -159,6 +203,17 @@ impl<'a, T: Pod> Ring<'a, T> {
     }
 
     /// All values that are there, the oldest first, each with its number.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let ring = store.ring::<u64>(1000, 8)?;
+    /// ring.push(&70)?;
+    /// let values = ring.iter()?.collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(values, [(0, 70)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Store::get`].
@@ -172,6 +227,19 @@ impl<'a, T: Pod> Ring<'a, T> {
     /// A number that is passed over was overwritten before the iterator came to it, or its value was lost with power. Who
     /// counts gaps takes them from the numbers that came, after reading, and not from [`pushed`](Self::pushed) beforehand:
     /// producers may overtake the iterator while it reads.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let ring = store.ring::<u64>(1000, 8)?;
+    /// for value in [70, 71, 72] {
+    ///     ring.push(&value)?;
+    /// }
+    /// let values = ring.iter_from(1).collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(values, [(1, 71), (2, 72)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn iter_from(&self, first: u64) -> impl Iterator<Item = Result<(u64, T)>> + use<'a, T> {
         let mut values = Tail { ring: *self, next: first, end: 0, data: Vec::new(), is_forked: false };
         let mut is_over = false;
@@ -241,6 +309,19 @@ impl<'a, T: Pod> Ring<'a, T> {
 
 impl<T: Pod> Tail<'_, T> {
     /// The next value, or `None` if none comes within the time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let ring = store.ring::<u64>(1000, 8)?;
+    /// ring.push(&70)?;
+    /// let mut tail = ring.tail(0)?;
+    /// assert_eq!(tail.next_timeout(Duration::ZERO)?, Some((0, 70)));
+    /// assert_eq!(tail.next_timeout(Duration::ZERO)?, None); // nothing new
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Store::get`]. A value that is damaged is passed over with the error.

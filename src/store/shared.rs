@@ -53,6 +53,17 @@ impl Store {
     /// Opens the store in memory with this name, or creates it with default options: see
     /// [`Options::shared`].
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let name = format!("doc-shared-{}", std::process::id());
+    /// let store = Store::shared(&name)?; // every process does the same
+    /// store.put(1, b"one")?;
+    /// assert!(Store::shared(&name)?.contains(1)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Options::shared`].
     pub fn shared(name: &str) -> Result<Shared> {
@@ -94,6 +105,16 @@ impl Store {
 
     /// The names of all stores in memory that this user can see, with their paths.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let name = format!("doc-names-{}", std::process::id());
+    /// let store = Store::shared(&name)?;
+    /// assert!(Store::shared_names()?.iter().any(|(found, _)| *found == name));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Io`].
     pub fn shared_names() -> Result<Vec<(String, PathBuf)>> {
@@ -119,6 +140,16 @@ impl Options {
     ///
     /// All users of the machine share the names, and none but the one who created a store may open it, unless that one gave it
     /// a [`mode`](Self::mode) such as `0o666`. A program that is for one user each puts the user into the name.
+    ///
+    /// ```
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let name = format!("doc-options-{}", std::process::id());
+    /// let store = Options::new().record_size(1 << 20).shared(&name)?;
+    /// assert_eq!(store.record_size(), 1 << 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for what is no name (1 to 200 bytes, no `/`, no NUL); [`Error::NotAStore`] if the file under

@@ -150,6 +150,17 @@ impl Snapshot<'_> {
     /// there and something in its region has been written since, costs a pass over all slots of its region, checksums
     /// included; what it found is kept, some 50 bytes for each record of the region, and all others cost O(1).
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"before")?;
+    /// let snapshot = store.snapshot()?;
+    /// store.put(1, b"after")?;
+    /// assert_eq!(snapshot.get(1)?, Some(&b"before"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) if the record is damaged, or if it was replaced since and a damaged slot of its region may have
     /// been the one that is asked for; as [`Store::get`].
@@ -158,6 +169,15 @@ impl Snapshot<'_> {
     }
 
     /// As [`get`](Self::get), with the record's version.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let version = store.put(1, b"one")?;
+    /// assert_eq!(store.snapshot()?.get_versioned(1)?, Some((version, &b"one"[..])));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -168,6 +188,17 @@ impl Snapshot<'_> {
     /// As [`get`](Self::get), into `out`, which is overwritten, and its room used again; the record's version. If there was no
     /// such record, the content of `out` is unspecified. What lies in the file is copied, and the copy is checked: so it stays
     /// as it is also where the file is written to by somebody who does not keep the protocol.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let mut copy = Vec::new();
+    /// assert!(store.snapshot()?.get_into(1, &mut copy)?.is_some());
+    /// assert_eq!(copy, b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -201,6 +232,15 @@ impl Snapshot<'_> {
 
     /// The record as a value of `T`, where it lies.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, 7u64.to_le_bytes())?;
+    /// assert_eq!(store.snapshot()?.get_as::<u64>(1)?, Some(&7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::TypeMismatch`](crate::Error::TypeMismatch) if its length or place is not a `T`'s; as [`get`](Self::get).
     pub fn get_as<T: Pod>(&self, id: u64) -> Result<Option<&T>> {
@@ -208,6 +248,15 @@ impl Snapshot<'_> {
     }
 
     /// The record as a slice of `T`, where it lies.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.slices::<f32>()?.put(1, &[0.5, 1.5])?;
+    /// assert_eq!(store.snapshot()?.get_slice::<f32>(1)?, Some(&[0.5, 1.5][..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::TypeMismatch`](crate::Error::TypeMismatch) if its length or place is not that of a slice of `T`; as [`get`](Self::get).
@@ -219,6 +268,17 @@ impl Snapshot<'_> {
     /// [`Error::Corrupt`](crate::Error::Corrupt), and the iteration goes on.
     ///
     /// A pass over all slots, checksums included, region by region.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let snapshot = store.snapshot()?;
+    /// store.put(2, b"too late")?;
+    /// assert_eq!(snapshot.iter().count(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = Result<(u64, Version, &[u8])>> {
         self.places().map(|place| {
             let (id, slot, header) = place?;
@@ -227,6 +287,17 @@ impl Snapshot<'_> {
     }
 
     /// As [`iter`](Self::iter), copied as by [`get_into`](Self::get_into).
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let snapshot = store.snapshot()?;
+    /// let records = snapshot.records().collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(records[0].data(), b"one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn records(&self) -> impl Iterator<Item = Result<Record>> {
         self.places().map(|place| {
             let (id, slot, header) = place?;

@@ -17,7 +17,7 @@ use crate::region::head::Region;
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
 
-/// A store in numbers. What is written meanwhile may or may not be counted.
+/// A store in numbers: see [`Store::stats`]. What is written meanwhile may or may not be counted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -69,7 +69,7 @@ pub struct Stats {
     pub attached: Vec<Attached>,
 }
 
-/// A region in numbers.
+/// A region in numbers: see [`Store::stats`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RegionStats {
@@ -93,7 +93,9 @@ pub struct RegionStats {
     pub next_version: u64,
 }
 
-/// Who holds a lock.
+/// Who holds a lock, in [`RegionStats::lock`].
+///
+/// See [`Store::stats`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LockOwner {
@@ -110,7 +112,7 @@ pub struct LockOwner {
     pub alive: bool,
 }
 
-/// A handle that is attached for writing, or was when it died.
+/// A handle that is attached for writing, or was when it died: see [`Store::stats`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Attached {
@@ -130,6 +132,17 @@ pub struct Attached {
 
 impl Store {
     /// The store in numbers: O(extents + regions), and a few system calls.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let stats = store.stats()?;
+    /// assert_eq!(stats.records, 1);
+    /// println!("{} bytes on disk, {} handles", stats.allocated_size, stats.attached.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io); [`Error::Forked`](crate::Error::Forked).

@@ -38,6 +38,16 @@ fn tag(name: &str, size: usize) -> u64 {
 impl Store {
     /// The store's records as values of `T`. A record of another length is an error where it is met.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let points = store.typed::<[f64; 2]>()?;
+    /// points.put(1, &[0.5, 1.5])?;
+    /// assert_eq!(points.get(1)?, Some([0.5, 1.5]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidOption`] if a `T` does not fit into a record.
     pub fn typed<T: Pod>(&self) -> Result<Typed<'_, T>> {
@@ -106,6 +116,16 @@ impl Store {
 
     /// The store's records as slices of `T`, such as rows of a matrix, each of its own length.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let series = store.slices::<f32>()?;
+    /// series.put(1, &[0.5, 1.5, 2.5])?;
+    /// assert_eq!(series.get(1)?, Some(vec![0.5, 1.5, 2.5]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::InvalidOption`] if `T` has no size, or one does not fit into a record.
     pub fn slices<T: Pod>(&self) -> Result<Slices<'_, T>> {
@@ -142,6 +162,15 @@ pub(super) fn as_slice<'d, T: Pod>(store: &Store, id: u64, data: &'d [u8]) -> Re
 impl<T: Pod> Typed<'_, T> {
     /// The value of this id, or `None`.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let numbers = store.typed::<u64>()?;
+    /// assert_eq!(numbers.get(1)?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::TypeMismatch`] if the record has another length; as [`Store::get`].
     pub fn get(&self, id: u64) -> Result<Option<T>> {
@@ -152,6 +181,16 @@ impl<T: Pod> Typed<'_, T> {
 
     /// Writes a value.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let numbers = store.typed::<u64>()?;
+    /// numbers.put(1, &7)?;
+    /// assert_eq!(numbers.get(1)?, Some(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Store::put`].
     pub fn put(&self, id: u64, value: &T) -> Result<Version> {
@@ -160,6 +199,16 @@ impl<T: Pod> Typed<'_, T> {
 
     /// Reads a value, lets `change` say what it becomes, and writes that, as one step: see
     /// [`Store::update`].
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let numbers = store.typed::<u64>()?;
+    /// numbers.update(1, |old| Some(old.unwrap_or(0) + 1))?;
+    /// assert_eq!(numbers.get(1)?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] if the record has another length; as [`Store::update`].
@@ -177,6 +226,16 @@ impl<T: Pod> Typed<'_, T> {
     }
 
     /// Every value with its id, as [`Store::iter`].
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let numbers = store.typed::<u64>()?;
+    /// numbers.put(1, &7)?;
+    /// assert_eq!(numbers.iter().collect::<Result<Vec<_>, _>>()?, [(1, 7)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = Result<(u64, T)>> {
         self.store.iter().map(|record| {
             let record = record?;
@@ -192,6 +251,18 @@ impl<T: Pod> Typed<'_, T> {
 
 impl<T: Pod> Slices<'_, T> {
     /// Reads a slice into `out`, which is overwritten; its version, or `None` if there is none.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let series = store.slices::<u32>()?;
+    /// series.put(1, &[7, 8])?;
+    /// let mut out = Vec::new();
+    /// series.get_into(1, &mut out)?;
+    /// assert_eq!(out, [7, 8]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] if the record's length is no multiple of the type's; as [`Store::get`].
@@ -212,6 +283,14 @@ impl<T: Pod> Slices<'_, T> {
 
     /// The slice of this id, or `None`.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert_eq!(store.slices::<u32>()?.get(1)?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`get_into`](Self::get_into).
     pub fn get(&self, id: u64) -> Result<Option<Vec<T>>> {
@@ -220,6 +299,16 @@ impl<T: Pod> Slices<'_, T> {
     }
 
     /// Writes a slice.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let series = store.slices::<u32>()?;
+    /// series.put(1, &[7, 8])?;
+    /// series.put(2, &[])?; // each as long as it is
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Store::put`].

@@ -27,6 +27,17 @@ impl Store {
     /// A handle for reading takes no lock: of a region that is written to all the while, it checks
     /// what each slot says of itself, and not the derived structures.
     ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// let report = store.verify()?;
+    /// assert!(report.is_clean(), "{:?}", report.damage);
+    /// assert_eq!(report.records, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Busy`](crate::Error::Busy) if a lock time-out is set, and the like. Damage is no
     /// error: it is in the report.
@@ -77,6 +88,15 @@ impl Store {
     /// counted, as far as an index or a count is left that tells of them: see
     /// [`missing`](RepairReport::missing). A healthy store, in
     /// use or not, is left as it is. One region is locked at a time.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let report = store.repair()?;
+    /// assert!(report.is_empty()); // there was nothing to put right
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`put`](Self::put). What was repaired before the error stays so.

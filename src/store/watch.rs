@@ -15,7 +15,7 @@ use crate::sys::futex;
 /// A sleeper looks this often whether a writer died, or was stopped, before it could wake anybody; also while others wake it.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What has happened to a watched record.
+/// What has happened to a watched record: see [`Watch::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It was written, and now has this version. Versions in between may have been passed over.
@@ -46,6 +46,16 @@ pub struct WatchAll<'a> {
 impl Store {
     /// Watches a record, which may be absent, from now on.
     ///
+    /// ```
+    /// # use recstore::{Event, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut watch = store.watch(1)?;
+    /// store.put(1, b"one")?; // by any process
+    /// assert!(matches!(watch.wait(None)?, Event::Written(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::ReadOnly`]: a sleeper has to leave a mark in the file; as
     /// [`get`](Self::get).
@@ -55,6 +65,16 @@ impl Store {
     }
 
     /// Watches all records from now on: tells that something has changed. [`changes`](Self::changes) tells what.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut watch = store.watch_all()?;
+    /// store.put(1, b"one")?; // by any process
+    /// assert!(watch.wait(None)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`watch`](Self::watch).
@@ -117,6 +137,20 @@ impl Watch<'_> {
     /// Waits until the record has another version than when it was last looked at; `None`: as long as
     /// it takes.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::{Event, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut watch = store.watch(1)?;
+    /// assert_eq!(watch.wait(Some(Duration::ZERO))?, Event::TimedOut);
+    /// let version = store.put(1, b"one")?;
+    /// assert_eq!(watch.wait(None)?, Event::Written(version));
+    /// store.delete(1)?;
+    /// assert_eq!(watch.wait(None)?, Event::Deleted);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Store::get`].
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Event> {
@@ -134,6 +168,15 @@ impl Watch<'_> {
     }
 
     /// The version that was there when the record was last looked at.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let version = store.put(1, b"one")?;
+    /// assert_eq!(store.watch(1)?.version(), Some(version));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.last
@@ -205,6 +248,18 @@ impl Progress {
 impl WatchAll<'_> {
     /// Waits until anything was written or deleted since it was last looked; whether it was. It is told a second time, and
     /// half a second late, where the writer was stopped or died before it could tell.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut watch = store.watch_all()?;
+    /// store.put(1, b"one")?;
+    /// assert!(watch.wait(None)?);
+    /// assert!(!watch.wait(Some(Duration::ZERO))?); // nothing since
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Forked`], and what healing a region gives.
