@@ -12,6 +12,8 @@ mod file;
 #[path = "every_bit/layout.rs"]
 mod layout;
 
+#[path = "lies/control.rs"]
+mod control;
 #[path = "lies/counts.rs"]
 mod counts;
 #[path = "lies/queues.rs"]

@@ -185,19 +185,42 @@ impl Arena {
             .ok_or_else(|| self.damaged("the epoch in the control page"))
     }
 
-    /// The epoch up to which everything is on disk.
+    /// The epoch up to which everything is on disk. It lies before the current one, or the control page is damaged,
+    /// and nothing is taken to be on disk until the next flush.
     #[inline]
     pub(crate) fn durable(&self) -> Result<Epoch> {
-        self.control()
-            .durable()
-            .load(Ordering::SeqCst)
-            .ok_or_else(|| self.damaged("the durable epoch in the control page"))
+        let durable = self.control().durable().load(Ordering::SeqCst);
+        // In this order: a flush raises the epoch first.
+        let epoch = self.epoch()?;
+        match durable {
+            Some(durable) if durable < epoch => Ok(durable),
+            _ => Ok(Epoch::BEFORE),
+        }
     }
 
     /// Whole extents in the file now.
     pub(crate) fn extent_count(&self) -> Result<u32> {
         let len = self.map.refresh(&self.file).map_err(self.io("looking at the file's length"))?;
         Ok(self.geo.extents_in(len))
+    }
+
+    /// The number of extents that the control page notes, unless it is damaged. A number that is higher than what the
+    /// file ever had, as far as this handle knows, is a lie, and is counted anew; else a store that is closed would be
+    /// refused as one that was cut off.
+    pub(crate) fn extents_noted(&self) -> Result<Option<u64>> {
+        let word = self.control().extents();
+        let noted = word.load(Ordering::SeqCst);
+        // In this order: growth extends the file first.
+        let count = u64::from(self.extent_count()?);
+        let seen = u64::from(self.geo.extents_in(self.map.len())).max(count);
+        match noted {
+            Some(noted) if noted > seen => {
+                let in_use = u64::from(self.extents_in_use()?);
+                word.store(in_use, Ordering::SeqCst);
+                Ok(Some(in_use))
+            }
+            noted => Ok(noted),
+        }
     }
 
     /// What an extent is, or `None` if its header is no header.

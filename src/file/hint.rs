@@ -2,17 +2,19 @@
 //! none.
 //!
 //! Whoever begins one raises the hint. Whoever looks at all seats and finds none lowers it, if it has not changed
-//! meanwhile. The bits but the lowest count how often it was raised, so it never is what it was.
+//! meanwhile. The upper 48 bits count how often it was raised, so it never is what it was. The lower 16 are all set
+//! or all clear; "none" is all clear, and anything else means that somebody looks: no flipped bit hides a pin.
 
 use crate::sys::atomic::{AtomicU64, Ordering};
 
-/// Bit 0: there may be some.
-pub(crate) const HINT: u64 = 1;
+/// These bits: there may be some, unless all are clear.
+pub(crate) const HINT: u64 = 0xffff;
 
 /// Sets a hint, and makes it differ from all that it was before.
 pub(crate) fn raise_hint(word: &AtomicU64) {
     // It always succeeds.
-    let _ = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |hint| Some(hint.wrapping_add(2) | HINT));
+    let _ = word
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |hint| Some(hint.wrapping_add(HINT + 1) | HINT));
 }
 
 /// Clears a hint, unless it was raised since it was `seen`. Speed alone depends on it.

@@ -55,9 +55,9 @@ struct Layout {
     blocks_of: u64,
     pad2: [u64; 1],
     // Line 3: moments and borrows.
-    /// Bit 0: a seat may have a moment. The rest counts, so that it never repeats.
+    /// The low 16 bits: a seat may have a moment, unless all are clear. The rest counts, so that it never repeats.
     moments: u64,
-    /// Bit 0: a seat may have a borrow. The rest counts, so that it never repeats.
+    /// The low 16 bits: a seat may have a borrow, unless all are clear. The rest counts, so that it never repeats.
     borrowed: u64,
     /// The clock of borrows: raised by who looks for slots that nobody borrows any more.
     clock: u64,
@@ -206,6 +206,11 @@ pub(crate) enum Mark {
     Unsure,
 }
 
+/// The words of the marks. No two are near each other, so a few flipped bits never make a store clean that is in use.
+const CLEAN: u64 = 1;
+const IN_USE: u64 = 0x5ac3_96e1_2d78_b40e;
+const UNSURE: u64 = !IN_USE;
+
 /// The word that stores a [`Mark`].
 #[derive(Clone, Copy)]
 pub(crate) struct MarkWord<'a>(&'a AtomicU64);
@@ -220,18 +225,18 @@ impl MarkWord<'_> {
     /// The mark, or `None` if the word is damaged.
     pub(crate) fn load(self, order: Ordering) -> Option<Mark> {
         Some(match self.0.load(order) {
-            0 => Mark::InUse,
-            1 => Mark::Clean,
-            2 => Mark::Unsure,
+            IN_USE => Mark::InUse,
+            CLEAN => Mark::Clean,
+            UNSURE => Mark::Unsure,
             _ => return None,
         })
     }
 
     pub(crate) fn store(self, mark: Mark, order: Ordering) {
         let word = match mark {
-            Mark::InUse => 0,
-            Mark::Clean => 1,
-            Mark::Unsure => 2,
+            Mark::InUse => IN_USE,
+            Mark::Clean => CLEAN,
+            Mark::Unsure => UNSURE,
         };
         self.0.store(word, order);
     }
@@ -243,6 +248,7 @@ pub(crate) fn empty_control(seen: &SeenThrough) -> [u64; CONTROL_WORDS] {
     bytemuck::cast(Layout {
         epoch: Epoch::FIRST.encode(),
         durable: Epoch::BEFORE.encode(),
+        mark: IN_USE,
         boot: seen.boot,
         mount: seen.mount,
         file: seen.file,

@@ -5,7 +5,8 @@
 
 use super::checked;
 
-/// A moment between two flushes or snapshots: 48 bits.
+/// A moment between two flushes or snapshots: 46 bits are used. A stamp has 48 bits; who finds more than the last epoch
+/// in one knows that nobody wrote in it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 #[repr(transparent)]
 pub(crate) struct Epoch(u64);
@@ -16,7 +17,9 @@ impl Epoch {
     /// The first epoch of a store.
     pub(crate) const FIRST: Self = Self(1);
     /// The last one.
-    pub(crate) const LAST: Self = Self(checked::MAX);
+    pub(crate) const LAST: Self = Self(1 << 46);
+    /// Stamps behind this one are not believed: an epoch that is found anew begins far before the last one.
+    const CREDIBLE: Self = Self(Self::LAST.0 >> 1);
 
     /// The epoch of this number: its low 48 bits.
     #[inline]
@@ -30,9 +33,15 @@ impl Epoch {
         self.0
     }
 
+    /// Whether a stamp of this epoch may be what it says, to who looks for the current one: at a flush each
+    /// microsecond a store gets there in a year, and no disk does that.
+    pub(crate) const fn is_credible(self) -> bool {
+        self.0 <= Self::CREDIBLE.0
+    }
+
     /// The one after it; after the last one, the last one.
     pub(crate) const fn next(self) -> Self {
-        if self.0 < checked::MAX { Self(self.0 + 1) } else { self }
+        if self.0 < Self::LAST.0 { Self(self.0 + 1) } else { Self::LAST }
     }
 
     /// The checked word that stores it.
@@ -45,8 +54,8 @@ impl Epoch {
     #[inline]
     pub(crate) const fn decode(word: u64) -> Option<Self> {
         match checked::decode(word) {
-            Some(number) => Some(Self(number)),
-            None => None,
+            Some(number) if number <= Self::LAST.0 => Some(Self(number)),
+            _ => None,
         }
     }
 }

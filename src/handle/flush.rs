@@ -114,7 +114,7 @@ impl Handle {
         };
         self.refuse_after_failure()?;
         let old = self.cut(deadline)?;
-        let extents = arena.control().extents().load(Ordering::SeqCst);
+        let extents = arena.extents_noted()?;
         step("sync: writers of the old epoch are done");
         if fault::on(Fault::DurableEarly) {
             arena.control().durable().store(old, Ordering::SeqCst);
@@ -232,7 +232,9 @@ impl Handle {
         let control = self.arena.control();
         let [batched, settled] =
             [control.batched(), control.settled()].map(|word| word.load(Ordering::SeqCst));
-        batched.is_none() || settled.is_none() || batched > settled
+        let epoch = control.epoch().load(Ordering::SeqCst);
+        // What is settled was flushed, so it lies before the current epoch.
+        batched.is_none() || settled.is_none() || batched > settled || settled >= epoch
     }
 
     /// Raises the epoch, and waits until nobody writes in the one before, which is given. The caller
@@ -240,6 +242,11 @@ impl Handle {
     fn cut(&self, deadline: &Deadline) -> Result<Epoch> {
         let arena = &self.arena;
         let old = arena.epoch()?;
+        if old == Epoch::LAST {
+            return Err(
+                arena.damaged("the epoch in the control page, which is the last one; a repair finds it anew")
+            );
+        }
         arena.control().epoch().store(old.next(), Ordering::SeqCst);
         step("sync: epoch raised");
         for region in 0..arena.geo.regions {

@@ -13,12 +13,11 @@ use std::sync::atomic::AtomicBool;
 use crate::error::{Error, Result};
 use crate::file::arena::Arena;
 use crate::file::seat;
-use crate::format::control::Mark;
 use crate::handle::inside::FileId;
 use crate::handle::turn::{Moments, Turn};
 use crate::protocol::lock::Owner;
 use crate::record::Durability;
-use crate::sys::atomic::Ordering;
+use crate::recovery::recover::is_wholly_clean;
 use crate::sys::{file, file_lock};
 
 /// An attached handle.
@@ -78,7 +77,7 @@ impl Handle {
 
     /// Whether the store was closed cleanly, and nothing was written to it since.
     pub(crate) fn is_clean(&self) -> bool {
-        self.arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean)
+        is_wholly_clean(&self.arena)
     }
 }
 

@@ -65,6 +65,15 @@ pub(crate) struct Rebuilt {
     pub(crate) of_lost_batches: u64,
 }
 
+impl Rebuilt {
+    /// Takes note of a stamp's epoch, unless it can't be.
+    fn note_epoch(&mut self, epoch: Epoch) {
+        if epoch.is_credible() {
+            self.epoch_max = self.epoch_max.max(epoch);
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct InSlot {
     id: u64,
@@ -265,7 +274,7 @@ fn choose(
                 // Its id may be what is damaged: it stays where it is until a repair.
                 Holds::Damaged => continue,
                 Holds::Whole => newer
-                    .filter(|n| !cause.is_os_crash() && (version.epoch < n.epoch || version.lone))
+                    .filter(|n| !cause.is_os_crash() && (version.epoch != n.epoch || version.lone))
                     .filter(|n| since(n) > durable || n.epoch > pinned)
                     .map(|n| since(&n)),
             };
@@ -393,13 +402,13 @@ fn look_at_slots(
             SlotState::Version(h) | SlotState::Tombstone(h) if is_of_lost_batch(region, cause, &h) => {
                 // It goes as the rest of its batch does. Scrubbed in step 7.
                 slots.seq_max = slots.seq_max.max(h.seq());
-                rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
+                rebuilt.note_epoch(h.epoch());
                 rebuilt.of_lost_batches += 1;
                 slots.free.push(slot);
             }
             SlotState::Version(h) | SlotState::Tombstone(h) => {
                 slots.seq_max = slots.seq_max.max(h.seq());
-                rebuilt.epoch_max = rebuilt.epoch_max.max(h.epoch());
+                rebuilt.note_epoch(h.epoch());
                 let is_record = matches!(state, SlotState::Version(_));
                 let state = if is_record { Holds::Whole } else { Holds::Tombstone };
                 let (epoch, lone) = (h.epoch(), h.is_lone());
@@ -501,7 +510,9 @@ fn link(region: &Region<'_>, retired: &[(u32, u64)], parked: &[(u32, u64)]) -> R
 /// Whether the control page's epochs can be used as they are.
 pub(crate) fn epochs_hold(region: &Region<'_>) -> bool {
     let arena = region.arena;
-    matches!((arena.epoch(), arena.durable()), (Ok(epoch), Ok(durable)) if epoch > durable && epoch >= Epoch::FIRST)
+    let durable = arena.control().durable().load(Ordering::SeqCst);
+    let epoch = arena.control().epoch().load(Ordering::SeqCst);
+    matches!((epoch, durable), (Some(epoch), Some(durable)) if epoch > durable && epoch >= Epoch::FIRST && epoch.is_credible())
 }
 
 /// The error for a region that stays in trouble after a rebuild.

@@ -56,11 +56,10 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     }
     let epoch_max = rebuilt.epoch_max;
 
-    let known = [arena.epoch().ok(), arena.durable().ok(), Some(epoch_max)]
-        .into_iter()
-        .flatten()
-        .max()
-        .unwrap_or(epoch_max);
+    // An epoch near the last one is a lie: a store does not get there.
+    let credible =
+        [arena.epoch().ok(), arena.durable().ok()].into_iter().flatten().filter(|e| e.is_credible());
+    let known = credible.max().unwrap_or(epoch_max).max(epoch_max);
     arena.control().durable().store(known, Ordering::SeqCst);
     arena.control().epoch().store(known.next(), Ordering::SeqCst);
     for word in [control.extents(), control.durable_extents()] {
@@ -156,10 +155,22 @@ pub(crate) fn mark_in_use(arena: &Arena, here: &Continuity) -> Result<()> {
     Ok(())
 }
 
-/// Whether every region's lock says that the store is clean, so that the first write notes that it is in use.
+/// Whether the mark and every region's lock say that the store is clean, so that the first write notes that it is in
+/// use. The mark alone decides nothing.
 pub(crate) fn is_wholly_clean(arena: &Arena) -> bool {
     arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean)
         && (0..arena.geo.regions).all(|r| arena.head(r).lock().load(Ordering::SeqCst) == lock::CLEAN)
+}
+
+/// Whether the mark of use is damaged, or says that the store is clean and a region's lock doesn't: who leaves the clean
+/// state changes the mark first, and who enters it sets the mark last.
+pub(crate) fn mark_lies(arena: &Arena) -> bool {
+    let mark = || arena.control().mark().load(Ordering::SeqCst);
+    match mark() {
+        None => true,
+        Some(Mark::Clean) => !is_wholly_clean(arena) && mark() == Some(Mark::Clean),
+        Some(Mark::InUse | Mark::Unsure) => false,
+    }
 }
 
 /// Before the first write to a clean store: notes on disk that it is in use. Several may do it at once.

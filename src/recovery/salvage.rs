@@ -197,7 +197,7 @@ impl<'a> Batches<'a> {
         let is_crashed = control.is_some_and(|control| {
             let noted = control.seen_through().boot;
             let mark = control.mark().load(Ordering::Acquire);
-            let is_in_use = matches!(mark, Some(Mark::InUse | Mark::Unsure));
+            let is_in_use = mark != Some(Mark::Clean);
             // A page of zeros was never written; it tells of no boot.
             is_in_use && noted != boot && noted != [0, 0]
         });

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::file::arena::Arena;
 use crate::file::pass;
 use crate::file::survey::{SlotState, survey};
+use crate::format::epoch::Epoch;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::index::ENTRIES;
 use crate::format::slot::block_of;
@@ -18,6 +19,7 @@ use crate::protocol::newest::Newest;
 use crate::protocol::slot::{header, is_free};
 use crate::recovery::adopt::headless;
 use crate::recovery::evidence::{self, Held, Told};
+use crate::recovery::recover::mark_lies;
 use crate::region::find::Found;
 use crate::region::head::Region;
 use crate::region::slots::Queue;
@@ -38,10 +40,33 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
     for name in arena.control().damaged_words() {
         report.damage.push(Damage::of_store(format!("the {name} in the control page is damaged")));
     }
-    if let (Ok(epoch), Ok(durable)) = (arena.epoch(), arena.durable())
-        && durable >= epoch
+    if mark_lies(arena) {
+        report.damage.push(Damage::of_store("the mark of use in the control page is damaged"));
+    }
+    let control = arena.control();
+    // In this order: a flush raises the epoch first, and growth extends the file first.
+    for (name, word) in
+        [("durable epoch", control.durable()), ("epoch of settled batches", control.settled())]
     {
-        report.damage.push(Damage::of_store("the durable epoch is not below the epoch"));
+        let early = word.load(Ordering::SeqCst);
+        if early.is_some_and(|early| arena.epoch().is_ok_and(|epoch| early >= epoch)) {
+            report.damage.push(Damage::of_store(format!("the {name} is not below the epoch")));
+        }
+    }
+    if control
+        .epoch()
+        .load(Ordering::SeqCst)
+        .is_some_and(|epoch| epoch < Epoch::FIRST || !epoch.is_credible())
+    {
+        report.damage.push(Damage::of_store("the epoch in the control page can't be"));
+    }
+    for (name, word) in [("extents", control.extents()), ("durable extents", control.durable_extents())] {
+        let noted = word.load(Ordering::SeqCst);
+        let count = u64::from(arena.extent_count()?);
+        if let Some(noted) = noted.filter(|&noted| noted > count) {
+            let what = format!("the number of {name} is {noted}, and the file has {count}");
+            report.damage.push(Damage::of_store(what));
+        }
     }
     if let LockState::Damaged = lock::state(arena.control().batch_lock().load(Ordering::SeqCst)) {
         report.damage.push(Damage::of_store("the lock word of batches is damaged"));

@@ -296,8 +296,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         come_in(&arena, &mut report)?;
         Some(seat::claim(&arena)?)
     } else {
-        let is_clean = arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean);
-        if !is_clean
+        if !is_wholly_clean(&arena)
             && !seat::any_alive(&arena)?
             && let Some(why) = continuity::doubt(&arena, &Continuity::here(&arena)?)
         {
@@ -436,7 +435,7 @@ fn note_error(arena: &Arena) {
 
 /// Recovers the store, or marks it as in use. The caller holds it alone.
 fn put_right(arena: &Arena, here: &Continuity, report: &mut RepairReport) -> Result<()> {
-    let is_clean = arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean);
+    let is_clean = is_wholly_clean(arena);
     let flush_failed = arena.control().flush_failed().load(Ordering::SeqCst) != 0;
     if flush_failed {
         write_all_anew(arena)?;

@@ -8,7 +8,7 @@ use crate::format::superblock::Superblock;
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
 use crate::recovery::rebuild::{Cause, epochs_hold, rebuild};
-use crate::recovery::recover::{blocks_in_use, end_batches, is_wholly_clean, leave_clean};
+use crate::recovery::recover::{blocks_in_use, end_batches, is_wholly_clean, leave_clean, mark_lies};
 use crate::recovery::verify::{check_region, check_store, superblock_holds};
 use crate::region::head::Region;
 use crate::report::{RepairReport, VerifyReport};
@@ -108,6 +108,9 @@ impl Store {
         let mut report = RepairReport::default();
         if is_wholly_clean(arena) {
             leave_clean(arena)?; // Not all that is repaired is under a region's lock.
+        } else if mark_lies(arena) {
+            leave_clean(arena)?;
+            report.fixed.push("the mark of use in the control page was set anew".to_owned());
         }
         for (name, at) in [("first", 0), ("second", SUPERBLOCK_B)] {
             if !superblock_holds(arena, at) {
@@ -119,7 +122,8 @@ impl Store {
         let adopted = {
             let _growth = Growth::lock(arena)?;
             for word in [arena.control().extents(), arena.control().durable_extents()] {
-                if word.load(Ordering::SeqCst).is_none() {
+                let noted = word.load(Ordering::SeqCst);
+                if noted.is_none_or(|noted| noted > u64::from(arena.extent_count().unwrap_or(u32::MAX))) {
                     word.store(u64::from(arena.extents_in_use()?), Ordering::SeqCst);
                     report.fixed.push("a number of extents in the control page was counted anew".to_owned());
                 }
@@ -146,15 +150,19 @@ impl Store {
             report.dropped.extend(rebuilt.dropped);
             report.missing.extend(found.missing);
         }
-        let region = Region::new(arena, 0);
-        if !epochs_hold(&region) {
-            let durable = arena.durable().unwrap_or(Epoch::BEFORE);
-            let epoch = epoch_max.max(durable).next();
-            arena.control().epoch().store(epoch, Ordering::SeqCst);
+        let had_epochs = epochs_hold(&Region::new(arena, 0));
+        if !had_epochs {
+            // An epoch that can be is kept: others write in it.
+            let known = arena.epoch().ok().filter(|&epoch| epoch >= Epoch::FIRST && epoch.is_credible());
+            let epoch = known.unwrap_or(Epoch::FIRST).max(epoch_max.next());
             // Nothing is taken for durable until the next flush.
-            let durable = if durable < epoch { durable } else { Epoch::BEFORE };
-            arena.control().durable().store(durable, Ordering::SeqCst);
+            arena.control().durable().store(Epoch::BEFORE, Ordering::SeqCst);
+            arena.control().epoch().store(epoch, Ordering::SeqCst);
             report.fixed.push("the epochs in the control page were found anew".to_owned());
+        }
+        let settled = arena.control().settled().load(Ordering::SeqCst);
+        if !had_epochs || settled.is_none_or(|settled| arena.epoch().is_ok_and(|epoch| settled >= epoch)) {
+            handle.sync()?; // What is on disk is known again.
         }
         Ok(report)
     }

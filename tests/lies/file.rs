@@ -39,7 +39,7 @@ pub(crate) struct Lied {
     pub(crate) store: Store,
     pub(crate) path: PathBuf,
     file: File,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 pub(crate) fn options() -> Options {
@@ -55,7 +55,7 @@ impl Lied {
         let path = dir.path().join("store");
         let store = options().create(&path).expect("a store");
         let file = File::options().read(true).write(true).open(&path).expect("its file");
-        Self { store, path, file, _dir: dir }
+        Self { store, path, file, dir }
     }
 
     /// Ids of the region that lies, from `first` on.
@@ -85,6 +85,12 @@ impl Lied {
     /// Leaves the region as a writer of it does that is killed.
     pub(crate) fn kill_writer(&self) {
         self.set(self.head(head::LOCK), lock_word(900, 5));
+    }
+
+    /// Closes the store; the file stays as long as the directory.
+    pub(crate) fn close(self) -> (PathBuf, TempDir) {
+        self.store.close().expect("closed");
+        (self.path, self.dir)
     }
 
     /// What the file holds, as a crash of the system leaves it: in a copy of its own, opened.
