@@ -132,7 +132,7 @@ fn a_flipped_bit_of_a_hint_hides_no_pin_and_no_snapshot() {
             assert_eq!(lent, &b"2"[..], "word {word}, bit {bit}");
             for &id in &ids {
                 let found = snapshot.get(id).unwrap();
-                assert_eq!(found.as_deref(), Some(&b"2"[..]), "word {word}, bit {bit}, id {id}");
+                assert_eq!(found, Some(&b"2"[..]), "word {word}, bit {bit}, id {id}");
             }
         }
     }
