@@ -14,6 +14,7 @@ use crate::format::epoch::Epoch;
 use crate::format::extent::{ExtentHeader, ExtentKind, HEADER_WORDS};
 use crate::format::geometry::Geometry;
 use crate::format::region::{HEAD_WORDS, Head};
+use crate::format::seat::{self, SEAT_WORDS, Seat};
 use crate::format::slot::first_of_block;
 use crate::format::word::Link;
 use crate::format::{PAGE_BYTES, index};
@@ -120,10 +121,10 @@ impl Arena {
         self.map.words(offset, count).expect("open refuses files that end before the first extent")
     }
 
-    /// A word of a seat.
+    /// A seat, whose number is less than [`seat::SEATS`].
     #[inline]
-    pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
-        &self.fixed(offset, 1)[0]
+    pub(crate) fn seat(&self, number: u32) -> Seat<'_> {
+        Seat::of(self.fixed(seat::offset(number), SEAT_WORDS)).expect("so many words are a seat")
     }
 
     /// A region's head.

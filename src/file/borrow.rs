@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::file::arena::Arena;
 use crate::file::hint::{HINT, is_hinted, lower_hint, raise_hint};
 use crate::file::seat::is_held;
-use crate::format::seat::{BORROWS, SEATS, borrows};
+use crate::format::seat::{BORROWS, SEATS};
 use crate::protocol::lock::Owner;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 
@@ -70,7 +70,7 @@ fn choose(arena: &Arena, seat: u32) -> Option<(&AtomicU64, u64, u64)> {
     let mut unused = None;
     let mut youngest: Option<(&AtomicU64, u64)> = None;
     for number in 0..BORROWS {
-        let word = arena.word(borrows(seat, number));
+        let word = arena.seat(seat).borrows(number);
         let is = word.load(Ordering::SeqCst);
         match is >> 48 {
             0 => unused = Some((word, is, ONE | now)),
@@ -106,7 +106,7 @@ pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
     }
     let mut oldest: Option<u64> = None;
     for seat in 0..SEATS {
-        let of_seat = (0..BORROWS).map(|n| arena.word(borrows(seat, n)).load(Ordering::SeqCst));
+        let of_seat = (0..BORROWS).map(|n| arena.seat(seat).borrows(n).load(Ordering::SeqCst));
         let begun = of_seat.filter(|word| word >> 48 != 0).map(|word| word & CLOCK_MASK).min();
         if let Some(begun) = begun
             && is_held(arena, seat)?

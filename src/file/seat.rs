@@ -9,11 +9,8 @@ use std::time::Duration;
 use crate::error::{Error, Holder, Lock, Result};
 use crate::file::arena::Arena;
 use crate::file::hint::{HINT, is_hinted, lower_hint, raise_hint};
-use crate::format::checked;
 use crate::format::epoch::Epoch;
-use crate::format::seat::{
-    BORROWS, LEAVING, SEATS, TAKEN, borrows, generation, moment, pid, seat_byte, taken,
-};
+use crate::format::seat::{BORROWS, LEAVING, SEATS, TAKEN, seat_byte};
 use crate::protocol::lock::Owner;
 use crate::sys::atomic::Ordering;
 use crate::sys::{file, file_lock, process};
@@ -25,7 +22,7 @@ use crate::sys::{file, file_lock, process};
 pub(crate) fn claim(arena: &Arena) -> Result<Owner> {
     let mut tried = 0;
     for seat in 0..SEATS {
-        if arena.word(taken(seat)).load(Ordering::Relaxed) != 0 {
+        if arena.seat(seat).taken().load(Ordering::Relaxed) != 0 {
             tried += 1;
             if tried > 1 {
                 continue;
@@ -54,38 +51,36 @@ fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
     if !locked.map_err(arena.io("claiming a seat by a file lock"))? {
         return Ok(None);
     }
-    let word = arena.word(generation(seat));
-    let last = match (word.load(Ordering::SeqCst), checked::decode(word.load(Ordering::SeqCst))) {
-        (_, Some(last)) => last as u32,
+    let words = arena.seat(seat);
+    let last = match words.generation().load(Ordering::SeqCst) {
+        Some(last) => last as u32,
         // Never claimed in this life of the store, or damaged. Generations begin at random, so that no word of another
         // life is taken for that of a claim: see `forget_claims`.
-        _ => file::random().map_err(arena.io("drawing a random number"))? as u32,
+        None => file::random().map_err(arena.io("drawing a random number"))? as u32,
     };
     let next = last.checked_add(1).unwrap_or(1);
-    word.store(checked::encode(u64::from(next)), Ordering::SeqCst);
-    arena.word(moment(seat)).store(0, Ordering::SeqCst);
+    words.generation().store(u64::from(next), Ordering::SeqCst);
+    words.set_moment(None);
     for number in 0..BORROWS {
-        arena.word(borrows(seat, number)).store(0, Ordering::SeqCst);
+        words.borrows(number).store(0, Ordering::SeqCst);
     }
     let here = u64::from(std::process::id()) | u64::from(process::pid_namespace()) << 32;
-    arena.word(pid(seat)).store(here, Ordering::SeqCst);
-    arena.word(taken(seat)).store(TAKEN, Ordering::SeqCst);
+    words.pid().store(here, Ordering::SeqCst);
+    words.taken().store(TAKEN, Ordering::SeqCst);
     Ok(Some(Owner { seat, generation: next }))
 }
 
 /// Forgets all claims, which are of another life of the store: how many there were may not have reached the disk.
 pub(crate) fn forget_claims(arena: &Arena) {
     for seat in 0..SEATS {
-        for at in [generation(seat), moment(seat), taken(seat)] {
-            arena.word(at).store(0, Ordering::SeqCst);
-        }
+        arena.seat(seat).forget();
     }
 }
 
 /// Gives a seat back.
 pub(crate) fn release(arena: &Arena, owner: Owner) {
-    arena.word(moment(owner.seat)).store(0, Ordering::SeqCst);
-    arena.word(taken(owner.seat)).store(0, Ordering::SeqCst);
+    arena.seat(owner.seat).set_moment(None);
+    arena.seat(owner.seat).taken().store(0, Ordering::SeqCst);
     // Closing the file does it too, but for descriptors that somebody else duplicated.
     let _ = file_lock::unlock(&arena.file, seat_byte(owner.seat));
 }
@@ -99,7 +94,7 @@ pub(crate) fn is_alive(arena: &Arena, owner: Owner) -> Result<bool> {
         return Ok(own == owner);
     }
     // A seat that was claimed again had been left by then.
-    let now = checked::decode(arena.word(generation(owner.seat)).load(Ordering::SeqCst));
+    let now = arena.seat(owner.seat).generation().load(Ordering::SeqCst);
     if now.is_some_and(|now| now as u32 != owner.generation) {
         return Ok(false);
     }
@@ -116,7 +111,7 @@ pub(crate) fn any_alive(arena: &Arena) -> Result<bool> {
 pub(crate) fn any_staying(arena: &Arena) -> Result<bool> {
     let mut from = 0;
     while let Some(seat) = first_held(arena, from)? {
-        if arena.word(taken(seat)).load(Ordering::SeqCst) != LEAVING {
+        if arena.seat(seat).taken().load(Ordering::SeqCst) != LEAVING {
             return Ok(true);
         }
         from = seat + 1;
@@ -136,7 +131,7 @@ fn first_held(arena: &Arena, from: u32) -> Result<Option<u32>> {
 
 /// The process that claimed a seat last, as it noted itself.
 pub(crate) fn holder(arena: &Arena, seat: u32) -> Holder {
-    let noted = if seat < SEATS { arena.word(pid(seat)).load(Ordering::Relaxed) } else { 0 };
+    let noted = if seat < SEATS { arena.seat(seat).pid().load(Ordering::Relaxed) } else { 0 };
     let (pid, namespace) = (noted as u32, (noted >> 32) as u32);
     let is_known = namespace != 0 && namespace == process::pid_namespace();
     // A process of another namespace has another number here.
@@ -148,19 +143,19 @@ pub(crate) fn holder(arena: &Arena, seat: u32) -> Holder {
 /// that is given.
 pub(crate) fn set_moment(arena: &Arena, owner: Owner) -> Result<Epoch> {
     let epoch = arena.epoch()?;
-    arena.word(moment(owner.seat)).store(epoch.encode(), Ordering::SeqCst);
+    arena.seat(owner.seat).set_moment(Some(epoch));
     raise_hint(arena.control().moments());
     Ok(epoch)
 }
 
 /// Changes the moment to a later epoch, of which the holder has a snapshot as well.
 pub(crate) fn move_moment(arena: &Arena, owner: Owner, epoch: Epoch) {
-    arena.word(moment(owner.seat)).store(epoch.encode(), Ordering::SeqCst);
+    arena.seat(owner.seat).set_moment(Some(epoch));
 }
 
 /// Takes the moment back.
 pub(crate) fn clear_moment(arena: &Arena, owner: Owner) {
-    arena.word(moment(owner.seat)).store(0, Ordering::SeqCst);
+    arena.seat(owner.seat).set_moment(None);
 }
 
 /// Whether any seat may have a moment. One load.
@@ -177,12 +172,8 @@ pub(crate) fn oldest_moment(arena: &Arena) -> Result<Option<Epoch>> {
     }
     let mut oldest: Option<Epoch> = None;
     for seat in 0..SEATS {
-        let word = arena.word(moment(seat)).load(Ordering::SeqCst);
-        if word == 0 {
-            continue;
-        }
+        let Some(epoch) = arena.seat(seat).moment() else { continue };
         if is_held(arena, seat)? {
-            let epoch = Epoch::decode(word).unwrap_or(Epoch::BEFORE);
             oldest = Some(oldest.map_or(epoch, |o| o.min(epoch)));
         }
     }
@@ -194,12 +185,12 @@ pub(crate) fn oldest_moment(arena: &Arena) -> Result<Option<Epoch>> {
 
 /// Whether the last one to claim a seat lives.
 pub(crate) fn is_held(arena: &Arena, seat: u32) -> Result<bool> {
-    let claim = checked::decode(arena.word(generation(seat)).load(Ordering::SeqCst)).unwrap_or(0) as u32;
-    is_alive(arena, Owner { seat, generation: claim })
+    is_alive(arena, Owner { seat, generation: arena.seat(seat).last_claim() })
 }
 
 /// What a seat's holder reads: its borrows, and its moment.
 pub(crate) fn pins(arena: &Arena, seat: u32) -> u64 {
-    let borrowed: u64 = (0..BORROWS).map(|n| arena.word(borrows(seat, n)).load(Ordering::SeqCst) >> 48).sum();
-    borrowed + u64::from(arena.word(moment(seat)).load(Ordering::SeqCst) != 0)
+    let seat = arena.seat(seat);
+    let borrowed: u64 = (0..BORROWS).map(|n| seat.borrows(n).load(Ordering::SeqCst) >> 48).sum();
+    borrowed + u64::from(seat.moment().is_some())
 }

@@ -6,13 +6,19 @@ use std::mem::offset_of;
 use bytemuck::{Pod, Zeroable};
 
 use super::PAGE_BYTES;
+use crate::format::epoch::Epoch;
+use crate::format::word::{Checked, accessors};
+use crate::sys::atomic::{AtomicU64, Ordering};
 
 /// Seats in every store.
 pub(crate) const SEATS: u32 = 1024;
 /// Offset of the first seat.
 pub(crate) const SEATS_OFFSET: u64 = 2 * PAGE_BYTES;
 /// Bytes of a seat.
-pub(crate) const SEAT_BYTES: u64 = size_of::<Seat>() as u64;
+pub(crate) const SEAT_BYTES: u64 = size_of::<Layout>() as u64;
+
+/// Words of a seat.
+pub(crate) const SEAT_WORDS: usize = size_of::<Layout>() / 8;
 
 /// Words of a seat that count borrows, each a generation of them.
 pub(crate) const BORROWS: u32 = 4;
@@ -20,7 +26,7 @@ pub(crate) const BORROWS: u32 = 4;
 /// A seat's words.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct Seat {
+struct Layout {
     /// Checked (or zero: never claimed): how often the seat was claimed; raised by each claim.
     generation: u64,
     /// `TAKEN` or `LEAVING` from claim to release: tells a seat that was left from one whose owner died.
@@ -34,34 +40,69 @@ pub(crate) struct Seat {
     borrows: [u64; BORROWS as usize],
 }
 
-const _: () = assert!(size_of::<Seat>() == 64);
+const _: () = assert!(size_of::<Layout>() == 64);
 
 /// Whether a seat is taken: by a handle that may write.
 pub(crate) const TAKEN: u64 = 1;
 /// By a handle that is being closed, and writes no record any more.
 pub(crate) const LEAVING: u64 = 2;
 
-/// Offset of a seat's generation.
-pub(crate) const fn generation(seat: u32) -> u64 {
-    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, generation) as u64
-}
-/// Offset of a seat's taken mark.
-pub(crate) const fn taken(seat: u32) -> u64 {
-    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, taken) as u64
-}
-/// Offset of a seat's process id.
-pub(crate) const fn pid(seat: u32) -> u64 {
-    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, pid) as u64
+/// Offset of a seat.
+pub(crate) const fn offset(seat: u32) -> u64 {
+    SEATS_OFFSET + seat as u64 * SEAT_BYTES
 }
 
-/// Offset of a seat's moment.
-pub(crate) const fn moment(seat: u32) -> u64 {
-    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, moment) as u64
-}
+/// A seat in the file. Its words are private: a method gives each as what is stored in it.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat<'a>(&'a [AtomicU64; SEAT_WORDS]);
 
-/// Offset of a word of a seat that counts borrows.
-pub(crate) const fn borrows(seat: u32, number: u32) -> u64 {
-    SEATS_OFFSET + seat as u64 * SEAT_BYTES + offset_of!(Seat, borrows) as u64 + number as u64 * 8
+impl<'a> Seat<'a> {
+    /// The seat in these words, if they are enough for one.
+    #[inline]
+    pub(crate) fn of(words: &'a [AtomicU64]) -> Option<Self> {
+        words.first_chunk().map(Self)
+    }
+
+    accessors! { Layout:
+        generation: Checked<'a>,
+        taken: &'a AtomicU64,
+        pid: &'a AtomicU64,
+    }
+
+    #[inline]
+    fn moment_word(self) -> &'a AtomicU64 {
+        &self.0[offset_of!(Layout, moment) / 8]
+    }
+
+    /// The epoch that the holder's oldest snapshot reads, if it has one. A damaged word is as old as can be.
+    pub(crate) fn moment(self) -> Option<Epoch> {
+        match self.moment_word().load(Ordering::SeqCst) {
+            0 => None,
+            word => Some(Epoch::decode(word).unwrap_or(Epoch::BEFORE)),
+        }
+    }
+
+    pub(crate) fn set_moment(self, epoch: Option<Epoch>) {
+        self.moment_word().store(epoch.map_or(0, Epoch::encode), Ordering::SeqCst);
+    }
+
+    /// A word that counts borrows.
+    #[inline]
+    pub(crate) fn borrows(self, number: u32) -> &'a AtomicU64 {
+        &self.0[offset_of!(Layout, borrows) / 8 + number as usize]
+    }
+
+    /// The generation of the last claim; 0 if there was none, or none that is known.
+    pub(crate) fn last_claim(self) -> u32 {
+        self.generation().load(Ordering::SeqCst).unwrap_or(0) as u32
+    }
+
+    /// Makes the seat one that was never claimed.
+    pub(crate) fn forget(self) {
+        for at in [offset_of!(Layout, generation), offset_of!(Layout, moment), offset_of!(Layout, taken)] {
+            self.0[at / 8].store(0, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Byte-range file locks lie far behind every file's end, where no data can be.

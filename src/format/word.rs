@@ -167,7 +167,7 @@ macro_rules! accessors {
     )*};
 }
 
-pub(super) use accessors;
+pub(crate) use accessors;
 
 #[cfg(all(test, not(loom)))]
 mod tests {

@@ -9,7 +9,7 @@ use crate::fault::{self, Fault};
 use crate::file::{blocks, byte_lock, seat};
 use crate::format::control::Mark;
 use crate::format::epoch::Epoch;
-use crate::format::seat::{LEAVING, SYNC_BYTE, taken};
+use crate::format::seat::{LEAVING, SYNC_BYTE};
 use crate::handle::Handle;
 use crate::handle::moment::Moment;
 use crate::protocol::lock::{self};
@@ -297,7 +297,7 @@ impl Handle {
             return arena.check_name();
         }
         if let Some(owner) = arena.owner {
-            arena.word(taken(owner.seat)).store(LEAVING, Ordering::SeqCst);
+            arena.seat(owner.seat).taken().store(LEAVING, Ordering::SeqCst);
         }
         // The lock keeps others from coming in. Of several that leave at once, one has it: who tries in vain
         // gives its share in it up.

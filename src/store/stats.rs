@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use crate::error::{Holder, Result};
 use crate::file::seat;
+use crate::format::FORMAT_VERSION;
 use crate::format::epoch::Epoch;
 use crate::format::extent::ExtentKind;
-use crate::format::seat::{SEATS, generation, taken};
+use crate::format::seat::SEATS;
 use crate::format::slot::PRESENT;
 use crate::format::word::{Checked, EpochWord};
-use crate::format::{FORMAT_VERSION, checked};
 use crate::handle::Handle;
 use crate::protocol::lock::{self, LockState, Owner};
 use crate::region::head::Region;
@@ -234,11 +234,10 @@ fn attached(handle: &Handle) -> Result<Vec<Attached>> {
     let arena = &handle.arena;
     let mut found = Vec::new();
     for number in 0..SEATS {
-        if arena.word(taken(number)).load(Ordering::SeqCst) == 0 {
+        if arena.seat(number).taken().load(Ordering::SeqCst) == 0 {
             continue;
         }
-        let claim =
-            checked::decode(arena.word(generation(number)).load(Ordering::SeqCst)).unwrap_or(0) as u32;
+        let claim = arena.seat(number).last_claim();
         let owner = Owner { seat: number, generation: claim };
         let Holder { pid, exists } = seat::holder(arena, number);
         found.push(Attached {

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 
-use super::file::file_system_kind;
+use super::file::{fallocate, file_system_kind};
 
 /// A range of a file that has blocks.
 pub(crate) struct Piece {
@@ -95,18 +95,10 @@ pub(crate) fn pieces(file: &File, bytes: Range<u64>) -> io::Result<Option<Vec<Pi
 /// Gives a range blocks of its own where it shares them; whether the file system can do that by itself.
 pub(crate) fn unshare(file: &File, bytes: &Range<u64>) -> io::Result<bool> {
     let mode = libc::FALLOC_FL_UNSHARE_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-    let (at, len) = (bytes.start as libc::off_t, (bytes.end - bytes.start) as libc::off_t);
-    loop {
-        // SAFETY: the descriptor is open; the bytes of the file stay as they are.
-        if unsafe { libc::fallocate(file.as_raw_fd(), mode, at, len) } == 0 {
-            return Ok(true);
-        }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::EOPNOTSUPP) => return Ok(false),
-            _ => return Err(error),
-        }
+    match fallocate(file, mode, bytes.clone()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

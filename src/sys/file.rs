@@ -2,12 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::fork::ForkFile;
+use super::limit;
 
 /// Opens an existing file.
 pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
@@ -136,28 +138,19 @@ fn set_mode(file: &File, mode: u32) -> io::Result<()> {
 /// An error if the file ends before `end` and this process may not extend a file as far (`RLIMIT_FSIZE`): the kernel
 /// would kill it (`SIGXFSZ`), which nobody who writes records expects.
 pub(crate) fn may_extend(file: &File, end: u64) -> io::Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the call fills a value of its own type.
-    let asked = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
-    if asked != 0 || limit.rlim_cur == libc::RLIM_INFINITY || end <= limit.rlim_cur {
-        return Ok(());
-    }
+    let Some(limit) = limit::file_bytes().filter(|&limit| end > limit) else { return Ok(()) };
     if file.metadata()?.len() >= end {
         return Ok(());
     }
     let why = format!(
-        "this process may not extend files beyond {} bytes (RLIMIT_FSIZE, `ulimit -f`), and {end} are needed",
-        limit.rlim_cur
+        "this process may not extend files beyond {limit} bytes (RLIMIT_FSIZE, `ulimit -f`), and {end} are needed",
     );
     Err(io::Error::new(io::ErrorKind::FileTooLarge, why))
 }
 
 /// Whether a call that writes before `end` is safe from `SIGXFSZ`, which also comes where the file is long enough.
 fn may_write(end: u64) -> bool {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call fills a value of its own type.
-    let asked = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
-    asked == 0 && (limit.rlim_cur == libc::RLIM_INFINITY || end <= limit.rlim_cur)
+    limit::file_bytes().is_none_or(|limit| end <= limit)
 }
 
 /// Writes zeros over a range that nothing was ever written to, in pieces up to multiples of `piece`, unless that is
@@ -186,16 +179,21 @@ pub(crate) fn is_no_room(error: &io::Error) -> bool {
 /// Allocates the blocks of a range, and extends the file to its end, or changes nothing.
 pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     may_extend(file, offset + bytes)?;
+    fallocate(file, 0, offset..offset + bytes).map_err(|error| unless_allowed(error, NO_FALLOCATE))
+}
+
+/// `fallocate` with this mode, again if a signal came.
+pub(super) fn fallocate(file: &File, mode: libc::c_int, bytes: Range<u64>) -> io::Result<()> {
+    let (at, len) = (bytes.start as libc::off_t, (bytes.end - bytes.start) as libc::off_t);
     loop {
-        // SAFETY: the descriptor is open; the call touches no memory.
-        let done =
-            unsafe { libc::fallocate(file.as_raw_fd(), 0, offset as libc::off_t, bytes as libc::off_t) };
-        if done == 0 {
+        // SAFETY: the descriptor is open, and the call touches no memory but mapped pages of the file: in every mode of
+        // this crate these stay as they are, or read as zeros afterwards.
+        if unsafe { libc::fallocate(file.as_raw_fd(), mode, at, len) } == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
-            return Err(unless_allowed(error, NO_FALLOCATE));
+            return Err(error);
         }
     }
 }
@@ -222,10 +220,7 @@ pub(crate) fn first_data(file: &File, offset: u64) -> u64 {
 /// Makes a range read as zeros, and gives its blocks back; the length stays.
 pub(crate) fn punch(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    // SAFETY: the descriptor is open; mapped pages of the range read as zeros afterwards.
-    let done =
-        unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as libc::off_t, bytes as libc::off_t) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    fallocate(file, mode, offset..offset + bytes)
 }
 
 /// Random bits from the kernel.

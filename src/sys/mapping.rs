@@ -31,6 +31,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 use super::atomic::{AtomicU64, Ordering};
 use super::file;
 use super::fork::{self, Birthplace, ForkFile, Inode};
+use super::limit;
 
 /// One handle's view of a file that grows.
 pub(crate) struct Mapping {
@@ -98,18 +99,11 @@ const TIMES_AT_LEAST: u64 = 2;
 
 /// How much to reserve for a file of `len` bytes that may grow to `ceiling`.
 fn wanted(len: u64, ceiling: u64) -> u64 {
-    let budget = BUDGET_BYTES.min(address_space() / 2);
+    let budget = limit::address_space().map_or(BUDGET_BYTES, |bytes| BUDGET_BYTES.min(bytes / 2));
     let left = budget.saturating_sub(RESERVED.load(Ordering::Relaxed));
     let times = if len.saturating_mul(TIMES) <= left { TIMES } else { TIMES_AT_LEAST };
     let some = (left / PART).max(LEAST_BYTES.min(budget / PART));
     some.max(len.saturating_mul(times)).min(ceiling).max(len)
-}
-
-/// Bytes of address space that this process may have.
-fn address_space() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call fills a value of its own type.
-    if unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) } == 0 { limit.rlim_cur } else { u64::MAX }
 }
 
 /// Bytes of a page of memory.

@@ -10,6 +10,7 @@ pub(crate) mod file;
 pub(crate) mod file_lock;
 pub(crate) mod fork;
 pub(crate) mod futex;
+mod limit;
 pub(crate) mod mapping;
 pub(crate) mod overlay;
 pub(crate) mod process;

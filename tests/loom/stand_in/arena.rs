@@ -31,7 +31,7 @@ pub(crate) struct Words {
     slots: Vec<Vec<Vec<AtomicU64>>>,
     links: Vec<Vec<Vec<AtomicU64>>>,
     control: Vec<AtomicU64>,
-    seats: Vec<(u64, AtomicU64)>,
+    seats: Vec<Vec<AtomicU64>>,
 }
 
 /// One handle's view.
@@ -81,13 +81,7 @@ impl Arena {
             let fresh = Reference::to(geo.first_slot(region));
             head_of(head).fresh().store(fresh, Ordering::Relaxed);
         }
-        let mut seats = Vec::new();
-        for s in 0..seat::SEATS {
-            seats.extend(
-                [seat::generation(s), seat::taken(s), seat::pid(s), seat::moment(s)].map(|at| (at, 0)),
-            );
-            seats.extend((0..seat::BORROWS).map(|n| (seat::borrows(s, n), 0)));
-        }
+        let seats = (0..seat::SEATS).map(|_| words([0; seat::SEAT_WORDS])).collect();
         let seen = SeenThrough { boot: [0; 2], mount: 0, file: 0 };
         let tables = (0..regions).flat_map(|region| {
             let first = index::Line::empty(shape(region).seed(region, 0)).words();
@@ -102,14 +96,14 @@ impl Arena {
             slots: of_each(HEADER_WORDS + RECORD_BYTES / 8),
             links: of_each(2),
             control: words(empty_control(&seen)),
-            seats: seats.into_iter().map(|(at, value)| (at, AtomicU64::new(value))).collect(),
+            seats,
         };
         // Loom lets a SeqCst load see the value that a word was made with for ever; what is stored
         // as SeqCst it knows to be older than a later SeqCst store.
         let locks = all.heads.iter().map(|head| head_of(head).lock());
         let control = control_of(&all.control);
         let hints = [control.moments(), control.borrowed(), control.clock(), control.changes()];
-        for word in all.seats.iter().map(|(_, word)| word).chain(locks).chain(hints) {
+        for word in all.seats.iter().flatten().chain(locks).chain(hints) {
             word.store(word.load(Ordering::Relaxed), Ordering::SeqCst);
         }
         control.epoch().store(Epoch::FIRST.next(), Ordering::SeqCst);
@@ -150,9 +144,8 @@ impl Arena {
         }
     }
 
-    pub(crate) fn word(&self, offset: u64) -> &AtomicU64 {
-        let found = self.words.seats.iter().find(|(at, _)| *at == offset);
-        &found.unwrap_or_else(|| panic!("the model has no word at {offset}")).1
+    pub(crate) fn seat(&self, number: u32) -> seat::Seat<'_> {
+        seat::Seat::of(&self.words.seats[number as usize]).unwrap()
     }
 
     /// The model's file is its own disk.

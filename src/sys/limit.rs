@@ -1,0 +1,19 @@
+//! What the system lets this process have (`getrlimit`).
+
+/// Bytes that this process may extend a file to; `None`: it is not limited, as far as the system says.
+pub(crate) fn file_bytes() -> Option<u64> {
+    // SAFETY: the call fills a value of its own type.
+    soft(|limit| unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, limit) })
+}
+
+/// Bytes of address space that this process may have, likewise.
+pub(crate) fn address_space() -> Option<u64> {
+    // SAFETY: the call fills a value of its own type.
+    soft(|limit| unsafe { libc::getrlimit(libc::RLIMIT_AS, limit) })
+}
+
+/// The limit that is enforced. The type of a resource is another one in each libc, so the caller names it.
+fn soft(ask: impl FnOnce(&mut libc::rlimit) -> libc::c_int) -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    (ask(&mut limit) == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
