@@ -20,3 +20,5 @@ mod counts;
 mod queues;
 #[path = "lies/sequence.rs"]
 mod sequence;
+#[path = "lies/superblock.rs"]
+mod superblock;

@@ -16,6 +16,7 @@ use crate::file::blocks::{see_to_fixed_parts, see_to_reads};
 use crate::file::continuity::{self, Continuity};
 use crate::file::seat;
 use crate::format::control::{CONTROL, Mark, empty_control};
+use crate::format::extent::{ExtentHeader, HEADER_WORDS};
 use crate::format::geometry::{FIRST_INDEX_BYTES, Geometry, HEAD_BYTES, REGION_TABLE, SUPERBLOCK_B};
 use crate::format::index::{Line, Shape};
 use crate::format::region::empty_head;
@@ -331,7 +332,7 @@ fn not_a_store(path: &Path, why: &str) -> Error {
     Error::NotAStore { path: path.to_path_buf(), why: why.to_owned() }
 }
 
-/// The first superblock that holds.
+/// The superblock that holds; of two that contradict each other, the one that the extents agree with.
 fn superblock(file: &File, path: &Path, len: u64, writable: bool) -> Result<(Geometry, [u8; 16])> {
     let unsupported =
         |word, features| Error::UnsupportedFeatures { path: path.to_path_buf(), word, features };
@@ -339,6 +340,7 @@ fn superblock(file: &File, path: &Path, len: u64, writable: bool) -> Result<(Geo
         return Err(not_a_store(path, "it is empty"));
     }
     let mut first = None;
+    let mut told: Vec<(Geometry, [u8; 16])> = Vec::new();
     for at in [0, SUPERBLOCK_B] {
         if len < at + SUPERBLOCK_BYTES as u64 {
             break;
@@ -346,17 +348,20 @@ fn superblock(file: &File, path: &Path, len: u64, writable: bool) -> Result<(Geo
         let mut bytes = [0; SUPERBLOCK_BYTES];
         file.read_exact_at(&mut bytes, at).map_err(io_error(path, "reading the superblock"))?;
         match Superblock::parse(&bytes) {
-            Ok(found) => {
-                return match unknown_ro_compat(&bytes) {
-                    features if features != 0 && writable => Err(unsupported("ro_compat", features)),
-                    _ => Ok(found),
-                };
-            }
+            Ok(found) => match unknown_ro_compat(&bytes) {
+                features if features != 0 && writable => return Err(unsupported("ro_compat", features)),
+                _ => told.push(found),
+            },
             Err(NotSuperblock::Features(features)) => return Err(unsupported("incompat", features)),
             Err(flaw) => {
                 first.get_or_insert(flaw);
             }
         }
+    }
+    match told[..] {
+        [first, second] if first != second => return more_agreed(file, path, len, [first, second]),
+        [first, ..] => return Ok(first),
+        [] => {}
     }
     Err(match first {
         None => not_a_store(path, "it is too short to have a superblock"),
@@ -370,6 +375,40 @@ fn superblock(file: &File, path: &Path, len: u64, writable: bool) -> Result<(Geo
             Error::Damaged { path: path.to_path_buf(), what: format!("both superblocks ({what})") }
         }
     })
+}
+
+/// Of two superblocks that hold and contradict each other, the one that more extent headers agree with: each repeats the
+/// geometry, and names the store. `repair` writes the other one anew.
+fn more_agreed(
+    file: &File,
+    path: &Path,
+    len: u64,
+    told: [(Geometry, [u8; 16]); 2],
+) -> Result<(Geometry, [u8; 16])> {
+    let mut agreeing = [0_u64; 2];
+    for ((geo, uuid), agreeing) in told.iter().zip(&mut agreeing) {
+        for extent in 0..geo.extents_in(len) {
+            let mut bytes = [0; HEADER_WORDS * 8];
+            file.read_exact_at(&mut bytes, geo.extent_offset(extent))
+                .map_err(io_error(path, "reading an extent header"))?;
+            let words = bytemuck::cast(bytes);
+            let same = ExtentHeader::geometry(&words)
+                .is_some_and(|(other, _)| Geometry { max_size: geo.max_size, ..other } == *geo);
+            if same && ExtentHeader::parse(&words, store_tag(uuid), geo, extent).is_some() {
+                *agreeing += 1;
+            }
+        }
+    }
+    match (told, agreeing) {
+        ([first, _], [a, b]) if a > b => Ok(first),
+        ([_, second], [a, b]) if a < b => Ok(second),
+        _ => Err(Error::Damaged {
+            path: path.to_path_buf(),
+            what: "the two superblocks, which contradict each other: no extent says which one is right; \
+                   `salvage` copies the records out"
+                .to_owned(),
+        }),
+    }
 }
 
 /// A file that has fewer extents than it had is missing records.
