@@ -50,9 +50,31 @@
 //! writes to the file doing so by this crate; one that changes lent bytes in another way causes undefined behaviour in the
 //! process that looks at them. Where that is not ruled out, [`Store::get_into`] and [`Snapshot::get_into`] copy.
 //!
+//! # Where to begin
+//!
+//! 1. [`Store`]: opening; `get`, `put`, `delete`, `update`.
+//! 2. [`Options`]: the geometry of a new store, and how a handle behaves.
+//! 3. [`Error`]: what can go wrong, and what to do then.
+//! 4. [`Batch`]: several records as one step.
+//! 5. [`Snapshot`]: the whole store as of one moment.
+//! 6. [`Changes`]: everything that is there, and then every change.
+//!
+//! The other types come from a method of these: [`Store::counter`], [`Store::typed`], [`Store::ring`], [`Store::pin`],
+//! [`Store::reserve`], [`Store::watch`], [`Store::shared`].
+//!
+//! # Features, compiler, platform
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `cli` | no | the command `recstore` |
+//! | `testing` | no | kill points and faults for the crate's own tests; not for programs |
+//!
+//! Rust 1.89 or later. Linux, on x86-64 and arm64.
+//!
 //! # How it works
 //!
-//! See the chapters [`design::format`], [`design::protocol`] and [`design::recovery`].
+//! [`design`] is the first page; [`design::glossary`] has the words, [`design::medium`] what is assumed of disk and kernel.
+//! Then come [`design::format`], [`design::protocol`] and [`design::recovery`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("recstore runs on Linux on 64-bit little-endian processors");
@@ -93,8 +115,14 @@ pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
 pub use store::typed::{Slices, Typed};
 pub use store::watch::{Event, Watch, WatchAll};
 
-/// The design, in three chapters.
+#[doc = include_str!("design/mod.md")]
 pub mod design {
+    /// # Glossary
+    #[doc = include_str!("design/glossary.md")]
+    pub mod glossary {}
+    /// # What is assumed of the medium
+    #[doc = include_str!("design/medium.md")]
+    pub mod medium {}
     /// # The file format
     #[doc = include_str!("format/mod.md")]
     pub mod format {}

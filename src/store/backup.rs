@@ -8,6 +8,7 @@ use crate::store::Store;
 use crate::store::open;
 use crate::store::options::Options;
 
+/// Copying.
 impl Store {
     /// Copies all records, as they are at one moment inside of this call, into a new store at `to`;
     /// their number. Others go on writing. The copy has the same geometry and mode, appears whole or

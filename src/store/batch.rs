@@ -39,6 +39,7 @@ pub enum Commit {
     },
 }
 
+/// Several records as one step.
 impl Store {
     /// Begins a batch: puts, deletions and conditions on versions, of any ids, that are made together by
     /// [`Batch::commit`]. Nothing is held before that.

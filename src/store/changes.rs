@@ -84,6 +84,7 @@ enum Now {
     Unknown,
 }
 
+/// Following changes.
 impl Store {
     /// Everything that is in the store, then [`Change::CaughtUp`], and then the changes as they come, deletions too. Who
     /// begins with nothing and follows them has a mirror of the store:

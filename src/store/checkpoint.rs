@@ -48,6 +48,7 @@ impl Between {
     }
 }
 
+/// Flushing at intervals.
 impl Store {
     /// Starts a thread that calls [`sync`](Self::sync) at this interval until the result is dropped, or the
     /// store is.

@@ -11,6 +11,7 @@ pub struct Counter<'a> {
     id: u64,
 }
 
+/// Counters.
 impl Store {
     /// The record with this id as a counter: a `u64`, little-endian. A record that is absent counts
     /// as 0.

@@ -45,6 +45,7 @@ pub struct ExtentStats {
     pub newest_epoch: u64,
 }
 
+/// Extent by extent.
 impl Store {
     /// Every extent of the file, in the order of the file. What is written meanwhile may or may not be counted.
     ///

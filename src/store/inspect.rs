@@ -17,6 +17,7 @@ use crate::sys::copy::copy_out;
 /// Bytes of a slot's data that are shown.
 const SHOWN_BYTES_MAX: usize = 4096;
 
+/// The bytes, for people.
 impl Store {
     /// A region's head and slots, as text. The form is for people and may change.
     ///

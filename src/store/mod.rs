@@ -1,27 +1,5 @@
 //! The store as its users see it.
 
-pub(crate) mod backup;
-pub(crate) mod batch;
-pub(crate) mod changes;
-pub(crate) mod checkpoint;
-pub(crate) mod counter;
-pub(crate) mod extents;
-pub(crate) mod inspect;
-pub(crate) mod iter;
-pub(crate) mod open;
-pub(crate) mod options;
-pub(crate) mod pin;
-pub(crate) mod read;
-pub(crate) mod reserve;
-pub(crate) mod ring;
-pub(crate) mod salvage;
-pub(crate) mod shared;
-pub(crate) mod snapshot;
-pub(crate) mod stats;
-pub(crate) mod typed;
-pub(crate) mod upkeep;
-pub(crate) mod watch;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -776,3 +754,54 @@ impl Store {
         }
     }
 }
+
+// The documentation lists the methods of `Store` in the order of the modules, after those of this file.
+
+// Opening, and all records.
+pub(crate) mod open;
+
+pub(crate) mod options;
+
+pub(crate) mod iter;
+
+pub(crate) mod read;
+
+// Several records as one.
+pub(crate) mod batch;
+
+pub(crate) mod snapshot;
+
+// Other kinds of records, and other ways to them.
+pub(crate) mod counter;
+
+pub(crate) mod typed;
+
+pub(crate) mod ring;
+
+pub(crate) mod pin;
+
+pub(crate) mod reserve;
+
+// Shared memory.
+pub(crate) mod shared;
+
+// Waiting for changes.
+pub(crate) mod watch;
+
+pub(crate) mod changes;
+
+// Upkeep.
+pub(crate) mod checkpoint;
+
+pub(crate) mod backup;
+
+pub(crate) mod upkeep;
+
+pub(crate) mod salvage;
+
+// Looking inside.
+pub(crate) mod stats;
+
+pub(crate) mod extents;
+
+pub(crate) mod inspect;

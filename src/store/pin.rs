@@ -37,6 +37,7 @@ impl Drop for Pin<'_> {
     }
 }
 
+/// Records read where they lie.
 impl Store {
     /// Begins to borrow from the store. What [`Pin::get`] gives stays whole and unchanged for as long as
     /// the pin lives, whatever writers do, also when the record is overwritten or deleted meanwhile. A

@@ -40,6 +40,7 @@ pub struct Reservation<'a> {
     is_open: bool,
 }
 
+/// Records written where they will lie.
 impl Store {
     /// Reserves room for a record of `len` bytes, to be written in place, in parts and in any order, and then committed. The
     /// region's lock is held to take the room and to commit, not in between. Until it is committed the old

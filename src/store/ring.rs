@@ -52,6 +52,7 @@ struct RingPlace {
     number: u64,
 }
 
+/// A series of values.
 impl Store {
     /// A ring of `len` values of `T` in the ids `base` (which counts them) to `base + len`. The oldest
     /// is overwritten first. All who use it must give the same numbers.

@@ -49,6 +49,7 @@ impl Deref for Shared {
     }
 }
 
+/// Stores in memory, by name.
 impl Store {
     /// Opens the store in memory with this name, or creates it with default options: see
     /// [`Options::shared`].

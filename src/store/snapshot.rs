@@ -80,6 +80,7 @@ enum KeptState {
     Damaged(&'static str),
 }
 
+/// The whole store as of one moment.
 impl Store {
     /// The whole store as it is at one moment inside of this call, for any number of reads, while others go on writing.
     ///

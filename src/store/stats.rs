@@ -130,6 +130,7 @@ pub struct Attached {
     pub pins: u64,
 }
 
+/// In numbers.
 impl Store {
     /// The store in numbers: O(extents + regions), and a few system calls.
     ///

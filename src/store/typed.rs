@@ -35,6 +35,7 @@ fn tag(name: &str, size: usize) -> u64 {
     bytes.fold(BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME)).max(1)
 }
 
+/// Records of a Rust type.
 impl Store {
     /// The store's records as values of `T`. A record of another length is an error where it is met.
     ///

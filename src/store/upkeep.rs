@@ -19,6 +19,7 @@ use crate::sys::copy::copy_in;
 /// Times that a handle which may not take locks tries to see a region at rest.
 const LOOKS_AT_REGION: u32 = 8;
 
+/// Checking and putting right.
 impl Store {
     /// Checks everything and changes nothing: superblocks, control page, extent headers, every
     /// slot's checksum, every derived structure against the slots. One region is locked at a time. A

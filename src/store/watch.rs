@@ -43,6 +43,7 @@ pub struct WatchAll<'a> {
     looked: Instant,
 }
 
+/// Waiting for changes.
 impl Store {
     /// Watches a record, which may be absent, from now on.
     ///

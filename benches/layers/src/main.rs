@@ -177,7 +177,7 @@ fn write_many(bencher: Bencher, writes: usize) {
 #[divan::bench(sample_size = 1, sample_count = 2_000)]
 fn watch_nobody(bencher: Bencher) {
     let s = store(Store::options(), 64, 1);
-    bencher.bench_local(|| s.store.put(0, &[7; 64]).unwrap());
+    bencher.bench_local(|| s.store.put(0, [7; 64]).unwrap());
 }
 
 #[divan::bench(sample_size = 1, sample_count = 2_000)]
@@ -186,7 +186,7 @@ fn watch_left(bencher: Bencher) {
     let leave_a_mark = || {
         assert_eq!(s.store.watch(0).unwrap().wait(Some(Duration::ZERO)).unwrap(), Event::TimedOut);
     };
-    bencher.with_inputs(leave_a_mark).bench_local_values(|()| s.store.put(0, &[7; 64]).unwrap());
+    bencher.with_inputs(leave_a_mark).bench_local_values(|()| s.store.put(0, [7; 64]).unwrap());
 }
 
 #[divan::bench(args = [1_000, 10_000, 100_000], sample_size = 1, sample_count = 20)]

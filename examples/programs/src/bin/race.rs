@@ -112,7 +112,7 @@ fn add(way: Way, store: &Store, words: &Words) -> recstore::Result<()> {
             let old = store.get(record)?;
             let new = number(old.as_deref()) + 1;
             let version = old.map(|old| old.version());
-            if let Swap::Done(_) = store.compare_and_swap(record, version, &new.to_le_bytes())? {
+            if let Swap::Done(_) = store.compare_and_swap(record, version, new.to_le_bytes())? {
                 break;
             }
         },

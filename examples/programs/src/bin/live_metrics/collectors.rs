@@ -112,7 +112,7 @@ impl<'a> Collectors<'a> {
             self.state().failure.get_or_insert(failure);
         }
         // If this fails, the analyzer fails too.
-        let _ = self.store.put(NOTICE, &[]);
+        let _ = self.store.put(NOTICE, []);
     }
 
     fn replay(&self, number: usize, series: &Series, mut is_victim: bool) -> Result<(), Failure> {
@@ -142,7 +142,7 @@ impl<'a> Collectors<'a> {
                         series.name
                     ));
                     drop(state);
-                    self.store.put(NOTICE, &[])?;
+                    self.store.put(NOTICE, [])?;
                 }
             }
             let status = collector.wait()?;

@@ -214,6 +214,6 @@ fn listen_for_quit(store: &Weak<Shared>, quit: &AtomicBool) {
     quit.store(true, Ordering::Relaxed);
     if let Some(store) = store.upgrade() {
         // If this fails, the analyzer fails too.
-        let _ = store.put(NOTICE, &[]);
+        let _ = store.put(NOTICE, []);
     }
 }
