@@ -755,7 +755,7 @@ impl Store {
     }
 }
 
-// The documentation lists the methods of `Store` in the order of the modules, after those of this file.
+// rustdoc lists the methods of these modules in this order, and those of this file after them.
 
 // Opening, and all records.
 pub(crate) mod open;

@@ -96,7 +96,7 @@ impl MixedList {
     /// the next one goes on.
     fn begin_with(&self, values: &[Value]) -> Result<(), Failure> {
         for (index, value) in (0..).zip(values) {
-            self.store.compare_and_swap(index, None, &postcard::to_stdvec(value)?)?;
+            let _ = self.store.compare_and_swap(index, None, &postcard::to_stdvec(value)?)?;
         }
         Ok(())
     }
