@@ -51,6 +51,13 @@ pub(crate) fn refused_growth() -> Option<Refusal> {
     None
 }
 
+/// Whether a rebuild that begins now fails in its look at the slots.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+pub(crate) fn survey_fails() -> bool {
+    false
+}
+
 /// Whether a fault is switched on.
 #[cfg(not(feature = "testing"))]
 #[inline(always)]
@@ -59,7 +66,9 @@ pub(crate) fn on(_fault: Fault) -> bool {
 }
 
 #[cfg(feature = "testing")]
-pub(crate) use switched::{growths_seen, on, refuse_growth, refused_growth, switch};
+pub(crate) use switched::{
+    fail_surveys, growths_seen, on, refuse_growth, refused_growth, survey_fails, switch,
+};
 
 #[cfg(feature = "testing")]
 mod switched {
@@ -78,6 +87,20 @@ mod switched {
     thread_local! {
         /// Growths of this thread, the first one that is refused, and how.
         static GROWTHS: Cell<(u64, u64, Option<Refusal>)> = const { Cell::new((0, 0, None)) };
+    }
+
+    thread_local! {
+        static SURVEYS_FAIL: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Has this thread's rebuilds fail in their look at the slots, or no longer.
+    pub(crate) fn fail_surveys(fail: bool) {
+        SURVEYS_FAIL.set(fail);
+    }
+
+    /// Whether a rebuild that begins now fails in its look at the slots.
+    pub(crate) fn survey_fails() -> bool {
+        SURVEYS_FAIL.get()
     }
 
     /// Has this thread's growths refused from the n-th from now on (1 is the next one); `None`: no longer.

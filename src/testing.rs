@@ -51,6 +51,12 @@ pub fn refuse_growth(from: u64, how: Option<Refusal>) {
     crate::fault::refuse_growth(from, how);
 }
 
+/// Has every rebuild of this thread fail in its look at the slots, as one does that can't map them or can't ask who is alive;
+/// or no longer.
+pub fn fail_surveys(fail: bool) {
+    crate::fault::fail_surveys(fail);
+}
+
 /// Growths of this thread since [`refuse_growth`].
 pub fn growths_seen() -> u64 {
     crate::fault::growths_seen()

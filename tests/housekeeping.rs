@@ -20,7 +20,7 @@ use common::{Me, PATIENCE, Worker};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::getpid;
 use rand::Rng;
-use recstore::testing::{Refusal, growths_seen, mark_for_rebuild, refuse_growth, set_hook};
+use recstore::testing::{Refusal, fail_surveys, growths_seen, mark_for_rebuild, refuse_growth, set_hook};
 use recstore::{Error, Options, Store};
 
 fn small() -> Options {
@@ -463,4 +463,32 @@ fn a_reader_waits_no_longer_than_a_moment_whatever_the_lock_time_out_is() {
     let worker = stops(&path, "put another", "rebuild: marked");
     comes_back(|| assert_eq!(store.get(1).unwrap().as_deref(), Some(&b"one"[..])));
     drop(worker);
+}
+
+/// The mark of a rebuild says that the dead owner's last write was decided; a healer that fails before that leaves it open.
+#[test]
+fn a_healer_that_fails_leaves_the_last_write_of_the_dead_to_the_next() {
+    let dir = common::scratch();
+    for (what, at) in [("put", "publish: seq stored"), ("put another", "publish: seq stored")] {
+        let path = dir.path().join(what);
+        let store = small().create(&path).unwrap();
+        store.put(1, b"first").unwrap();
+        let model = BTreeMap::from([(1, b"first".to_vec())]);
+        dies(&path, what, at);
+        assert_eq!(store.get(1).unwrap().as_deref(), Some(&b"first"[..]), "{what}: after the death");
+        assert!(store.get(1_000_000).unwrap().is_none(), "{what}: after the death");
+        fail_surveys(true);
+        for _ in 0..2 {
+            assert!(
+                matches!(store.put(2, b"second"), Err(Error::Damaged { .. })),
+                "{what}: the healer was to fail"
+            );
+        }
+        fail_surveys(false);
+        // By a handle that was not there, too.
+        assert!(Store::open(&path).unwrap().delete(1_000_000).is_ok_and(|deleted| !deleted), "{what}");
+        assert_is(&store, &model, what);
+        rebuild(&path);
+        assert_is(&store, &model, what);
+    }
 }

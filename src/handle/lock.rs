@@ -54,6 +54,17 @@ impl Drop for Locked<'_> {
     }
 }
 
+impl Locked<'_> {
+    /// Puts the dead owner's word back. Its last write is not decided yet: the next owner decides, as after a death.
+    #[cold]
+    fn leave_to(self, dead: u64) {
+        if lock::leave_to(self.word, dead) {
+            futex::wake(self.word, 1);
+        }
+        std::mem::forget(self);
+    }
+}
+
 impl Handle {
     /// Takes a region's lock; a region that a dead owner left, or a rebuild that was cut off, is
     /// rebuilt first. Without contention: one compare-and-swap, no system call.
@@ -67,19 +78,27 @@ impl Handle {
     pub(crate) fn lock_by(&self, number: u32, deadline: Option<&Deadline>) -> Result<Locked<'_>> {
         let head = self.arena.head(number);
         let word = head.lock();
-        let took_over = if lock::try_lock(word, self.own_word) {
+        let dead = if lock::try_lock(word, self.own_word) {
             step("lock: taken");
-            false
+            None
         } else {
             self.wait_for(number, word, deadline)?
         };
         let region = Region::new(&self.arena, number);
-        let healed = took_over || region.is_marked();
+        let healed = dead.is_some() || region.is_marked();
         let locked = Locked { arena: &self.arena, word, head: Some(head), healed };
-        if healed {
-            rebuild(&region, if took_over { Cause::Death } else { Cause::Process })?;
+        if !healed {
+            return Ok(locked);
         }
-        Ok(locked)
+        let cause = if dead.is_some() { Cause::Death } else { Cause::Process };
+        match (rebuild(&region, cause), dead) {
+            (Ok(_), _) => Ok(locked),
+            (Err(error), Some(dead)) if !region.is_being_rebuilt() => {
+                locked.leave_to(dead);
+                Err(error)
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// Takes the lock of batches, and ends the batch of a dead owner, so that the number that counts may be raised: see
@@ -117,10 +136,10 @@ impl Handle {
         Ok(Locked { arena: &self.arena, word, head: None, healed: false })
     }
 
-    /// Takes a lock that is held, that of a region or, by the number after the last one, that of batches; whether it was
-    /// a dead owner's.
+    /// Takes a lock that is held, that of a region or, by the number after the last one, that of batches. Returns the word of
+    /// the dead owner from which the lock was taken, if it was.
     #[cold]
-    fn wait_for(&self, number: u32, lock: &AtomicU64, deadline: Option<&Deadline>) -> Result<bool> {
+    fn wait_for(&self, number: u32, lock: &AtomicU64, deadline: Option<&Deadline>) -> Result<Option<u64>> {
         let deadline = deadline.copied().unwrap_or_else(|| self.arena.deadline());
         let mut head_of_queue = QueueByte { handle: self, region: number, held: false };
         let mut slept = 0;
@@ -130,7 +149,7 @@ impl Handle {
             let owner = match lock::state(word) {
                 LockState::Free => {
                     if lock::take_over(lock, 0, self.own_word | slept) {
-                        return Ok(false);
+                        return Ok(None);
                     }
                     continue;
                 }
@@ -162,7 +181,7 @@ impl Handle {
             if !alive {
                 if lock::take_over(lock, word, self.own_word | (word & SLEEPERS) | slept) {
                     step("lock: taken over");
-                    return Ok(true);
+                    return Ok(Some(word));
                 }
                 continue;
             }

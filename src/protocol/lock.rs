@@ -104,6 +104,12 @@ pub(crate) fn unlock(lock: &AtomicU64) -> bool {
     lock.swap(0, Ordering::SeqCst) & SLEEPERS != 0
 }
 
+/// Puts the word of a dead owner back, from which the lock was taken: the next owner takes it over likewise. Returns whether
+/// anybody sleeps for it.
+pub(crate) fn leave_to(lock: &AtomicU64, dead: u64) -> bool {
+    lock.swap(dead & !SLEEPERS, Ordering::SeqCst) & SLEEPERS != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

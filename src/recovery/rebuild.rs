@@ -108,10 +108,12 @@ struct Slots {
     seq_max: u64,
 }
 
-/// Rebuilds the region. On an error it stays marked, and the next owner begins anew.
+/// Rebuilds the region. On an error it stays marked, and the next owner begins anew. The mark says that the last write of
+/// a dead owner is decided: after a death nothing but step 3 sets it, and the caller leaves the lock to the dead owner
+/// where that was not reached.
 pub(crate) fn rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt> {
     let rebuilt = try_rebuild(region, cause);
-    if rebuilt.is_err() && !region.is_being_rebuilt() {
+    if rebuilt.is_err() && cause != Cause::Death && !region.is_being_rebuilt() {
         region.mark();
     }
     match rebuilt {
@@ -391,6 +393,9 @@ fn look_at_slots(
     rebuilt: &mut Rebuilt,
 ) -> Result<Slots, Trouble> {
     let arena = region.arena;
+    if fault::survey_fails() {
+        return Err(Trouble::Flaw("the look at the slots fails for a test"));
+    }
     let mut slots = Slots::default();
     let mut buffer = Vec::new();
     let extents = arena.data_extents(region.number)?;
