@@ -321,16 +321,34 @@ impl Arena {
         Ok(found)
     }
 
+    /// The data extents of a region, as many as its head counts at least. Fewer are an error: the header of one lies.
+    pub(crate) fn all_data_extents(&self, region: u32) -> Result<Vec<u32>> {
+        // An extent has its header before it is counted (pairs with the Release of the count).
+        let counted = self.head(region).extents().load(Ordering::Acquire).unwrap_or(0);
+        let found = self.data_extents(region)?;
+        if (found.len() as u64) < counted {
+            let what = format!(
+                "region {region} has {} of its {counted} extents of records: run `recstore repair`",
+                found.len()
+            );
+            return Err(self.damaged(what));
+        }
+        Ok(found)
+    }
+
     /// The region whose slots lie in an extent, if any slot tells: a whole version by its id, a free slot
     /// by its stamp.
     pub(crate) fn region_by_slots(&self, extent: u32) -> Option<u32> {
+        let free_in = |slot| header(self.slot(slot)?).free_in().filter(|&region| region < self.geo.regions);
+        self.slots_of(extent).find_map(free_in).or_else(|| self.region_by_versions(extent))
+    }
+
+    /// The region whose whole versions lie in an extent, if any does.
+    pub(crate) fn region_by_versions(&self, extent: u32) -> Option<u32> {
         let mut buffer = Vec::new();
         self.slots_of(extent).find_map(|slot| {
             let words = self.slot(slot)?;
             let header = header(words);
-            if let Some(region) = header.free_in().filter(|&r| r < self.geo.regions) {
-                return Some(region);
-            }
             let region = self.geo.region_of(self.geo.hash(header.id()));
             let state = survey(words, region, &self.geo, &mut buffer);
             matches!(state, SlotState::Version(_) | SlotState::Tombstone(_)).then_some(region)

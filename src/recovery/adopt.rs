@@ -1,4 +1,6 @@
-//! Extents whose header was lost: what lies in them, and what leads to them, says what they are.
+//! Extents whose header was lost, or lies: what lies in them, and what leads to them, says what they are.
+//!
+//! A run for index tables is believed as far as the tables of regions reach and as no whole version lies in its room.
 
 use crate::error::Result;
 use crate::file::arena::Arena;
@@ -35,6 +37,16 @@ fn kind_of(arena: &Arena, extent: u32) -> Option<ExtentKind> {
 /// if nothing but a header was in it. The caller holds the growth lock, or the whole store.
 pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Result<Vec<u32>> {
     let mut regions = Vec::new();
+    for (start, extent, region) in hidden(arena)? {
+        if extent > start {
+            arena.write_extent_header(start, ExtentKind::Index { run: extent - start })?;
+        }
+        arena.write_extent_header(extent, ExtentKind::Data { region })?;
+        regions.push(region);
+        fixed.push(format!(
+            "extent {extent} was said to hold index tables, holds records, and was given back to region {region}"
+        ));
+    }
     let mut skip = 0; // Extents inside of a run.
     for extent in headless(arena)? {
         if extent < skip {
@@ -83,5 +95,34 @@ pub(crate) fn headless(arena: &Arena) -> Result<Vec<u32>> {
             found.push(extent);
         }
     })?;
+    Ok(found)
+}
+
+/// Extents that hold whole versions and lie, as their header or the one of a run before them says, in a run for index
+/// tables, though no region's table lies there. Each with the first extent of the run and with the region of its versions,
+/// in order.
+fn hidden(arena: &Arena) -> Result<Vec<(u32, u32, u32)>> {
+    let count = arena.extent_count()?;
+    let mut runs = Vec::new();
+    arena.each_extent(|extent, kind| {
+        if let Some(ExtentKind::Index { run }) = kind {
+            runs.push(extent..extent.saturating_add(run).min(count));
+        }
+    })?;
+    let tables: Vec<_> = (0..arena.geo.regions).map(|region| arena.shape(region)).collect();
+    let mut found = Vec::new();
+    for run in runs {
+        let mut start = run.start;
+        for extent in run {
+            let (from, to) = (arena.geo.extent_offset(extent), arena.geo.extent_offset(extent + 1));
+            if tables.iter().any(|table| table.offset() < to && from < table.offset() + table.bytes()) {
+                continue;
+            }
+            if let Some(region) = arena.region_by_versions(extent) {
+                found.push((start, extent, region));
+                start = extent + 1;
+            }
+        }
+    }
     Ok(found)
 }

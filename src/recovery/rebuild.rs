@@ -17,6 +17,7 @@ use crate::format::slot::{BLOCK_LOG2, BLOCKS_MAX, FIRST_SEQ, Header, PRESENT, be
 use crate::format::word::Reference;
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{Seen, header, publish, read_any, retract, scrub};
+use crate::recovery::adopt::adopt;
 use crate::region::Trouble;
 use crate::region::batch::is_undecided;
 use crate::region::decided::took_no_effect;
@@ -398,7 +399,15 @@ fn look_at_slots(
     }
     let mut slots = Slots::default();
     let mut buffer = Vec::new();
-    let extents = arena.data_extents(region.number)?;
+    let mut extents = arena.data_extents(region.number)?;
+    if region.head.extents().load(Ordering::Relaxed).is_some_and(|counted| counted > extents.len() as u64) {
+        // The header of one lies, or was lost. After a crash of the system this is done already.
+        if !cause.is_os_crash() {
+            let _growth = Growth::lock(arena)?;
+            adopt(arena, false, &mut Vec::new())?;
+        }
+        extents = arena.data_extents(region.number)?;
+    }
     slots.extents = extents.len() as u64;
     for slot in pass::slots_in(arena, extents) {
         let (slot, words) = slot?;

@@ -16,7 +16,7 @@ use crate::protocol::slot::{header, is_free, park, reserve, scrub};
 use crate::region::Trouble;
 use crate::region::find::Found;
 use crate::region::head::{COUNT, Region, add, count};
-use crate::sys::atomic::Ordering;
+use crate::sys::atomic::{Ordering, fence};
 use crate::sys::step::step;
 
 /// A queue of slots.
@@ -269,6 +269,7 @@ impl<'a> Region<'a> {
             let added = Growth::lock(self.arena)
                 .and_then(|mut growth| growth.add_data_extent(self.number, with_links));
             let extent = added.map_err(|error| self.explain(error, "an extent of slots"))?;
+            fence(Ordering::Release); // The header comes before the count (pairs with the Acquire in `all_data_extents`).
             add(self.head.extents(), 1)?;
             let slots = self.arena.slots_of(extent);
             self.set_fresh(slots);

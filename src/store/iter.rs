@@ -301,7 +301,7 @@ impl Cursor {
         let next_seq = head.next_seq().load(Ordering::Acquire);
         self.was_free = lock::is_free(head.lock()) && !handle.arena.shape(self.region).is_marked();
         self.cut = if self.was_free { next_seq } else { next_seq.wrapping_sub(1) };
-        self.extents = handle.arena.data_extents(self.region)?;
+        self.extents = handle.arena.all_data_extents(self.region)?;
         self.given.clear();
         self.written_since = false;
         self.stage = match self.extents.first() {

@@ -1,8 +1,8 @@
 //! Counts that are too high, and the lock of batches.
 
-use recstore::Commit;
+use recstore::{Commit, ExtentStats, ExtentUse};
 
-use crate::file::{LAYOUT, Lied, checked, head, in_time, options};
+use crate::file::{LAYOUT, Lied, REGION, checked, head, in_time, options};
 
 /// The lock word of batches, in the control page.
 const BATCH_LOCK: usize = 4096 + 384;
@@ -56,4 +56,60 @@ fn a_lock_of_batches_that_says_that_the_store_is_clean_holds_nobody_up() {
     drop(found);
     drop(pin);
     lied.store.sync().unwrap();
+}
+
+/// Says that a run of so many extents for index tables begins here, with a checksum that holds.
+fn forge_index_run(lied: &Lied, extent: usize, run: u32) {
+    let at = LAYOUT.extent(extent);
+    let mut header: Vec<u8> = (0..8).flat_map(|n| lied.get(at + 8 * n).to_le_bytes()).collect();
+    header[20..24].copy_from_slice(&2u32.to_le_bytes());
+    header[24..28].copy_from_slice(&run.to_le_bytes());
+    let sum = crc32fast::hash(&header[..60]);
+    header[60..].copy_from_slice(&sum.to_le_bytes());
+    for (n, word) in header.chunks(8).enumerate() {
+        lied.set(at + 8 * n, u64::from_le_bytes(word.try_into().unwrap()));
+    }
+}
+
+#[test]
+fn an_extent_of_records_that_is_said_to_hold_index_tables_is_given_back() {
+    // Of the region's extents the first or the second lies, alone or over those behind it.
+    for (lies, run) in [(0, 1), (1, 1), (0, 2), (1, 3)] {
+        for how in ["repair", "death", "crash"] {
+            let when = format!("extent {lies} of the region, a run of {run}, {how}");
+            let lied = Lied::new();
+            let ids = lied.ids(0, 4 * LAYOUT.slots);
+            ids.iter().for_each(|&id| _ = lied.store.put(id, b"1").unwrap());
+            lied.store.sync().unwrap();
+            let extents = lied.store.extents().unwrap();
+            let is_ours =
+                |e: &&ExtentStats| matches!(e.usage, ExtentUse::Slots { region } if region == REGION as u32);
+            let ours = extents.iter().filter(is_ours).nth(lies).unwrap();
+            forge_index_run(&lied, ours.extent as usize, run);
+            assert!(!lied.store.verify().unwrap().is_clean(), "{when}");
+            let walked: Result<Vec<_>, _> = lied.store.iter().collect();
+            assert!(walked.is_err(), "{when}: iter gave {} records", walked.unwrap().len());
+            let crashed;
+            let store = match how {
+                "repair" => {
+                    let report = lied.store.repair().unwrap();
+                    assert!(report.fixed.iter().any(|f| f.contains("given back")), "{when}: {report:?}");
+                    assert!(report.dropped.is_empty() && report.missing.is_empty(), "{when}: {report:?}");
+                    &lied.store
+                }
+                "death" => {
+                    lied.kill_writer();
+                    lied.store.put(ids[0], b"1").unwrap();
+                    &lied.store
+                }
+                _ => {
+                    crashed = lied.after_a_crash();
+                    &crashed
+                }
+            };
+            assert_eq!(store.verify().unwrap().damage, [], "{when}");
+            assert_eq!(store.iter().map(Result::unwrap).count(), ids.len(), "{when}");
+            assert!(ids.iter().all(|&id| store.get(id).unwrap().is_some()), "{when}");
+        }
+    }
 }
