@@ -1,0 +1,355 @@
+//! Writing records by their ids.
+
+use crate::error::{Error, Result};
+use crate::format::slot::PRESENT;
+use crate::handle::inside::{Inside, is_inside};
+use crate::record::{Durability, Swap, Version};
+use crate::region::Trouble;
+use crate::region::write::{Content, Written};
+use crate::store::Store;
+use crate::sys::atomic::Ordering;
+use crate::sys::deadline::Deadline;
+use std::time::Duration;
+
+/// Writing. Each call takes one region's lock for its duration; O(1) but for growth.
+impl Store {
+    /// Writes a record, in place of the one with the same id if there is one, with the handle's
+    /// durability. When it returns, the write survives the death of any process.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// store.put(1, "another one")?; // in its place
+    /// assert_eq!(store.get(1)?.unwrap().data(), b"another one");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::RecordTooLong`]; [`Error::Full`]; [`Error::Busy`] if a lock time-out is set;
+    /// [`Error::ReadOnly`]; [`Error::Reentrant`]; [`Error::FlushFailed`] for durable writes;
+    /// [`Error::Damaged`]; [`Error::Forked`]. After an error the record is as it was.
+    #[inline]
+    pub fn put(&self, id: u64, data: impl AsRef<[u8]>) -> Result<Version> {
+        self.write(id, data.as_ref(), self.handle.durability)
+    }
+
+    /// [`put`](Self::put) with the durability of this one write.
+    ///
+    /// ```
+    /// # use recstore::{Durability, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put_with(1, b"one", Durability::Disk)?; // on disk when it returns
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put). After [`Error::FlushFailed`] the record is written, and may be lost
+    /// with power.
+    #[inline]
+    pub fn put_with(&self, id: u64, data: impl AsRef<[u8]>, durability: Durability) -> Result<Version> {
+        self.write(id, data.as_ref(), durability)
+    }
+
+    #[inline]
+    fn write(&self, id: u64, data: &[u8], durability: Durability) -> Result<Version> {
+        let hash = self.check_write(id, data.len())?;
+        let number = self.handle.arena.geo.region_of(hash);
+        let lone = durability == Durability::Disk;
+        let written =
+            self.handle.with_region(number, |region| region.put(hash, id, Content::Bytes(data), lone))?;
+        self.settle_one(durability, number, &written)
+    }
+
+    /// Deletes a record; whether there was one. Its slot is used again.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// assert!(store.delete(1)?);
+    /// assert!(!store.delete(1)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn delete(&self, id: u64) -> Result<bool> {
+        let hash = self.check_write(id, 0)?;
+        let number = self.handle.arena.geo.region_of(hash);
+        let deleted = self.handle.with_region(number, |region| {
+            let deleted = region.delete(hash, id)?;
+            if !deleted {
+                // A damaged slot may be this record's: the reader's look gives the error for that.
+                self.read_in(region, hash, id, None)?;
+            }
+            Ok(deleted)
+        })?;
+        self.settle(self.handle.durability)?;
+        Ok(deleted)
+    }
+
+    /// Reads a record, lets `change` say what it becomes, and writes that, as one step that no other
+    /// writer can come between, in any thread or process. `change` is given `None` if there is no
+    /// record; if it gives `None`, nothing is written, and the result is `None`.
+    ///
+    /// `change` runs under the region's lock: others wait for it, and a write to the same store from
+    /// inside it, through this handle or any other one on the same file, is refused with [`Error::Reentrant`]. If it
+    /// panics, nothing is written. The same holds for the `as_ref` of what it gives.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// // Exact, however many threads and processes do it.
+    /// for _ in 0..3 {
+    ///     store.update(1, |old| {
+    ///         let n = old.and_then(|old| old.try_into().ok()).map_or(0, u64::from_le_bytes);
+    ///         Some((n + 1).to_le_bytes())
+    ///     })?;
+    /// }
+    /// assert_eq!(store.get(1)?.unwrap().data(), 3u64.to_le_bytes());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); [`Error::Corrupt`] if the record is damaged.
+    pub fn update<T: AsRef<[u8]>>(
+        &self,
+        id: u64,
+        change: impl FnOnce(Option<&[u8]>) -> Option<T>,
+    ) -> Result<Option<Version>> {
+        let hash = self.check_write(id, 0)?;
+        let number = self.handle.arena.geo.region_of(hash);
+        let mut change = Some(change);
+        let mut next: Option<T> = None;
+        let durability = self.handle.durability;
+        let written = self.handle.with_region(number, |region| {
+            // Called anew after a rebuild, under the same lock: what `change` gave still holds.
+            if let Some(change) = change.take() {
+                let mut data = Vec::new();
+                let found = match self.read_in(region, hash, id, Some(&mut data)) {
+                    Err(Trouble::Flaw(_)) => {
+                        crate::recovery::rebuild::rebuild(region, crate::recovery::rebuild::Cause::Process)?;
+                        self.read_in(region, hash, id, Some(&mut data))?
+                    }
+                    found => found?,
+                };
+                let _inside = Inside::enter(self.handle.file_id);
+                next = change(found.map(|_| &data[..]));
+            }
+            let Some(next) = &next else {
+                self.handle.check()?;
+                return Ok(None);
+            };
+            let next = {
+                let _inside = Inside::enter(self.handle.file_id);
+                next.as_ref() // The caller's code, too.
+            };
+            self.handle.check()?; // Either may have forked, and this may be the child.
+            if next.len() > self.record_size() {
+                return Err(self.too_long(id, next.len()).into());
+            }
+            region.put(hash, id, Content::Bytes(next), durability == Durability::Disk).map(Some)
+        })?;
+        written.map(|written| self.settle_one(durability, number, &written)).transpose()
+    }
+
+    /// Writes a record if its version is `expected` (`None`: if there is no such record).
+    ///
+    /// ```
+    /// # use recstore::{Store, Swap};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let version = store.put(1, b"one")?;
+    /// store.put(1, b"by another process")?;
+    /// let swap = store.compare_and_swap(1, Some(version), b"two")?;
+    /// assert!(matches!(swap, Swap::Conflict { .. }));
+    /// assert_eq!(store.get(1)?.unwrap().data(), b"by another process");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); [`Error::Corrupt`] if the record is damaged.
+    pub fn compare_and_swap(
+        &self,
+        id: u64,
+        expected: Option<Version>,
+        data: impl AsRef<[u8]>,
+    ) -> Result<Swap> {
+        let data = data.as_ref();
+        let hash = self.check_write(id, data.len())?;
+        let number = self.handle.arena.geo.region_of(hash);
+        let durability = self.handle.durability;
+        let swapped = self.handle.with_region(number, |region| {
+            let found = self.read_in(region, hash, id, Some(&mut Vec::new()))?;
+            let current = found.map(|(header, _)| Version(header.version()));
+            if current != expected {
+                return Ok(Err(Swap::Conflict { current }));
+            }
+            region.put(hash, id, Content::Bytes(data), durability == Durability::Disk).map(Ok)
+        })?;
+        match swapped {
+            Ok(written) => self.settle_one(durability, number, &written).map(Swap::Done),
+            Err(conflict) => Ok(conflict),
+        }
+    }
+
+    /// Writes many records, holding the lock of each region once, and gives their number. Of several
+    /// writes to one id the last wins.
+    ///
+    /// This is not a transaction (that is [`batch`](Self::batch)): others may see some of the writes before the rest, in any order,
+    /// and a process that dies in the middle leaves some of them written, each whole.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let written = store.write_many((0..100).map(|id| (id, format!("record {id}"))))?;
+    /// assert_eq!(written, 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put). Lengths are checked before anything is written; after any other error
+    /// some of the records may be written.
+    pub fn write_many<D: AsRef<[u8]>>(&self, writes: impl IntoIterator<Item = (u64, D)>) -> Result<usize> {
+        let mut sorted = Vec::new();
+        for (id, data) in writes {
+            let hash = self.check_write(id, data.as_ref().len())?;
+            sorted.push((self.handle.arena.geo.region_of(hash), hash, id, data));
+        }
+        sorted.sort_by_key(|w| w.0); // Stable: writes to one id stay in their order.
+        let hash_of = |n: usize| sorted.get(n).map(|write| write.1);
+        self.ask_for_first(hash_of);
+        let mut done = 0;
+        for group in sorted.chunk_by(|a, b| a.0 == b.0) {
+            let end = done + group.len();
+            self.handle.with_region(group[0].0, |region| {
+                for (_, hash, id, data) in &sorted[done..end] {
+                    self.ask_ahead(done, hash_of);
+                    let data = data.as_ref();
+                    if data.len() > self.record_size() {
+                        return Err(self.too_long(*id, data.len()).into()); // It changed its mind.
+                    }
+                    region.put(*hash, *id, Content::Bytes(data), false)?;
+                    done += 1;
+                }
+                Ok(())
+            })?;
+        }
+        if !sorted.is_empty() {
+            self.settle(self.handle.durability)?;
+        }
+        Ok(sorted.len())
+    }
+
+    /// Makes every write that was done before, by anyone, survive a loss of power. Shares one flush
+    /// with all who ask for one at the same time.
+    ///
+    /// A file that was removed while it was open, or in whose place another one was put, is flushed all the same;
+    /// then the error says what became of it, for nobody who opens the path will see these records. A file that was
+    /// only renamed is no error, nor is one that never had a name, nor a [`shared`](Self::shared) store's. A program that removes its
+    /// file on purpose while it is open has no use for a flush.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// store.sync()?; // from here on the loss of power can't lose it
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unlinked`] as said above; [`Error::FlushFailed`], then and ever after on this handle; [`Error::ReadOnly`];
+    /// [`Error::Reentrant`]; [`Error::Busy`] if a lock time-out is set; [`Error::Forked`].
+    pub fn sync(&self) -> Result<()> {
+        self.check_write(0, 0)?;
+        self.handle.sync()
+    }
+
+    /// [`sync`](Self::sync) that waits for locks no longer than `timeout`, whatever the handle's lock time-out is: for the
+    /// writers that are at work when it begins, and for a flush that is under way. The disk takes its time beyond that.
+    ///
+    /// ```
+    /// # fn main() -> recstore::Result<()> {
+    /// # use std::time::Duration;
+    /// # use recstore::Error;
+    /// # let path = std::env::temp_dir().join(format!("recstore-sync-{}.rec", std::process::id()));
+    /// let store = recstore::Store::open_or_create(&path)?;
+    /// store.put(1, b"one")?;
+    /// match store.sync_timeout(Duration::from_secs(2)) {
+    ///     Err(Error::Busy { lock, .. }) => println!("written, and not flushed yet: {lock} is held"),
+    ///     synced => synced?,
+    /// }
+    /// # store.close()?;
+    /// # std::fs::remove_file(path).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn sync_timeout(&self, timeout: Duration) -> Result<()> {
+        self.check_write(0, 0)?;
+        self.handle.sync_by(&Deadline::after(Some(timeout)))
+    }
+
+    /// What every write asks first; the id's hash.
+    #[inline]
+    pub(crate) fn check_write(&self, id: u64, len: usize) -> Result<u64> {
+        self.handle.check_writable()?;
+        if len > self.record_size() {
+            return Err(self.too_long(id, len));
+        }
+        let hash = self.handle.arena.geo.hash(id);
+        self.check_outside(hash)?;
+        Ok(hash)
+    }
+
+    /// Refuses to wait for a lock from inside `update`.
+    #[inline]
+    pub(crate) fn check_outside(&self, hash: u64) -> Result<()> {
+        if is_inside(self.handle.file_id) {
+            let region = self.handle.arena.geo.region_of(hash);
+            return Err(Error::Reentrant { path: self.handle.arena.path.clone(), region });
+        }
+        Ok(())
+    }
+
+    #[cold]
+    pub(crate) fn too_long(&self, id: u64, len: usize) -> Error {
+        Error::RecordTooLong { path: self.handle.arena.path.clone(), id, len, max: self.record_size() }
+    }
+
+    /// Does what the durability of a write of one record asks for; the record's version.
+    #[inline]
+    pub(crate) fn settle_one(
+        &self,
+        durability: Durability,
+        region: u32,
+        written: &Written,
+    ) -> Result<Version> {
+        if durability == Durability::Disk {
+            self.handle.arena.control().durable_writes().fetch_add(1, Ordering::Relaxed);
+            self.handle.sync_one(region, written.slot)?;
+        }
+        Ok(Version(written.seq & !PRESENT))
+    }
+
+    /// Does what the durability of other writes asks for.
+    #[inline]
+    pub(crate) fn settle(&self, durability: Durability) -> Result<()> {
+        match durability {
+            Durability::Process => Ok(()),
+            Durability::Disk => {
+                self.handle.arena.control().durable_writes().fetch_add(1, Ordering::Relaxed);
+                self.handle.sync()
+            }
+        }
+    }
+}
