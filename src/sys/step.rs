@@ -1,7 +1,7 @@
 //! Kill points: between every two steps that matter, a test may have the process killed.
 //!
-//! Without the feature `testing` a step is nothing. With it, `RECSTORE_DIE_AT=n` makes the process
-//! send itself SIGKILL at its n-th step after `arm` was called.
+//! Without the feature `testing` a step is nothing. With it, `arm(n)` makes the process send itself SIGKILL at its n-th step
+//! from then on, and a hook of the thread is called at each step.
 
 /// A point between two stores at which a process may die.
 #[cfg(not(feature = "testing"))]
