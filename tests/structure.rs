@@ -21,9 +21,6 @@ const FLOORS: [&[&str]; 11] = [
     &["cli"],
 ];
 
-/// What imports itself still, by others. A module that does so no longer is taken off the list.
-const ON_A_CIRCLE: [&str; 3] = ["cli::load::dealer", "cli::load::input", "cli::load::writers"];
-
 /// A file of the crate, as the path of its module: `store::batch`.
 type Module = String;
 
@@ -199,10 +196,7 @@ fn no_modules_import_each_other() {
     assert!(imports.len() > 100, "{} modules were read", imports.len());
     let is_on_one = |module: &Module| reach(&imports, module).contains(module);
     let circles: Vec<&Module> = imports.keys().filter(|module| is_on_one(module)).collect();
-    assert_eq!(
-        circles, ON_A_CIRCLE,
-        "these modules import each other, directly or by others; none may be new here"
-    );
+    assert!(circles.is_empty(), "these modules import each other, directly or by others: {circles:?}");
 }
 
 /// All modules that a module imports, and those that these import.

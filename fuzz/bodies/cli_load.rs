@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::sync::mpsc;
 
 use self::load::chunk::records;
-use self::load::dealer::Event;
+use self::load::event::Event;
 use self::load::input::Input as Lines;
 use self::load::lines::{Format, FormatArgs};
 use super::disk::Disk;
@@ -123,7 +123,7 @@ fn load(format: Format, text: &[u8], writers: usize) -> (Vec<Loaded>, Result<(),
         let batch = match event {
             Event::Batch(batch) => batch,
             Event::InputEnd(end) => {
-                load::writers::join();
+                load::event::join();
                 loaded.sort_by_key(|(line, _, _)| *line);
                 return (loaded, end);
             }

@@ -15,6 +15,7 @@
 
 mod chunk;
 mod dealer;
+mod event;
 mod input;
 mod lines;
 mod writer;

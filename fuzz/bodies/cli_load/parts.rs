@@ -7,23 +7,25 @@ pub(super) mod input;
 #[path = "../../../src/cli/load/lines.rs"]
 pub(super) mod lines;
 
-/// What the reader tells the loop at the middle.
-pub(super) mod dealer {
-    use super::input::Batch;
-
-    /// Of its events, the two that the reader sends.
-    pub(in super::super) enum Event {
-        Batch(Batch),
-        InputEnd(Result<(), String>),
-    }
-}
-
-/// How the reader gets its thread; whose end is waited for here.
-pub(super) mod writers {
+/// What the reader tells the loop at the middle, and how the reader gets its thread; whose end is waited for here.
+pub(super) mod event {
     use std::cell::RefCell;
     use std::thread::{Builder, JoinHandle};
 
     use super::super::failure::Failure;
+    use super::chunk::Chunk;
+
+    /// Of the events, the two that the reader sends.
+    pub(in super::super) enum Event {
+        Batch(Batch),
+        InputEnd(Result<(), String>),
+    }
+
+    /// The records that one read gave.
+    pub(in super::super) struct Batch {
+        pub(in super::super) chunks: Vec<(usize, Chunk)>,
+        pub(in super::super) position: u64,
+    }
 
     thread_local! {
         static THREAD: RefCell<Option<JoinHandle<()>>> = const { RefCell::new(None) };

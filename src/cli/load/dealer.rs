@@ -17,25 +17,12 @@ use super::super::failure::Failure;
 use super::super::output::{Output, counted, say};
 use super::super::progress;
 use super::chunk::{Chunk, Reply};
-use super::input::{Batch, Input};
-use super::writers::{Writers, spawn_thread};
+use super::event::{Batch, Event, spawn_thread};
+use super::input::Input;
+use super::writers::Writers;
 
 /// How long the writers may take to finish after Ctrl-C before the user is told how to leave at once.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What the loop waits for.
-pub(crate) enum Event {
-    /// Lines were read.
-    Batch(Batch),
-    /// There are no more; or the next one is bad, or can't be read, and why.
-    InputEnd(Result<(), String>),
-    /// A writer reports.
-    Reply { writer: usize, reply: Reply },
-    /// A writer will report no more.
-    Gone { writer: usize },
-    /// A signal asks for the end.
-    Signal(u8),
-}
 
 /// What a load that went well has done.
 pub(crate) struct Outcome {

@@ -13,9 +13,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use super::super::failure::Failure;
 use super::super::output::say;
 use super::chunk::{Chunk, Origin, Permit};
-use super::dealer::Event;
+use super::event::{Batch, Event, spawn_thread};
 use super::lines::Format;
-use super::writers::spawn_thread;
 
 /// How many batches may be on the way to the writers at the same time.
 const BATCHES_MAX: usize = 8;
@@ -32,14 +31,6 @@ pub(crate) struct Input {
     name: String,
     bytes: Option<u64>,
     is_terminal: bool,
-}
-
-/// The records that one read gave.
-pub(crate) struct Batch {
-    /// Records and the number of the writer that they are for, from 0.
-    pub(crate) chunks: Vec<(usize, Chunk)>,
-    /// How many bytes of the input have been read up to and with these.
-    pub(crate) position: u64,
 }
 
 impl Input {

@@ -13,13 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 
 use super::super::access::Access;
 use super::super::failure::Failure;
 use super::super::output::counted;
 use super::chunk::{Chunk, Reply};
-use super::dealer::Event;
+use super::event::{Event, spawn_thread};
 
 /// Killed so often in a row, without having finished a single chunk, a writer is not replaced again:
 /// something kills every process that touches these records.
@@ -246,14 +245,6 @@ fn listen(number: usize, stdout: ChildStdout, events: &Sender<Event>) {
     // Closed first: should the process be alive after all, its next report ends it.
     drop(replies);
     let _ = events.send(Event::Gone { writer: number });
-}
-
-/// Starts a thread that nobody waits for.
-pub(crate) fn spawn_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
-    match thread::Builder::new().name(name.into()).spawn(body) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::Other(format!("starting a thread: {error}"))),
-    }
 }
 
 /// The file of this program, for starting it once more.

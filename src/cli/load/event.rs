@@ -1,0 +1,36 @@
+//! Events: what the threads of a load (input, writers, signals) tell its loop.
+
+use std::thread;
+
+use super::super::failure::Failure;
+use super::chunk::{Chunk, Reply};
+
+/// What the loop waits for.
+pub(crate) enum Event {
+    /// Lines were read.
+    Batch(Batch),
+    /// There are no more; or the next one is bad, or can't be read, and why.
+    InputEnd(Result<(), String>),
+    /// A writer reports.
+    Reply { writer: usize, reply: Reply },
+    /// A writer will report no more.
+    Gone { writer: usize },
+    /// A signal asks for the end.
+    Signal(u8),
+}
+
+/// The records that one read gave.
+pub(crate) struct Batch {
+    /// Records and the number of the writer that they are for, from 0.
+    pub(crate) chunks: Vec<(usize, Chunk)>,
+    /// How many bytes of the input have been read up to and with these.
+    pub(crate) position: u64,
+}
+
+/// Starts a thread that nobody waits for.
+pub(crate) fn spawn_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    match thread::Builder::new().name(name.into()).spawn(body) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::Other(format!("starting a thread: {error}"))),
+    }
+}
