@@ -116,7 +116,7 @@ fn load(format: Format, text: &[u8], writers: usize) -> (Vec<Loaded>, Result<(),
     let lines = Lines::open(Some(disk.path())).expect("a file of lines");
     assert_eq!(lines.bytes(), Some(text.len() as u64));
     let (events, inbox) = mpsc::channel();
-    lines.read(format, RECORD_SIZE, writers, events).expect("a thread");
+    lines.read(format, 0, RECORD_SIZE, writers, events).expect("a thread");
     let mut loaded = Vec::new();
     let mut writer_of = HashMap::new();
     for event in inbox {
@@ -149,6 +149,8 @@ fn load(format: Format, text: &[u8], writers: usize) -> (Vec<Loaded>, Result<(),
 fn expected(meant: &Meant, text: &[u8]) -> (Vec<Loaded>, bool) {
     let mut records = Vec::new();
     for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
+        // A byte order mark is no part of the text.
+        let line = if number == 1 && line.starts_with(b"\xef\xbb\xbf") { &line[3..] } else { line };
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }

@@ -49,6 +49,9 @@ pub(crate) struct Load {
     file: Option<PathBuf>,
     #[command(flatten)]
     format: FormatArgs,
+    /// Pass over the first N lines, such as a header
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    skip_lines: u64,
     /// How many processes write at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     writers: u16,
@@ -75,7 +78,7 @@ impl Load {
         let writers = Writers::start(usize::from(self.writers), access, &self.store, &events)?;
         let dealer = Dealer::new(&input, writers, self.ack, self.kill_one);
         let loaded = input
-            .read(format, store.record_size(), usize::from(self.writers), events)
+            .read(format, self.skip_lines, store.record_size(), usize::from(self.writers), events)
             .and_then(|()| dealer.run(&inbox));
         let after = store.len().ok();
         // One flush for what all the writers wrote, also when the load ended early.

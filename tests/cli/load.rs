@@ -272,6 +272,29 @@ fn a_last_line_without_newline_and_blank_lines_are_understood() {
 }
 
 #[test]
+fn skipped_lines_are_counted_and_not_loaded() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[]);
+    let load = |n: &str| args!["load", store, "--format", "delimited", "--skip-lines", n];
+    run_with(load("2"), "id,name\n\n3,c\n4,d\n").ended(0, "2 records loaded");
+    assert_eq!((read(&store, 3), read(&store, 4)), (b"3,c".to_vec(), b"4,d".to_vec()));
+    // The number in a message is that of the file's line.
+    run_with(load("1"), "id,name\n5,e\nsix,f\n").refused(4, "line 3: `six` in column 1");
+    run_with(load("9"), "id,name\n5,e").ended(0, "0 records loaded");
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_line() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[]);
+    run_with(args!["load", store, "--format", "delimited"], "\u{feff}1,a\n2,\u{feff}\n")
+        .ended(0, "2 records loaded");
+    assert_eq!((read(&store, 1), read(&store, 2)), (b"1,a".to_vec(), "2,\u{feff}".into()));
+    run_with(args!["load", store], "\u{feff}{\"id\":3,\"data\":\"c\"}").ended(0, "1 record loaded");
+    assert_eq!(read(&store, 3), b"c");
+}
+
+#[test]
 fn an_empty_input_loads_nothing_into_a_new_store() {
     let dir = Dir::new();
     let store = dir.path("new.rec");

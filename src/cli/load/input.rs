@@ -25,6 +25,9 @@ const READ_BYTES_MIN: usize = 512;
 /// A file is read in at least about so many pieces, so that all the writers have a part in a small one.
 const PIECES_MIN: u64 = 32;
 
+/// UTF-8's, as some programs put it before a text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Where the lines come from.
 pub(crate) struct Input {
     file: File,
@@ -78,6 +81,7 @@ impl Input {
     pub(crate) fn read(
         self,
         format: Format,
+        skip_lines: u64,
         record_size: usize,
         writers: usize,
         events: Sender<Event>,
@@ -97,6 +101,7 @@ impl Input {
             name: self.name,
             line_bytes_max: format.line_bytes_max(record_size),
             format,
+            skip_lines,
             record_size,
             writers,
             line: 0,
@@ -117,6 +122,8 @@ struct Reader {
     buffer: Vec<u8>,
     name: String,
     format: Format,
+    /// How many lines at the beginning hold no records.
+    skip_lines: u64,
     record_size: usize,
     line_bytes_max: usize,
     writers: usize,
@@ -197,6 +204,11 @@ impl Reader {
 
     fn take_line(&mut self, line: &[u8], batch: &mut Sorter) -> Result<(), String> {
         self.line += 1;
+        if self.line <= self.skip_lines {
+            return Ok(());
+        }
+        // A byte order mark is no part of the first line.
+        let line = if self.line == 1 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line };
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
