@@ -96,6 +96,7 @@ pub fn run(input: &[u8]) {
 /// file locks, and half of a small file.
 struct Tracker {
     disk: Disk,
+    layout: Layout,
     /// What the last flush left.
     base: Vec<u8>,
     /// What the file held when it was last looked at.
@@ -117,7 +118,7 @@ struct Tracker {
 }
 
 impl Tracker {
-    fn new(disk: Disk) -> Self {
+    fn new(disk: Disk, layout: Layout) -> Self {
         let base = disk.read();
         Self {
             now: base.clone(),
@@ -126,6 +127,7 @@ impl Tracker {
             lens: vec![base.len()],
             base,
             disk,
+            layout,
             dies_in: None,
             dead: None,
             is_flushing: false,
@@ -222,7 +224,9 @@ impl Tracker {
         let is_it = |&at: &usize| {
             word(at) >> 63 == 1 && Some(word(at + 8)) == self.durable_id && word(at + 16) & LONE != 0
         };
-        let newest = (0..self.now.len()).step_by(32).filter(is_it).max_by_key(|&at| word(at));
+        // Slots alone are looked at: other words may look like a header of a small id.
+        let slots = (0..).map(|slot| self.layout.slot(slot)).take_while(|&at| at < self.now.len());
+        let newest = slots.filter(is_it).max_by_key(|&at| word(at));
         let slot = newest.expect("the version that was flushed");
         let end = slot + 32 + (word(slot + 24) & ((1 << 30) - 1)) as usize;
         self.base.resize(self.now.len(), 0);
@@ -289,7 +293,7 @@ enum Ended {
 impl Machine {
     fn new(bytes: &[u8], options: Options, layout: Layout) -> Self {
         let disk = Disk::new(bytes);
-        let tracker = Rc::new(RefCell::new(Tracker::new(disk.again())));
+        let tracker = Rc::new(RefCell::new(Tracker::new(disk.again(), layout)));
         let theirs = Rc::clone(&tracker);
         set_hook(Some(Box::new(move |name| theirs.borrow_mut().step(name))));
         Self {
@@ -732,7 +736,7 @@ impl Machine {
         self.disk.write(&image);
         // The machine comes up with another boot id.
         self.disk.patch(CONTROL + 64, &self.counter.to_le_bytes());
-        *self.tracker.borrow_mut() = Tracker::new(self.disk.again());
+        *self.tracker.borrow_mut() = Tracker::new(self.disk.again(), self.layout);
         self.tracker.borrow_mut().dies_in = armed;
         self.handle(0);
         let past = std::mem::take(&mut self.past);
