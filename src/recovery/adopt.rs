@@ -98,9 +98,9 @@ pub(crate) fn headless(arena: &Arena) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Extents that hold whole versions and lie, as their header or the one of a run before them says, in a run for index
-/// tables, though no region's table lies there. Each with the first extent of the run and with the region of its versions,
-/// in order.
+/// Extents that lie, as their header or the one of a run before them says, in a run for index tables, though no region's
+/// table lies there, and that hold whole versions or, inside of the run, have a header of their own. Each with the first
+/// extent of the run and with its region, in order.
 fn hidden(arena: &Arena) -> Result<Vec<(u32, u32, u32)>> {
     let count = arena.extent_count()?;
     let mut runs = Vec::new();
@@ -112,13 +112,19 @@ fn hidden(arena: &Arena) -> Result<Vec<(u32, u32, u32)>> {
     let tables: Vec<_> = (0..arena.geo.regions).map(|region| arena.shape(region)).collect();
     let mut found = Vec::new();
     for run in runs {
-        let mut start = run.start;
+        let first = run.start;
+        let mut start = first;
         for extent in run {
             let (from, to) = (arena.geo.extent_offset(extent), arena.geo.extent_offset(extent + 1));
             if tables.iter().any(|table| table.offset() < to && from < table.offset() + table.bytes()) {
                 continue;
             }
-            if let Some(region) = arena.region_by_versions(extent) {
+            let own = if extent == first { None } else { arena.extent_kind(extent) };
+            let region = match own {
+                Some(ExtentKind::Data { region }) => Some(region),
+                _ => arena.region_by_versions(extent),
+            };
+            if let Some(region) = region {
                 found.push((start, extent, region));
                 start = extent + 1;
             }

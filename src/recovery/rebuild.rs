@@ -400,9 +400,10 @@ fn look_at_slots(
     let mut slots = Slots::default();
     let mut buffer = Vec::new();
     let mut extents = arena.data_extents(region.number)?;
-    if region.head.extents().load(Ordering::Relaxed).is_some_and(|counted| counted > extents.len() as u64) {
-        // The header of one lies, or was lost. After a crash of the system this is done already.
-        if !cause.is_os_crash() {
+    let counted = region.head.extents().load(Ordering::Relaxed);
+    // After a crash of the system lost extents are given back before regions are rebuilt.
+    if !cause.is_os_crash() && counted.is_some_and(|counted| counted > extents.len() as u64) {
+        {
             let _growth = Growth::lock(arena)?;
             adopt(arena, false, &mut Vec::new())?;
         }

@@ -74,18 +74,26 @@ fn forge_index_run(lied: &Lied, extent: usize, run: u32) {
 #[test]
 fn an_extent_of_records_that_is_said_to_hold_index_tables_is_given_back() {
     // Of the region's extents the first or the second lies, alone or over those behind it.
-    for (lies, run) in [(0, 1), (1, 1), (0, 2), (1, 3)] {
+    for (lies, run) in [(0, 1), (1, 1), (0, 2), (1, 3), (0, 4)] {
         for how in ["repair", "death", "crash"] {
             let when = format!("extent {lies} of the region, a run of {run}, {how}");
             let lied = Lied::new();
             let ids = lied.ids(0, 4 * LAYOUT.slots);
             ids.iter().for_each(|&id| _ = lied.store.put(id, b"1").unwrap());
+            // All slots of the third extent are free: its own header alone says whose it is.
+            let (third, ids) = {
+                let [first, second, third, fourth] =
+                    [0, 1, 2, 3].map(|n| &ids[n * LAYOUT.slots..][..LAYOUT.slots]);
+                (third, [first, second, fourth].concat())
+            };
+            third.iter().for_each(|&id| assert!(lied.store.delete(id).unwrap()));
             lied.store.sync().unwrap();
             let extents = lied.store.extents().unwrap();
             let is_ours =
                 |e: &&ExtentStats| matches!(e.usage, ExtentUse::Slots { region } if region == REGION as u32);
-            let ours = extents.iter().filter(is_ours).nth(lies).unwrap();
-            forge_index_run(&lied, ours.extent as usize, run);
+            let ours: Vec<u32> = extents.iter().filter(is_ours).map(|e| e.extent).collect();
+            assert_eq!(ours.len(), 4, "{when}");
+            forge_index_run(&lied, ours[lies] as usize, run);
             assert!(!lied.store.verify().unwrap().is_clean(), "{when}");
             let walked: Result<Vec<_>, _> = lied.store.iter().collect();
             assert!(walked.is_err(), "{when}: iter gave {} records", walked.unwrap().len());
@@ -110,6 +118,9 @@ fn an_extent_of_records_that_is_said_to_hold_index_tables_is_given_back() {
             assert_eq!(store.verify().unwrap().damage, [], "{when}");
             assert_eq!(store.iter().map(Result::unwrap).count(), ids.len(), "{when}");
             assert!(ids.iter().all(|&id| store.get(id).unwrap().is_some()), "{when}");
+            let extents = store.extents().unwrap();
+            let given_back: Vec<u32> = extents.iter().filter(is_ours).map(|e| e.extent).collect();
+            assert_eq!(given_back, ours, "{when}");
         }
     }
 }
