@@ -248,8 +248,8 @@ pub enum Error {
         /// Which, and what its range is.
         what: String,
     },
-    /// A flush failed. The kernel may have dropped what was not written, so this handle is not
-    /// believed about durability any more.
+    /// A flush failed, by this handle or by another one. The kernel may have dropped what was not written, so no handle is
+    /// believed about durability any more, until all are closed and the store is opened anew.
     #[error("{}: a flush to disk failed earlier ({source}); close every handle, check the disk, open the store anew", path.display())]
     FlushFailed {
         /// The file.

@@ -98,7 +98,7 @@ impl<'a> Growth<'a> {
         Ok(extent)
     }
 
-    /// Room for an index table of `shape`'s size: its file offset in lines.
+    /// Room for an index table of `bytes` bytes: its file offset in lines.
     pub(crate) fn index_space(&mut self, region: u32, bytes: u64) -> Result<u64> {
         let geo = self.arena.geo;
         self.classify()?;
@@ -267,8 +267,8 @@ fn make_pages(arena: &Arena, at: u64, bytes: u64) {
     }
 }
 
-/// The size of the next table of a region with `live` records: room for twice as many (four
-/// times for small ones, which grow fast).
+/// The size of the table after the one of `shape`: twice as many lines (four times as many for small tables, which grow
+/// fast).
 pub(crate) fn next_lines_log2(shape: &Shape) -> u32 {
     if shape.lines_log2 < 10 { shape.lines_log2 + 2 } else { shape.lines_log2 + 1 }
 }
