@@ -51,6 +51,13 @@ pub(crate) fn refused_growth() -> Option<Refusal> {
     None
 }
 
+/// Whether a file that lies in memory is taken to lie on a disk.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+pub(crate) fn memory_is_disk() -> bool {
+    false
+}
+
 /// Whether a rebuild that begins now fails in its look at the slots.
 #[cfg(not(feature = "testing"))]
 #[inline(always)]
@@ -67,13 +74,14 @@ pub(crate) fn on(_fault: Fault) -> bool {
 
 #[cfg(feature = "testing")]
 pub(crate) use switched::{
-    fail_surveys, growths_seen, on, refuse_growth, refused_growth, survey_fails, switch,
+    fail_surveys, growths_seen, memory_is_disk, on, refuse_growth, refused_growth, survey_fails, switch,
+    take_memory_for_disk,
 };
 
 #[cfg(feature = "testing")]
 mod switched {
     use std::cell::Cell;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     use super::{Fault, Refusal};
 
@@ -87,6 +95,18 @@ mod switched {
     thread_local! {
         /// Growths of this thread, the first one that is refused, and how.
         static GROWTHS: Cell<(u64, u64, Option<Refusal>)> = const { Cell::new((0, 0, None)) };
+    }
+
+    static MEMORY_IS_DISK: AtomicBool = AtomicBool::new(false);
+
+    /// Has files that lie in memory taken to lie on a disk, from here on.
+    pub(crate) fn take_memory_for_disk() {
+        MEMORY_IS_DISK.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a file that lies in memory is taken to lie on a disk.
+    pub(crate) fn memory_is_disk() -> bool {
+        MEMORY_IS_DISK.load(Ordering::Relaxed)
     }
 
     thread_local! {

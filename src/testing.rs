@@ -57,6 +57,12 @@ pub fn fail_surveys(fail: bool) {
     crate::fault::fail_surveys(fail);
 }
 
+/// Has the stores that this process opens from here on take memory for a disk: what waits for a flush elsewhere waits for it
+/// there as well. A test that models a disk on a file in memory calls this first.
+pub fn take_memory_for_disk() {
+    crate::fault::take_memory_for_disk();
+}
+
 /// Growths of this thread since [`refuse_growth`].
 pub fn growths_seen() -> u64 {
     crate::fault::growths_seen()

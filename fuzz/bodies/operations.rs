@@ -74,6 +74,7 @@ fn switch_fault() {
 /// Does what the input says.
 pub fn run(input: &[u8]) {
     switch_fault();
+    recstore::testing::take_memory_for_disk();
     thread_local! {
         static EMPTY: [Vec<u8>; LAYOUTS.len()] =
             LAYOUTS.each_ref().map(|(layout, extents)| empty_store(&options(layout, *extents)));

@@ -11,6 +11,7 @@ pub(crate) mod turn;
 use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::file::arena::Arena;
 use crate::file::seat;
 use crate::handle::inside::FileId;
@@ -45,7 +46,7 @@ impl Handle {
         Self {
             own_word: arena.owner.map_or(0, Owner::word),
             file_id: FileId::of(&arena),
-            is_in_memory: arena.file.same().is_ok_and(file::is_in_memory),
+            is_in_memory: arena.file.same().is_ok_and(file::is_in_memory) && !fault::memory_is_disk(),
             arena,
             queued,
             verify_reads,

@@ -39,6 +39,7 @@ pub(crate) struct Tally {
 impl Bench {
     pub(crate) fn new() -> Self {
         // Memory is as good as a disk here: flushes are simulated.
+        recstore::testing::take_memory_for_disk();
         let memory = Path::new("/dev/shm");
         let dir = tempfile::Builder::new().prefix("recstore-power-loss-").tempdir_in(memory);
         let dir = dir.unwrap_or_else(|_| crate::common::scratch());
