@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::epoch::Epoch;
+use super::slot::BLOCKS_MAX;
 use super::word::{Checked, EpochWord, accessors};
 use super::{PAGE_BYTES, checked};
 use crate::sys::atomic::{AtomicU64, Ordering};
@@ -142,6 +143,11 @@ impl<'a> Control<'a> {
         [self.begun(), self.committed(), self.ended()]
     }
 
+    /// How many blocks of versions were given out, unless the word is damaged or says what can't be.
+    pub(crate) fn blocks_given_out(self) -> Option<u64> {
+        self.version_blocks().load(Ordering::SeqCst).filter(|blocks| (1..BLOCKS_MAX).contains(blocks))
+    }
+
     /// What the memory of the last users was seen through.
     pub(crate) fn seen_through(self) -> SeenThrough {
         let [boot, second, mount, file] = self.seen_words().map(|word| word.load(Ordering::SeqCst));
@@ -176,7 +182,7 @@ impl<'a> Control<'a> {
             ("number of the batch that ended last", number(self.ended())),
             ("epoch of the last batch", epoch(self.batched())),
             ("epoch of the last settled batch", epoch(self.settled())),
-            ("number of blocks of versions", number(self.version_blocks())),
+            ("number of blocks of versions", self.blocks_given_out().is_none()),
             ("first block of versions of this life", number(self.life())),
         ]
         .into_iter()

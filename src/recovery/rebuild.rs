@@ -377,8 +377,7 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
 /// The `seq` of the next write: higher than any that was used. Where the head can't be right, a block of versions is
 /// begun: what was used and is in no slot any more is not known.
 fn next_seq(region: &Region<'_>, slots: &Slots) -> u64 {
-    let given_out = region.arena.control().version_blocks().load(Ordering::SeqCst);
-    let blocks = given_out.unwrap_or(BLOCKS_MAX / 2).min(BLOCKS_MAX - 1);
+    let blocks = region.arena.control().blocks_given_out().unwrap_or(BLOCKS_MAX / 2);
     let end = PRESENT | blocks << BLOCK_LOG2;
     // Where the word and its complement differ, a bit of one was flipped, or its writer died between the two.
     let said = region.head.said_seqs();

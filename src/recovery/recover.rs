@@ -85,7 +85,7 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
 /// Begins another life of the store: its versions are of blocks that were not given out before. The caller flushes
 /// before anyone gets in.
 fn begin_life(arena: &Arena, fixed: &mut Vec<String>) {
-    let given_out = arena.control().version_blocks().load(Ordering::SeqCst);
+    let given_out = arena.control().blocks_given_out();
     let life = given_out.filter(|&blocks| blocks < BLOCKS_MAX - 1).unwrap_or_else(|| {
         let what = "how many versions were given out is not known: a word of the control page was damaged";
         fixed.push(what.to_owned());

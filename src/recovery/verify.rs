@@ -323,7 +323,7 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
         Ok(_) => flaws.push("its next sequence number was used already".to_owned()),
         Err(_) => flaws.push("its next sequence number can't be".to_owned()),
     }
-    let given_out = region.arena.control().version_blocks().load(Ordering::SeqCst);
+    let given_out = region.arena.control().blocks_given_out();
     if let (Ok(next_seq), Some(blocks)) = (region.noted_seq(), given_out)
         && block_of(next_seq.wrapping_sub(1)) >= blocks
     {

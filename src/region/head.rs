@@ -129,8 +129,10 @@ impl<'a> Region<'a> {
     pub(super) fn next_seq(&self, count: u64) -> Result<u64, Trouble> {
         let seq = self.noted_seq()?;
         let last = seq.wrapping_add(count - 1);
-        // The check of the word is left to the cold path: here it bounds what the head says.
-        let blocks = self.arena.control().version_blocks().load_unchecked(Ordering::Relaxed);
+        // The check of the word is left to the cold path: here it bounds what the head says. The last block is never given
+        // out, so a number is followed by another one.
+        let blocks =
+            self.arena.control().version_blocks().load_unchecked(Ordering::Relaxed).min(BLOCKS_MAX - 1);
         let is_new = begins_block(seq) || block_of(seq) != block_of(last);
         if is_new || block_of(last) >= blocks {
             self.give_out_block(seq, count)?;
@@ -145,7 +147,7 @@ impl<'a> Region<'a> {
     pub(crate) fn give_out_block(&self, seq: u64, count: u64) -> Result<(), Trouble> {
         let last = seq.checked_add(count - 1).ok_or(NEXT_SEQ)?;
         let noted = self.arena.control().version_blocks();
-        let blocks = noted.load(Ordering::SeqCst);
+        let blocks = self.arena.control().blocks_given_out();
         let is_given_out = blocks.is_none_or(|blocks| block_of(seq) < blocks);
         let is_next = begins_block(seq) && blocks.is_none_or(|blocks| block_of(seq) == blocks);
         let needed = block_of(last) + 1;

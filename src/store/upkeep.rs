@@ -172,7 +172,8 @@ impl Store {
     fn repair_versions(&self, report: &mut RepairReport) -> Result<()> {
         let arena = &self.handle.arena;
         let words = [arena.control().version_blocks(), arena.control().life()];
-        let [blocks, life] = words.map(|word| word.load(Ordering::SeqCst));
+        let (blocks, life) =
+            (arena.control().blocks_given_out(), arena.control().life().load(Ordering::SeqCst));
         if blocks.is_some() && life.is_some() {
             return Ok(());
         }

@@ -1,6 +1,11 @@
 //! The next sequence number of a region.
 
-use crate::file::{Lied, PRESENT, head, in_time};
+use recstore::Error;
+
+use crate::file::{Lied, MAX_48, PRESENT, checked, head, in_time};
+
+/// How many blocks of versions were given out, in the control page.
+const BLOCKS: usize = 4096 + 448;
 
 /// Records that were overwritten after a flush, and of which the first half was deleted: what an older number is
 /// given to loses against the tombstones.
@@ -61,5 +66,35 @@ fn a_next_seq_that_no_region_counts_to_is_named_and_the_region_takes_writes() {
         let version = in_time("put", || lied.store.put(ids[30], b"4").unwrap());
         assert!(version > last && version.get() < 1 << 62, "{lie:#x}: {version:?} after {last:?}");
         assert_eq!(lied.store.verify().unwrap().damage, [], "{lie:#x}");
+    }
+}
+
+#[test]
+fn a_number_of_blocks_that_was_never_given_out_lets_no_version_pass_the_last_one() {
+    for blocks in [MAX_48, 1 << 23, 0] {
+        for lie in [Some(u64::MAX), Some(u64::MAX - 1), None] {
+            let when = format!("{blocks:#x} blocks, next {lie:x?}");
+            let (lied, ids) = with_tombstones();
+            let last = lied.store.put(ids[30], b"3").unwrap();
+            lied.set(BLOCKS, checked(blocks));
+            if let Some(lie) = lie {
+                lied.set(lied.head(head::NEXT_SEQ), lie);
+                lied.set(lied.head(head::NEXT_SEQ_CHECK), !lie);
+            }
+            assert!(!lied.store.verify().unwrap().is_clean(), "{when}");
+            for _ in 0..3 {
+                match in_time("put", || lied.store.put(ids[30], b"4")) {
+                    // Where the number can't be, versions go on in the middle of all that there are.
+                    Ok(version) => {
+                        assert!(version > last && version.get() < 1 << 62 | 8, "{when}: {version:?}")
+                    }
+                    Err(error) => assert!(matches!(error, Error::Damaged { .. }), "{when}: {error}"),
+                }
+            }
+            lied.store.repair().unwrap();
+            assert_eq!(lied.store.verify().unwrap().damage, [], "{when}");
+            assert!(lied.store.put(ids[30], b"5").unwrap() > last, "{when}");
+            assert_eq!(lied.store.get(ids[30]).unwrap().unwrap().data(), b"5", "{when}");
+        }
     }
 }
