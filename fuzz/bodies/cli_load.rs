@@ -167,6 +167,10 @@ fn record(meant: &Meant, line: &[u8]) -> Option<(u64, Vec<u8>)> {
         Meant::Jsonl => {
             let fields: serde_json::Value = serde_json::from_slice(line).ok()?;
             let fields = fields.as_object()?;
+            let known = ["id", "data", "base64", "version", "length", "change"];
+            if has_a_field_twice(line) || fields.keys().any(|name| !known.contains(&name.as_str())) {
+                return None;
+            }
             let id = match fields.get("id")? {
                 serde_json::Value::String(text) => {
                     number(text, text.get(..2).is_some_and(|t| t.eq_ignore_ascii_case("0x")))?
@@ -201,6 +205,36 @@ fn record(meant: &Meant, line: &[u8]) -> Option<(u64, Vec<u8>)> {
             }
         }
     }
+}
+
+/// Whether a line that is a JSON object has two fields of one name.
+fn has_a_field_twice(line: &[u8]) -> bool {
+    let mut names: Vec<String> = Vec::new();
+    let mut depth = 0;
+    let mut at = 0;
+    while at < line.len() {
+        let start = at;
+        at += 1;
+        match line[start] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            b'"' => {
+                while line[at] != b'"' {
+                    at += if line[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+                // Nothing but a name is followed by a colon.
+                if depth == 1 && line[at..].trim_ascii_start().starts_with(b":") {
+                    names.push(serde_json::from_slice(&line[start..at]).expect("a string"));
+                }
+            }
+            _ => {}
+        }
+    }
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    names.len() < count
 }
 
 /// A number in digits alone, in hexadecimal with or without 0x.

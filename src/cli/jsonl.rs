@@ -1,8 +1,11 @@
 //! A record as one line of JSON: `{"id":1,"data":"text"}`, or `{"id":1,"base64":"/w=="}` when the
 //! bytes are not UTF-8. What [`encode`] writes, [`decode`] reads back byte for byte.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::ids;
@@ -23,25 +26,67 @@ pub(crate) fn insert_data(fields: &mut Map<String, Value>, data: &[u8]) {
     };
 }
 
-/// The id and the bytes of a line. Other fields, such as the version that `read --json` adds, are
-/// passed over.
+/// The fields that `read --json` and `watch --json` add to a record. They are no part of the record.
+const ADDED: [&str; 3] = ["version", "length", "change"];
+
+/// The id and the bytes of a line. A field that is neither part of a record nor added by this command is an error:
+/// the store would not have what the line says.
 pub(crate) fn decode(line: &[u8]) -> Result<(u64, Vec<u8>), String> {
     let mut fields = object(line)?;
     let id = take_id(&mut fields)?;
     let data = take_data(&mut fields)?;
+    if let Some(name) = fields.keys().find(|name| !ADDED.contains(&name.as_str())) {
+        return Err(format!(
+            "the field {name:?} is not known; a record has \"id\" and \"data\" or \"base64\""
+        ));
+    }
     Ok((id, data.ok_or("there is neither \"data\" nor \"base64\"")?))
 }
 
 /// The fields of a line.
 pub(crate) fn object(line: &[u8]) -> Result<Map<String, Value>, String> {
-    let value: Value = serde_json::from_slice(line).map_err(|error| {
+    let Object { fields, repeated } = serde_json::from_slice(line).map_err(|error| {
         // To the parser this is line 1, whichever line it is to the user.
         let error = error.to_string().replace(" at line 1 column ", " at column ");
-        format!("not a JSON object: {error} (for lines with columns: --format delimited)")
+        format!("not a JSON object: {error} (for lines with columns: --format csv or delimited)")
     })?;
-    match value {
-        Value::Object(fields) => Ok(fields),
-        _ => Err("not a JSON object; write {\"id\":1,\"data\":\"text\"}".into()),
+    match repeated {
+        Some(name) => Err(format!("the field {name:?} is there twice; leave one of them")),
+        None => Ok(fields),
+    }
+}
+
+/// An object, and the first of its fields that is there twice; a JSON parser keeps one of them without a word.
+struct Object {
+    fields: Map<String, Value>,
+    repeated: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object such as {\"id\":1,\"data\":\"text\"}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+        let (mut fields, mut repeated) = (Map::new(), None);
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if fields.contains_key(&name) {
+                repeated.get_or_insert(name);
+            } else {
+                fields.insert(name, value);
+            }
+        }
+        Ok(Object { fields, repeated })
     }
 }
 
@@ -95,11 +140,19 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_field_inside_of_a_value_is_none_of_the_record() {
+        let text = r#"id":1,"id":2,{"data":"\"#;
+        assert_eq!(decode(encode(3, text.as_bytes()).as_bytes()), Ok((3, text.into())));
+        let added = r#"{"id":1,"version":{"a":1,"b":[{"a":1}]},"length":["id","id"],"data":"a"}"#;
+        assert_eq!(decode(added.as_bytes()), Ok((1, b"a".to_vec())));
+    }
+
+    #[test]
     fn a_line_that_is_no_record_is_refused_with_the_reason() {
         for (line, reason) in [
             ("", "not a JSON object"),
             ("[1]", "not a JSON object"),
-            ("0041;A", "--format delimited"),
+            ("0041;A", "--format csv or delimited"),
             (r#"{"id":1"#, "at column 7"),
             (r#"{"data":"x"}"#, "no \"id\""),
             (r#"{"id":-1,"data":"x"}"#, "2^64-1"),
@@ -109,6 +162,10 @@ mod tests {
             (r#"{"id":1,"data":"x","base64":""}"#, "both"),
             (r#"{"id":1,"data":5}"#, "strings"),
             (r#"{"id":1,"base64":"*"}"#, "not base64"),
+            (r#"{"id":1,"data":"x","date":"y"}"#, "the field \"date\" is not known"),
+            (r#"{"id":1,"date":"y"}"#, "the field \"date\" is not known"),
+            (r#"{"id":1,"data":"x","id":2}"#, "the field \"id\" is there twice"),
+            (r#"{"id":1,"data":"\\" , "d\u0061ta" :"y"}"#, "the field \"data\" is there twice"),
         ] {
             let error = decode(line.as_bytes()).expect_err(line);
             assert!(error.contains(reason), "{line}: {error}");

@@ -353,3 +353,17 @@ fn a_failed_load_says_that_it_leaves_an_empty_store() {
     let store = dir.path("new.rec");
     run_with(args!["load", store], "no record\n").ended(4, "was created, and is empty");
 }
+
+#[test]
+fn a_field_that_is_not_known_or_is_there_twice_is_named_with_its_line() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[]);
+    let first = r#"{"id":1,"data":"a"}"#;
+    for (line, reason) in [
+        (r#"{"id":2,"data":"b","date":"c"}"#, "line 2: the field \"date\" is not known"),
+        (r#"{"id":2,"data":"b","data":"c"}"#, "line 2: the field \"data\" is there twice"),
+    ] {
+        run_with(args!["load", store], format!("{first}\n{line}\n")).refused(4, reason);
+        assert_eq!(run(args!["count", store]).done().text().trim(), "1", "{line}");
+    }
+}
