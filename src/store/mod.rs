@@ -67,6 +67,8 @@ pub(crate) mod get;
 
 pub(crate) mod put;
 
+pub(crate) mod modify;
+
 pub(crate) mod open;
 
 pub(crate) mod options;
@@ -98,6 +100,8 @@ pub(crate) mod shared;
 pub(crate) mod watch;
 
 pub(crate) mod changes;
+
+pub(crate) mod handle_id;
 
 // Upkeep.
 pub(crate) mod checkpoint;

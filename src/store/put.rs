@@ -2,9 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::format::slot::PRESENT;
-use crate::handle::inside::{Inside, is_inside};
+use crate::handle::inside::is_inside;
 use crate::record::{Durability, Swap, Version};
-use crate::region::Trouble;
 use crate::region::write::{Content, Written};
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
@@ -78,6 +77,23 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn delete(&self, id: u64) -> Result<bool> {
+        self.delete_with(id, self.handle.durability)
+    }
+
+    /// [`delete`](Self::delete) with the durability of this one deletion.
+    ///
+    /// ```
+    /// # use recstore::{Durability, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// assert!(store.delete_with(1, Durability::Disk)?); // no loss of power brings it back
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put_with`](Self::put_with).
+    pub fn delete_with(&self, id: u64, durability: Durability) -> Result<bool> {
         let hash = self.check_write(id, 0)?;
         let number = self.handle.arena.geo.region_of(hash);
         let deleted = self.handle.with_region(number, |region| {
@@ -88,74 +104,8 @@ impl Store {
             }
             Ok(deleted)
         })?;
-        self.settle(self.handle.durability)?;
+        self.settle(durability)?;
         Ok(deleted)
-    }
-
-    /// Reads a record, lets `change` say what it becomes, and writes that, as one step that no other
-    /// writer can come between, in any thread or process. `change` is given `None` if there is no
-    /// record; if it gives `None`, nothing is written, and the result is `None`.
-    ///
-    /// `change` runs under the region's lock: others wait for it, and a write to the same store from
-    /// inside it, through this handle or any other one on the same file, is refused with [`Error::Reentrant`]. If it
-    /// panics, nothing is written. The same holds for the `as_ref` of what it gives.
-    ///
-    /// ```
-    /// # use recstore::Store;
-    /// # let dir = tempfile::tempdir()?;
-    /// # let store = Store::create(dir.path().join("a.rec"))?;
-    /// // Exact, however many threads and processes do it.
-    /// for _ in 0..3 {
-    ///     store.update(1, |old| {
-    ///         let n = old.and_then(|old| old.try_into().ok()).map_or(0, u64::from_le_bytes);
-    ///         Some((n + 1).to_le_bytes())
-    ///     })?;
-    /// }
-    /// assert_eq!(store.get(1)?.unwrap().data(), 3u64.to_le_bytes());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`put`](Self::put); [`Error::Corrupt`] if the record is damaged.
-    pub fn update<T: AsRef<[u8]>>(
-        &self,
-        id: u64,
-        change: impl FnOnce(Option<&[u8]>) -> Option<T>,
-    ) -> Result<Option<Version>> {
-        let hash = self.check_write(id, 0)?;
-        let number = self.handle.arena.geo.region_of(hash);
-        let mut change = Some(change);
-        let mut next: Option<T> = None;
-        let durability = self.handle.durability;
-        let written = self.handle.with_region(number, |region| {
-            // Called anew after a rebuild, under the same lock: what `change` gave still holds.
-            if let Some(change) = change.take() {
-                let mut data = Vec::new();
-                let found = match self.read_in(region, hash, id, Some(&mut data)) {
-                    Err(Trouble::Flaw(_)) => {
-                        crate::recovery::rebuild::rebuild(region, crate::recovery::rebuild::Cause::Process)?;
-                        self.read_in(region, hash, id, Some(&mut data))?
-                    }
-                    found => found?,
-                };
-                let _inside = Inside::enter(self.handle.file_id);
-                next = change(found.map(|_| &data[..]));
-            }
-            let Some(next) = &next else {
-                self.handle.check()?;
-                return Ok(None);
-            };
-            let next = {
-                let _inside = Inside::enter(self.handle.file_id);
-                next.as_ref() // The caller's code, too.
-            };
-            self.handle.check()?; // Either may have forked, and this may be the child.
-            if next.len() > self.record_size() {
-                return Err(self.too_long(id, next.len()).into());
-            }
-            region.put(hash, id, Content::Bytes(next), durability == Durability::Disk).map(Some)
-        })?;
-        written.map(|written| self.settle_one(durability, number, &written)).transpose()
     }
 
     /// Writes a record if its version is `expected` (`None`: if there is no such record).
@@ -180,10 +130,32 @@ impl Store {
         expected: Option<Version>,
         data: impl AsRef<[u8]>,
     ) -> Result<Swap> {
+        self.compare_and_swap_with(id, expected, data, self.handle.durability)
+    }
+
+    /// [`compare_and_swap`](Self::compare_and_swap) with the durability of this one write.
+    ///
+    /// ```
+    /// # use recstore::{Durability, Store, Swap};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let swap = store.compare_and_swap_with(1, None, b"one", Durability::Disk)?;
+    /// assert!(matches!(swap, Swap::Done(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put_with`](Self::put_with); [`Error::Corrupt`] if the record is damaged.
+    pub fn compare_and_swap_with(
+        &self,
+        id: u64,
+        expected: Option<Version>,
+        data: impl AsRef<[u8]>,
+        durability: Durability,
+    ) -> Result<Swap> {
         let data = data.as_ref();
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
-        let durability = self.handle.durability;
         let swapped = self.handle.with_region(number, |region| {
             let found = self.read_in(region, hash, id, Some(&mut Vec::new()))?;
             let current = found.map(|(header, _)| Version(header.version()));
@@ -217,6 +189,27 @@ impl Store {
     /// As [`put`](Self::put). Lengths are checked before anything is written; after any other error
     /// some of the records may be written.
     pub fn write_many<D: AsRef<[u8]>>(&self, writes: impl IntoIterator<Item = (u64, D)>) -> Result<usize> {
+        self.write_many_with(writes, self.handle.durability)
+    }
+
+    /// [`write_many`](Self::write_many) with the durability of these writes.
+    ///
+    /// ```
+    /// # use recstore::{Durability, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let written = store.write_many_with([(1, "one"), (2, "two")], Durability::Disk)?; // one flush for both
+    /// assert_eq!(written, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`write_many`](Self::write_many) and [`put_with`](Self::put_with).
+    pub fn write_many_with<D: AsRef<[u8]>>(
+        &self,
+        writes: impl IntoIterator<Item = (u64, D)>,
+        durability: Durability,
+    ) -> Result<usize> {
         let mut sorted = Vec::new();
         for (id, data) in writes {
             let hash = self.check_write(id, data.as_ref().len())?;
@@ -242,7 +235,7 @@ impl Store {
             })?;
         }
         if !sorted.is_empty() {
-            self.settle(self.handle.durability)?;
+            self.settle(durability)?;
         }
         Ok(sorted.len())
     }

@@ -12,6 +12,7 @@
 //! 4. Where a slot is damaged and nothing tells whose it is, it may be the one that is sought: no older version stands in
 //!    for it. What the index leads to is no stand-in, for nothing can be newer.
 
+use std::ops::RangeBounds;
 use std::sync::OnceLock;
 
 use bytemuck::Pod;
@@ -285,6 +286,60 @@ impl Snapshot<'_> {
             let (id, slot, header) = place?;
             self.lend(id, slot, header).map(|(version, data)| (id, version, data))
         })
+    }
+
+    /// The records with ids in a range, in the order of their ids: as [`iter`](Self::iter), sorted. What is damaged comes first,
+    /// whatever its id, for a damaged id may be any.
+    ///
+    /// The store keeps no order: a pass over all slots, and O(n log n) for the n records in the range. They are found when it
+    /// is called.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.write_many([(30, "c"), (10, "a"), (20, "b"), (40, "d")])?;
+    /// let snapshot = store.snapshot()?;
+    /// let ids: Result<Vec<u64>, _> = snapshot.range(10..40).map(|record| record.map(|(id, ..)| id)).collect();
+    /// assert_eq!(ids?, [10, 20, 30]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn range(
+        &self,
+        ids: impl RangeBounds<u64>,
+    ) -> impl DoubleEndedIterator<Item = Result<(u64, Version, &[u8])>> {
+        let mut damaged = Vec::new();
+        let mut found = Vec::new();
+        for place in self.places() {
+            match place {
+                Ok(place) if ids.contains(&place.0) => found.push(place),
+                Ok(_) => {}
+                Err(error) => damaged.push(Err(error)),
+            }
+        }
+        found.sort_unstable_by_key(|(id, ..)| *id);
+        damaged.into_iter().chain(
+            found.into_iter().map(|(id, slot, header)| {
+                self.lend(id, slot, header).map(|(version, data)| (id, version, data))
+            }),
+        )
+    }
+
+    /// Several records, as [`get`](Self::get), in the order of `ids`.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// assert_eq!(store.snapshot()?.get_many(&[1, 2])?, [Some(&b"one"[..]), None]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_many(&self, ids: &[u64]) -> Result<Vec<Option<&[u8]>>> {
+        ids.iter().map(|&id| self.get(id)).collect()
     }
 
     /// As [`iter`](Self::iter), copied as by [`get_into`](Self::get_into).

@@ -168,6 +168,43 @@ impl Watch<'_> {
         })
     }
 
+    /// Waits until `ready` gives something for the record's bytes (`None`: there is no record), and gives that; `None` if the
+    /// time is over. The record is looked at first as it is, and then each time it has changed: what is there already is not
+    /// waited for, and no wake-up is for nothing. `ready` runs under no lock.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let mut watch = store.watch(1)?;
+    /// store.put(1, b"done: 42")?; // by any process
+    /// let answer = watch.wait_until(Some(Duration::from_secs(9)), |data| {
+    ///     data?.strip_prefix(b"done: ").map(<[u8]>::to_vec)
+    /// })?;
+    /// assert_eq!(answer.as_deref(), Some(&b"42"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn wait_until<T>(
+        &mut self,
+        timeout: Option<Duration>,
+        mut ready: impl FnMut(Option<&[u8]>) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Self { store, id, last } = self;
+        let (mut data, mut is_seen) = (Vec::new(), false);
+        wait_in_region(store, store.region_of(*id), timeout, || {
+            if is_seen && store.version(*id)? == *last {
+                return Ok(None);
+            }
+            *last = store.get_into(*id, &mut data)?;
+            is_seen = true;
+            Ok(ready(last.map(|_| &data[..])))
+        })
+    }
+
     /// The version that was there when the record was last looked at.
     ///
     /// ```
