@@ -157,6 +157,7 @@ fn a_store_that_was_closed_stays_so_until_the_first_write() {
     assert_eq!(one.iter().count(), model().len());
     assert_eq!(other.len().unwrap(), model().len() as u64);
     one.sync().unwrap();
+    assert_eq!(one.snapshot().unwrap().iter().count(), model().len());
     assert_eq!(flushes(&one), before, "there was nothing to flush");
     drop(one);
     other.close().unwrap();

@@ -252,7 +252,9 @@ impl Handle {
         for region in 0..arena.geo.regions {
             // A region whose rebuild failed is free and marked. It may have members of a batch that does not count, which
             // must be gone before all that was written is taken for whole.
-            if arena.head(region).lock().load(Ordering::SeqCst) != 0 || arena.shape(region).is_marked() {
+            // Nobody is inside of a region whose lock says that the store is clean: to take such a lock would be to leave the
+            // clean state, beside another handle that is closing the store.
+            if !lock::is_free(arena.head(region).lock()) || arena.shape(region).is_marked() {
                 drop(self.lock_by(region, Some(deadline))?);
             }
         }
@@ -302,6 +304,7 @@ impl Handle {
         // The lock keeps others from coming in. Of several that leave at once, one has it: who tries in vain
         // gives its share in it up.
         let alone = file_lock::try_lock_whole(&arena.file) && !seat::any_staying(arena)?;
+        step("close: who else is there was asked");
         let closed = self.leave(alone, deadline);
         // A checkpoint may keep the handle for a moment: nobody is to be locked out by it.
         file_lock::unlock_whole(&arena.file);
@@ -314,8 +317,8 @@ impl Handle {
         let arena = &self.arena;
         self.sync_whatever_its_name(deadline)?;
         if alone {
-            for region in 0..arena.geo.regions {
-                lock::mark_clean(arena.head(region).lock());
+            if !(0..arena.geo.regions).all(|region| lock::mark_clean(arena.head(region).lock())) {
+                return Ok(()); // A lock that is held is no clean store's: the mark would lie.
             }
             blocks::note(arena)?;
             step("close: locks marked clean");

@@ -87,9 +87,10 @@ pub(crate) fn mark_sleeper(lock: &AtomicU64, word: u64) -> bool {
         || lock.compare_exchange(word, word | SLEEPERS, Ordering::SeqCst, Ordering::Relaxed).is_ok()
 }
 
-/// Marks a free lock as that of a clean store; whether it was free.
+/// Marks a free lock as that of a clean store; whether it is that now.
 pub(crate) fn mark_clean(lock: &AtomicU64) -> bool {
-    lock.compare_exchange(0, CLEAN, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    let marked = lock.compare_exchange(0, CLEAN, Ordering::SeqCst, Ordering::SeqCst);
+    marked.is_ok() || marked == Err(CLEAN)
 }
 
 /// Takes that back. The store is marked as in use.
