@@ -125,6 +125,18 @@ pub mod design {
     /// # What is assumed of the medium
     #[doc = include_str!("design/medium.md")]
     pub mod medium {}
+    /// # Promises
+    #[doc = include_str!("design/promises.md")]
+    pub mod promises {}
+    /// # Limits
+    #[doc = include_str!("design/limits.md")]
+    pub mod limits {}
+    /// # When something goes wrong
+    #[doc = include_str!("design/trouble.md")]
+    pub mod trouble {}
+    /// # Alternatives
+    #[doc = include_str!("design/alternatives.md")]
+    pub mod alternatives {}
     /// # The file format
     #[doc = include_str!("format/mod.md")]
     pub mod format {}
