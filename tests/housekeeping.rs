@@ -21,7 +21,7 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::getpid;
 use rand::Rng;
 use recstore::testing::{Refusal, fail_surveys, growths_seen, mark_for_rebuild, refuse_growth, set_hook};
-use recstore::{Error, Options, Store};
+use recstore::{Commit, Error, Options, Store};
 
 fn small() -> Options {
     Options::new().record_size(64).regions(1).slots_per_extent(64)
@@ -55,7 +55,21 @@ fn acts(me: &mut Me) {
     } else {
         at_step(me.var("AT"), || raise(Signal::SIGSTOP).unwrap());
     }
+    fail_surveys(me.var("SURVEYS") == "fail");
     match me.var("DO").as_str() {
+        // A healer, whatever comes of it.
+        "heal" => drop(store.put(2, b"second")),
+        "batch" => {
+            let mut batch = store.batch();
+            [1, 1_000_000].into_iter().for_each(|id| batch.put(id, &b"by the other"[..]).unwrap());
+            batch.delete(5);
+            assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
+        }
+        "reserve" => {
+            let mut reservation = store.reserve(1, 12).unwrap();
+            reservation.write_at(0, b"by the other").unwrap();
+            reservation.commit().unwrap();
+        }
         "put" => drop(store.put(1, b"by the other").unwrap()),
         "put another" => drop(store.put(1_000_000, b"by the other").unwrap()),
         "delete" => drop(store.delete(1).unwrap()),
@@ -75,7 +89,12 @@ fn child_entry() {
 }
 
 fn act(path: &Path, how: &str, what: &str, at: &str) -> Worker {
-    Worker::spawn("acts", &[("STORE", path.to_str().unwrap()), ("HOW", how), ("DO", what), ("AT", at)])
+    act_with(path, how, what, at, "hold")
+}
+
+fn act_with(path: &Path, how: &str, what: &str, at: &str, surveys: &str) -> Worker {
+    let with = [("HOW", how), ("DO", what), ("AT", at), ("SURVEYS", surveys)];
+    Worker::spawn("acts", &[&[("STORE", path.to_str().unwrap())], &with[..]].concat())
 }
 
 fn dies(path: &Path, what: &str, at: &str) {
@@ -475,17 +494,21 @@ fn a_reader_waits_no_longer_than_a_moment_whatever_the_lock_time_out_is() {
 }
 
 /// The mark of a rebuild says that the dead owner's last write was decided; a healer that fails before that leaves it open.
-/// Tried with a death at each step of a write or a deletion, of what a flush has covered and of what none has.
+/// Tried with a death at each step of a write, a deletion, a batch and a reservation, of what a flush has covered and of what
+/// none has; and then with healers that fail, that die while they fail, and that die while they heal.
 #[test]
 fn a_healer_that_fails_leaves_the_last_write_of_the_dead_to_the_next() {
+    let mut rng = common::seeded();
     let dir = common::scratch();
-    let mut failed = 0;
-    for (what, synced) in ["put", "put another", "delete"].into_iter().flat_map(|w| [(w, false), (w, true)]) {
+    let (mut failed, mut died_healing) = (0, 0);
+    let whats = ["put", "put another", "delete", "batch", "reserve"];
+    for (what, synced) in whats.into_iter().flat_map(|w| [(w, false), (w, true)]) {
         for step in 1.. {
             let when = format!("{what}, synced: {synced}, step {step}");
             let path = dir.path().join(format!("{what}-{synced}-{step}"));
             let store = small().create(&path).unwrap();
             store.put(1, b"first").unwrap();
+            store.put(5, b"fifth").unwrap();
             if synced {
                 store.sync().unwrap();
             }
@@ -496,27 +519,42 @@ fn a_healer_that_fails_leaves_the_last_write_of_the_dead_to_the_next() {
                 break;
             }
             let seen = || {
-                [1, 1_000_000]
+                [1, 5, 1_000_000]
                     .map(|id| store.get(id).unwrap_or_else(|e| panic!("{when}: {e}")).map(|r| r.to_vec()))
             };
-            let after_the_death = seen();
             fail_surveys(true);
+            let after_the_death = seen();
             for _ in 0..2 {
                 match store.put(2, b"second") {
                     Err(Error::Damaged { .. }) => failed += 1,
                     other => assert!(other.is_ok(), "{when}: {other:?}"), // It died with no lock held.
                 }
             }
-            fail_surveys(false);
             assert_eq!(seen(), after_the_death, "{when}: after healers that failed");
+            for (surveys, steps) in [("fail", 1..=4), ("hold", 1..=16), ("hold", 1..=16)] {
+                let at = rng.random_range(steps);
+                let mut healer = act_with(&path, "dies after", "heal", &at.to_string(), surveys);
+                died_healing += u64::from(healer.line().is_none());
+                healer.kill();
+                assert_eq!(
+                    seen(),
+                    after_the_death,
+                    "{when}: after a healer that died at step {at}; surveys {surveys}"
+                );
+            }
+            fail_surveys(false);
+            assert_eq!(seen(), after_the_death, "{when}: after healers that failed or died");
             // By a handle that was not there, too.
             Store::open(&path).unwrap().put(3, b"third").unwrap();
             assert_eq!(seen(), after_the_death, "{when}: after one that healed");
             rebuild(&path);
-            store.put(2, b"second").unwrap();
-            assert_eq!(seen(), after_the_death, "{when}: after another death");
+            let mut batch = store.batch();
+            batch.put(2, &b"second"[..]).unwrap();
+            assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
+            assert_eq!(seen(), after_the_death, "{when}: after another death, and a batch");
             assert!(store.verify().unwrap().is_clean(), "{when}");
         }
     }
-    assert!(failed > 50, "{failed} healers failed: nothing was tried");
+    assert!(failed > 100, "{failed} healers failed: nothing was tried");
+    assert!(died_healing > 100, "{died_healing} healers died: nothing was tried");
 }

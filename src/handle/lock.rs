@@ -61,6 +61,7 @@ impl Locked<'_> {
         if lock::leave_to(self.word, dead) {
             futex::wake(self.word, 1);
         }
+        step("lock: left to the dead owner");
         std::mem::forget(self);
     }
 }
