@@ -6,8 +6,11 @@
 #[path = "../fuzz/bodies/mod.rs"]
 #[allow(unreachable_pub, reason = "the fuzz targets use them from another crate")]
 mod bodies;
+mod common;
 
 use std::path::PathBuf;
+
+use rand::Rng;
 
 /// Names that the fuzzer gives by itself have forty digits.
 const NAME_OF_ITS_OWN: usize = 40;
@@ -46,6 +49,50 @@ fn operations_hold_for_their_corpus() {
 #[test]
 fn cli_load_holds_for_its_corpus() {
     replay("cli_load", bodies::cli_load::run);
+}
+
+/// Fuzzing from nothing rarely writes a quote where it matters.
+#[test]
+fn cli_load_holds_for_texts_of_marks_that_matter() {
+    const PIECES: [&str; 24] = [
+        "\"",
+        "\"\"",
+        ",",
+        ";",
+        "\n",
+        "\r\n",
+        "\r",
+        "1",
+        "2",
+        "17",
+        "0x",
+        "f",
+        " ",
+        "\u{feff}",
+        "id",
+        "data",
+        "base64",
+        "version",
+        "/w==",
+        "{\"id\":1,\"data\":\"x\"}",
+        "\"id\":2",
+        "é",
+        "\0",
+        "x",
+    ];
+    let mut rng = common::seeded();
+    for _ in 0..4000 {
+        let mut input: Vec<u8> = (0..rng.random_range(1..9)).map(|_| rng.random()).collect();
+        if rng.random_ratio(1, 3) {
+            input.extend_from_slice(
+                ["id,data\n", "id,version,data,base64\n"][rng.random_range(0..2)].as_bytes(),
+            );
+        }
+        for _ in 0..rng.random_range(0..40) {
+            input.extend_from_slice(PIECES[rng.random_range(0..PIECES.len())].as_bytes());
+        }
+        bodies::cli_load::run(&input);
+    }
 }
 
 #[test]

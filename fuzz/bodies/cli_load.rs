@@ -1,4 +1,4 @@
-//! Target `cli_load`: arbitrary lines, as `recstore load` reads them.
+//! Target `cli_load`: arbitrary rows, as `recstore load` reads them.
 //!
 //! The command's own files are compiled in here, in the places where they look for each other; of the two
 //! that deal with processes there is a stand-in. What must hold: no panic; the lines before the first bad
@@ -25,9 +25,12 @@ use std::collections::HashMap;
 use std::sync::mpsc;
 
 use self::load::chunk::records;
+use self::load::csv::Csv;
 use self::load::event::Event;
-use self::load::input::Input as Lines;
+use self::load::id_from::{IdFrom, Place};
+use self::load::input::{Input as Lines, Reading};
 use self::load::lines::{Format, FormatArgs};
+use self::load::on_error::{OnError, Rejects};
 use super::disk::Disk;
 use super::input::Input;
 
@@ -39,10 +42,12 @@ struct Arguments {
     format: FormatArgs,
 }
 
-/// How the lines are meant.
+/// How the rows are meant.
+#[derive(Debug)]
 enum Meant {
     Jsonl,
-    Delimited { delimiter: char, column: usize, radix: u32 },
+    Csv { delimiter: u8, has_header: bool, id: IdFrom, data: Option<Place> },
+    Delimited { delimiter: char, id: IdFrom },
 }
 
 /// Reads the lines of the input.
@@ -56,22 +61,40 @@ pub fn run(input: &[u8]) {
             let Some(both) = arguments(&mut input) else { return };
             both
         }
-        _ => {
+        2 => {
             let delimiter = [',', ';', '\t', '→'][input.below(4)];
-            let column = 1 + input.below(4);
-            let radix = if how >> 2 & 1 == 1 { 16 } else { 10 };
+            let id = id_from(how, &mut input);
             let text = delimiter.to_string().into_bytes();
+            (Format::Delimited { delimiter: text, id: id.clone() }, Meant::Delimited { delimiter, id })
+        }
+        _ => {
+            let delimiter = [b',', b';', b'\t', b'x'][input.below(4)];
+            let has_header = how >> 6 & 1 == 1;
+            let id = match has_header && how >> 7 == 1 {
+                true => IdFrom::Column { place: Place::Name("id".into()), radix: 10 },
+                false => id_from(how, &mut input),
+            };
+            let data = match input.below(8) {
+                number @ 1..5 => Some(Place::Number(number)),
+                5 if has_header => Some(Place::Name("data".into())),
+                _ => None,
+            };
             (
-                Format::Delimited { delimiter: text, column, radix },
-                Meant::Delimited { delimiter, column, radix },
+                Format::Csv(Csv::new(delimiter, has_header, id.clone(), data.clone())),
+                Meant::Csv { delimiter, has_header, id, data },
             )
         }
     };
+    let skips = input.below(4) == 0;
+    let skip_lines = input.below(4).saturating_sub(1) as u64;
     let text = input.rest();
-    let (loaded, end) = load(format, text, writers);
-    let (expected, is_good) = expected(&meant, text);
-    assert_eq!(loaded, expected);
-    assert_eq!(end.is_ok(), is_good, "{end:?}");
+    let on_error = if skips { OnError::Skip(Rejects::to(None)) } else { OnError::Stop };
+    let reading = Reading { format, skip_lines, record_size: RECORD_SIZE, on_error };
+    let (loaded, rejected, end) = load(reading, text, writers);
+    let expected = expected(&meant, text, skip_lines, skips);
+    let read = (&loaded, rejected);
+    assert_eq!(read, (&expected.records, expected.rejected), "{meant:?}: {}", text.escape_ascii());
+    assert_eq!(end.is_ok(), expected.is_good, "{end:?}");
     for (_, id, data) in &loaded {
         let line = jsonl::encode(*id, data);
         assert!(!line.contains('\n'));
@@ -97,11 +120,17 @@ fn arguments(input: &mut Input<'_>) -> Option<(Format, Meant)> {
     let format = <Arguments as clap::Parser>::try_parse_from(words).ok()?.format.format().ok()?;
     let meant = match &format {
         Format::Jsonl => Meant::Jsonl,
-        Format::Delimited { delimiter, column, radix } => {
+        Format::Csv(csv) => Meant::Csv {
+            delimiter: csv.delimiter,
+            has_header: csv.has_header,
+            id: csv.id.clone(),
+            data: csv.data.clone(),
+        },
+        Format::Delimited { delimiter, id } => {
             let mut chars = str::from_utf8(delimiter).expect("a character").chars();
             let delimiter = chars.next().expect("a character");
-            assert!(chars.next().is_none() && *column > 0 && [10, 16].contains(radix));
-            Meant::Delimited { delimiter, column: *column, radix: *radix }
+            assert!(chars.next().is_none());
+            Meant::Delimited { delimiter, id: id.clone() }
         }
     };
     Some((format, meant))
@@ -110,24 +139,37 @@ fn arguments(input: &mut Input<'_>) -> Option<(Format, Meant)> {
 /// A record: its line, its id, its bytes.
 type Loaded = (u64, u64, Vec<u8>);
 
-/// Reads the text as the command does.
-fn load(format: Format, text: &[u8], writers: usize) -> (Vec<Loaded>, Result<(), String>) {
+/// Where ids come from.
+fn id_from(how: u8, input: &mut Input<'_>) -> IdFrom {
+    let place = Place::Number(1 + input.below(4));
+    match input.below(8) {
+        0 => IdFrom::Line,
+        1 => IdFrom::Hash(place),
+        _ => IdFrom::Column { place, radix: if how >> 2 & 1 == 1 { 16 } else { 10 } },
+    }
+}
+
+/// Reads the text as the command does: the records, how many rows were rejected, and how it ended.
+fn load(reading: Reading, text: &[u8], writers: usize) -> (Vec<Loaded>, u64, Result<(), String>) {
     let disk = Disk::new(text);
     let lines = Lines::open(Some(disk.path())).expect("a file of lines");
     assert_eq!(lines.bytes(), Some(text.len() as u64));
     let (events, inbox) = mpsc::channel();
-    lines.read(format, 0, RECORD_SIZE, writers, events).expect("a thread");
-    let mut loaded = Vec::new();
+    lines.read(reading, writers, events).expect("a thread");
+    let mut loaded: Vec<Loaded> = Vec::new();
     let mut writer_of = HashMap::new();
+    let (mut line, mut rejected) = (0, 0);
     for event in inbox {
         let batch = match event {
             Event::Batch(batch) => batch,
             Event::InputEnd(end) => {
                 load::event::join();
-                loaded.sort_by_key(|(line, _, _)| *line);
-                return (loaded, end);
+                // In CSV a carriage return alone ends a row, but no line.
+                loaded.sort();
+                return (loaded, rejected, end);
             }
         };
+        rejected += batch.rejected;
         for (writer, chunk) in batch.chunks {
             assert!(writer < writers);
             let in_pipe = records(&chunk.frame()[8..]).expect("a chunk");
@@ -135,34 +177,154 @@ fn load(format: Format, text: &[u8], writers: usize) -> (Vec<Loaded>, Result<(),
             assert_eq!(in_pipe.len(), chunk.origins.len());
             let mut last = 0;
             for (origin, (id, data)) in chunk.origins.iter().zip(in_pipe) {
-                assert!(origin.id == id && origin.line > last && data.len() <= RECORD_SIZE);
+                assert!(origin.id == id && origin.line >= last && data.len() <= RECORD_SIZE);
+                // A load that goes on after the lines of the batches before misses none of this one.
+                assert!(line < origin.line);
                 assert_eq!(*writer_of.entry(id).or_insert(writer), writer, "id {id}");
                 last = origin.line;
                 loaded.push((origin.line, id, data.to_vec()));
             }
         }
+        line = line.max(batch.line);
     }
     panic!("the reader ended without a word");
 }
 
-/// The records that are to be loaded, and whether all lines are good.
-fn expected(meant: &Meant, text: &[u8]) -> (Vec<Loaded>, bool) {
-    let mut records = Vec::new();
-    for (number, line) in (1..).zip(text.split(|&byte| byte == b'\n')) {
-        // A byte order mark is no part of the text.
-        let line = if number == 1 && line.starts_with(b"\xef\xbb\xbf") { &line[3..] } else { line };
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        match record(meant, line).filter(|(_, data)| data.len() <= RECORD_SIZE) {
-            Some((id, data)) => records.push((number, id, data)),
-            None => return (records, false),
-        }
-    }
-    (records, true)
+/// What is to be loaded.
+#[derive(Default)]
+struct Expected {
+    records: Vec<Loaded>,
+    rejected: u64,
+    is_good: bool,
 }
 
-fn record(meant: &Meant, line: &[u8]) -> Option<(u64, Vec<u8>)> {
+fn expected(meant: &Meant, text: &[u8], skip_lines: u64, skips: bool) -> Expected {
+    // A byte order mark is no part of the text.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let mut expected = Expected::default();
+    let mut take = |line: u64, row: &[u8], record: &mut dyn FnMut() -> Option<(u64, Vec<u8>)>| {
+        if line <= skip_lines || row.iter().all(u8::is_ascii_whitespace) {
+            return true;
+        }
+        match record().filter(|(_, data)| data.len() <= RECORD_SIZE) {
+            Some((id, data)) => expected.records.push((line, id, data)),
+            None if skips => expected.rejected += 1,
+            None => return false,
+        }
+        true
+    };
+    expected.is_good = match meant {
+        Meant::Csv { delimiter, has_header, id, data } => {
+            each_row_of_csv(text, *delimiter, *has_header, id, data.as_ref(), &mut take)
+        }
+        _ => (1..).zip(text.split(|&byte| byte == b'\n')).all(|(line, row)| {
+            let row = row.strip_suffix(b"\r").unwrap_or(row);
+            take(line, row, &mut || record(meant, line, row))
+        }),
+    };
+    expected.records.sort();
+    expected
+}
+
+/// What takes a row of the input: its line, its bytes, and what its record is; `false` at the end.
+type Take<'a> = dyn FnMut(u64, &[u8], &mut dyn FnMut() -> Option<(u64, Vec<u8>)>) -> bool + 'a;
+
+/// Whether all of a text is good; read by the `csv` crate, which has other buffers than the command.
+fn each_row_of_csv(
+    text: &[u8],
+    delimiter: u8,
+    has_header: bool,
+    id: &IdFrom,
+    data: Option<&Place>,
+    take: &mut Take<'_>,
+) -> bool {
+    let rows = rows_of_csv(text, delimiter);
+    let with_a_newline = rows_of_csv(&[text, b"\n"].concat(), delimiter);
+    let is_open = rows.last().map(|row| &row.2) != with_a_newline.last().map(|row| &row.2);
+    let mut rows = &rows[..rows.len() - usize::from(is_open)];
+    let mut names: Option<Vec<&[u8]>> = None;
+    if has_header {
+        let Some((header, rest)) = rows.split_first() else { return !is_open };
+        names = Some(header.2.iter().map(<[u8]>::trim_ascii).collect());
+        rows = rest;
+    }
+    let position = |place: &Place| match (place, &names) {
+        (Place::Number(number), None) => Some(*number),
+        (Place::Number(number), Some(names)) => (*number <= names.len()).then_some(*number),
+        (Place::Name(name), Some(names)) => {
+            let found: Vec<usize> = (1..=names.len()).filter(|n| names[n - 1] == name.as_bytes()).collect();
+            (found.len() == 1).then(|| found[0])
+        }
+        (Place::Name(_), None) => None,
+    };
+    let places = [id.place(), data];
+    if names.is_some() && places.iter().flatten().any(|place| position(place).is_none()) {
+        return false;
+    }
+    let exported = |name: &[u8]| {
+        let names = names.as_ref().filter(|_| data.is_none())?;
+        let known: [&[u8]; 4] = [b"id", b"version", b"data", b"base64"];
+        let all_known = names.iter().all(|name| known.contains(name)) && names.contains(&&b"data"[..]);
+        names.iter().position(|n| *n == name).filter(|_| all_known)
+    };
+    let mut columns = names.as_ref().map(Vec::len);
+    let all_good = rows.iter().all(|(line, row, fields)| {
+        take(*line, row, &mut || {
+            // Without a header, the first row that is not passed over says how many columns there are.
+            if *columns.get_or_insert(fields.len()) != fields.len() {
+                return None;
+            }
+            let column = |place: &Place| fields.get(position(place)?.checked_sub(1)?);
+            let id = id_of(id, *line, id.place().map(column))?;
+            let data = match (data, exported(b"data"), exported(b"base64")) {
+                (Some(place), ..) => column(place)?.to_vec(),
+                (None, None, _) => row.clone(),
+                (None, Some(data), base64) => match base64.map(|at| &fields[at]) {
+                    None | Some(b"") => fields[data].to_vec(),
+                    Some(base64) if fields[data].is_empty() => {
+                        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, base64).ok()?
+                    }
+                    Some(_) => return None,
+                },
+            };
+            Some((id, data))
+        })
+    });
+    all_good && !is_open
+}
+
+/// The rows: the line, the bytes, the columns.
+fn rows_of_csv(text: &[u8], delimiter: u8) -> Vec<(u64, Vec<u8>, ::csv::ByteRecord)> {
+    let mut reader =
+        ::csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(text);
+    let mut rows = Vec::new();
+    let mut columns = ::csv::ByteRecord::new();
+    let mut begin = 0;
+    while reader.read_byte_record(&mut columns).expect("bytes in memory") {
+        let end = reader.position().byte() as usize;
+        let is_blank = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        begin += text[begin..end].iter().take_while(|byte| is_blank(byte)).count();
+        let line = 1 + text[..begin].iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let row = &text[begin..end];
+        let row = if row.last().is_some_and(is_blank) { &row[..row.len() - 1] } else { row };
+        rows.push((line, row.to_vec(), columns.clone()));
+        begin = end;
+    }
+    rows
+}
+
+fn id_of(id: &IdFrom, line: u64, column: Option<Option<&[u8]>>) -> Option<u64> {
+    match id {
+        IdFrom::Line => Some(line),
+        IdFrom::Hash(_) => Some(ids::hash(column??)),
+        IdFrom::Column { radix, .. } => {
+            let text = str::from_utf8(column??).ok()?;
+            number(text.trim_matches(|c: char| c.is_ascii_whitespace()), *radix == 16)
+        }
+    }
+}
+
+fn record(meant: &Meant, number_of_line: u64, line: &[u8]) -> Option<(u64, Vec<u8>)> {
     match meant {
         Meant::Jsonl => {
             let fields: serde_json::Value = serde_json::from_slice(line).ok()?;
@@ -172,6 +334,9 @@ fn record(meant: &Meant, line: &[u8]) -> Option<(u64, Vec<u8>)> {
                 return None;
             }
             let id = match fields.get("id")? {
+                serde_json::Value::String(text) if text.starts_with("hash:") => {
+                    ids::hash(&text.as_bytes()[5..])
+                }
                 serde_json::Value::String(text) => {
                     number(text, text.get(..2).is_some_and(|t| t.eq_ignore_ascii_case("0x")))?
                 }
@@ -186,23 +351,23 @@ fn record(meant: &Meant, line: &[u8]) -> Option<(u64, Vec<u8>)> {
             };
             Some((id, data))
         }
-        Meant::Delimited { delimiter, column, radix } => {
-            // Latin-1 keeps bytes apart that are no text.
-            let (mut column, mut rest) = (*column, line);
-            let delimiter = delimiter.to_string();
-            loop {
-                let end = (0..rest.len()).find(|&at| rest[at..].starts_with(delimiter.as_bytes()));
-                column -= 1;
-                match end {
-                    _ if column == 0 => {
-                        let text = str::from_utf8(&rest[..end.unwrap_or(rest.len())]).ok()?;
-                        let text = text.trim_matches(|c: char| c.is_ascii_whitespace());
-                        return Some((number(text, *radix == 16)?, line.to_vec()));
+        Meant::Csv { .. } => unreachable!("CSV has rows"),
+        Meant::Delimited { delimiter, id } => {
+            let column = |place: &Place| {
+                let Place::Number(mut column) = *place else { return None };
+                let mut rest = line;
+                let delimiter = delimiter.to_string();
+                loop {
+                    let end = (0..rest.len()).find(|&at| rest[at..].starts_with(delimiter.as_bytes()));
+                    column -= 1;
+                    match end {
+                        _ if column == 0 => return Some(&rest[..end.unwrap_or(rest.len())]),
+                        None => return None,
+                        Some(end) => rest = &rest[end + delimiter.len()..],
                     }
-                    None => return None,
-                    Some(end) => rest = &rest[end + delimiter.len()..],
                 }
-            }
+            };
+            Some((id_of(id, number_of_line, id.place().map(column))?, line.to_vec()))
         }
     }
 }

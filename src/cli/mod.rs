@@ -60,7 +60,8 @@ Exit codes:
   7  done, but not flushed to disk yet: another process is inside the store, in some other region
   128 + N  ended by signal N: 130 after Ctrl-C, 141 when the reader of the output went away
 
-An ID is any number from 0 to 2^64-1, in decimal or in hexadecimal after 0x.";
+An ID is any number from 0 to 2^64-1, in decimal or in hexadecimal after 0x; or hash:TEXT, the 64-bit FNV-1a hash of
+that text, as `load --id-from hash:COLUMN` makes it.";
 
 /// A file of records that several processes read and write at once, and that survives their death.
 #[derive(Parser)]
@@ -157,6 +158,10 @@ pub(crate) fn run() -> ExitCode {
         Err(failure) => {
             if let Some(message) = failure.message() {
                 output::say(format_args!("{message}"));
+            }
+            if let Failure::Interrupted { signal, .. } = &failure {
+                // By the signal, so that a shell ends its loop too.
+                let _ = signal_hook::low_level::emulate_default_handler((*signal).into());
             }
             ExitCode::from(failure.code())
         }

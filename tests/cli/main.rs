@@ -4,6 +4,7 @@
 //! * [`usage`]: what is refused, with which exit code.
 //! * [`streams`]: `dump` into `load`, pipes that close, outputs that are full.
 //! * [`load`]: many writers, acknowledgements, `kill -9`, Ctrl-C.
+//! * [`formats`]: CSV, ids that are made, rows that are no records, and how a load goes on.
 //! * [`damage`]: what damaged stores and foreign files give.
 //! * [`look`]: the verdict, the map, metrics.
 //! * [`query`]: several records at once, selections, counters, conditions, comparisons, exports.
@@ -15,6 +16,7 @@
 mod command;
 mod copies;
 mod damage;
+mod formats;
 mod load;
 mod look;
 mod query;

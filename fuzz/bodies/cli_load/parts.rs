@@ -2,10 +2,18 @@
 
 #[path = "../../../src/cli/load/chunk.rs"]
 pub(super) mod chunk;
+#[path = "../../../src/cli/load/csv.rs"]
+pub(super) mod csv;
+#[path = "../../../src/cli/load/id_from.rs"]
+pub(super) mod id_from;
 #[path = "../../../src/cli/load/input.rs"]
 pub(super) mod input;
 #[path = "../../../src/cli/load/lines.rs"]
 pub(super) mod lines;
+#[path = "../../../src/cli/load/on_error.rs"]
+pub(super) mod on_error;
+#[path = "../../../src/cli/load/rows.rs"]
+pub(super) mod rows;
 
 /// What the reader tells the loop at the middle, and how the reader gets its thread; whose end is waited for here.
 pub(super) mod event {
@@ -25,6 +33,9 @@ pub(super) mod event {
     pub(in super::super) struct Batch {
         pub(in super::super) chunks: Vec<(usize, Chunk)>,
         pub(in super::super) position: u64,
+        pub(in super::super) line: u64,
+        pub(in super::super) rejected: u64,
+        pub(in super::super) reasons: Vec<String>,
     }
 
     thread_local! {

@@ -50,6 +50,11 @@ impl Chunk {
         Some(())
     }
 
+    /// The line of its first record.
+    pub(crate) fn first_line(&self) -> Option<u64> {
+        self.origins.first().map(|origin| origin.line)
+    }
+
     /// The bytes for the pipe.
     pub(crate) fn frame(&self) -> &[u8] {
         &self.frame

@@ -12,9 +12,10 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::super::failure::Failure;
-use super::super::output::{Output, counted, say};
+use super::super::output::{Output, say};
 use super::super::progress;
 use super::chunk::{Chunk, Reply};
 use super::event::{Batch, Event, spawn_thread};
@@ -24,14 +25,20 @@ use super::writers::Writers;
 /// How long the writers may take to finish after Ctrl-C before the user is told how to leave at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a load that went well has done.
+/// What a load has done.
 pub(crate) struct Outcome {
     /// How many records are in the store; of an id that came twice, both.
     pub(crate) loaded: u64,
+    /// The records of all lines up to this one are in the store.
+    pub(crate) lines: u64,
+    /// How many rows were no records.
+    pub(crate) rejected: u64,
     /// How many writers were killed.
     pub(crate) killed: u64,
     /// How many records others took over from them.
     pub(crate) taken_over: u64,
+    /// Why it ended early, if it did.
+    pub(crate) stopped: Option<Failure>,
 }
 
 pub(crate) struct Dealer {
@@ -43,6 +50,11 @@ pub(crate) struct Dealer {
     kill: Option<KillOne>,
     bar: ProgressBar,
     loaded: u64,
+    rejected: u64,
+    /// The records of all lines up to this one were dealt.
+    dealt_line: u64,
+    /// The first line with a record that was dealt and is not loaded, and will not be.
+    failed_line: Option<u64>,
     /// Why the load ends early.
     stopped: Option<Failure>,
 }
@@ -70,12 +82,15 @@ impl Dealer {
             kill: kill_one.then_some(KillOne { from: quarter * 2, at_last_from: quarter * 3 }),
             bar,
             loaded: 0,
+            rejected: 0,
+            dealt_line: 0,
+            failed_line: None,
             stopped: None,
         }
     }
 
     /// Deals until all is done, or until there is a reason to stop and what was dealt is done.
-    pub(crate) fn run(mut self, inbox: &Receiver<Event>) -> Result<Outcome, Failure> {
+    pub(crate) fn run(mut self, inbox: &Receiver<Event>) -> Outcome {
         while self.writers.running() {
             match self.next(inbox) {
                 Some(Event::Batch(batch)) => self.deal(batch),
@@ -94,7 +109,10 @@ impl Dealer {
                 Some(Event::Gone { writer }) => match self.writers.gone(writer) {
                     Ok(None) => {}
                     Ok(Some(notice)) => self.say(&notice),
-                    Err(failure) => self.stop(failure),
+                    Err(failure) => {
+                        self.not_loaded_from(self.writers.first_unreported(writer));
+                        self.stop(failure);
+                    }
                 },
                 Some(Event::Signal(signal)) => {
                     self.stop(Failure::Interrupted { signal, message: "interrupted".into() });
@@ -104,16 +122,13 @@ impl Dealer {
             }
         }
         self.bar.finish_and_clear();
-        match self.stopped {
-            None => Ok(Outcome {
-                loaded: self.loaded,
-                killed: self.writers.killed,
-                taken_over: self.writers.taken_over,
-            }),
-            Some(failure) => {
-                let were = if self.loaded == 1 { "was" } else { "were" };
-                Err(failure.and(&format!("{} {were} loaded", counted(self.loaded, "record"))))
-            }
+        Outcome {
+            loaded: self.loaded,
+            lines: self.failed_line.map_or(self.dealt_line, |line| self.dealt_line.min(line - 1)),
+            rejected: self.rejected,
+            killed: self.writers.killed,
+            taken_over: self.writers.taken_over,
+            stopped: self.stopped,
         }
     }
 
@@ -134,6 +149,11 @@ impl Dealer {
             return;
         }
         self.bar.set_position(batch.position);
+        self.dealt_line = self.dealt_line.max(batch.line);
+        self.rejected += batch.rejected;
+        for reason in &batch.reasons {
+            self.say(reason);
+        }
         for (writer, chunk) in batch.chunks {
             self.kill_perhaps(writer, batch.position);
             // If it was just killed it can't get to this chunk any more, and the chunk is in its pipe.
@@ -170,13 +190,22 @@ impl Dealer {
     fn writer_failed(&mut self, writer: usize, at: Option<u32>, code: u8, message: String) {
         let chunk = self.writers.failed(writer);
         let mut message = message;
+        if at.is_none() {
+            self.not_loaded_from(chunk.as_ref().and_then(|chunk| chunk.first_line()));
+        }
         if let (Some(chunk), Some(at)) = (chunk, at) {
             self.count(&chunk, at as usize);
             if let Some(origin) = chunk.origins.get(at as usize) {
+                self.not_loaded_from(Some(origin.line));
                 message = format!("{}: line {}: {message}", self.input_name, origin.line);
             }
         }
         self.stop(Failure::Writer { code, message });
+    }
+
+    /// Of a writer that failed, the records from this line on are not loaded.
+    fn not_loaded_from(&mut self, line: Option<u64>) {
+        self.failed_line = self.failed_line.into_iter().chain(line).min();
     }
 
     /// Ends the load early; what was dealt is finished. The first reason is the one that counts.
@@ -200,6 +229,7 @@ pub(crate) fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
             let signal = u8::try_from(signal).unwrap_or_default();
             if asked || events.send(Event::Signal(signal)).is_err() {
                 // The writers see the end of their input, and nothing is torn.
+                let _ = emulate_default_handler(signal.into());
                 process::exit(128 + i32::from(signal));
             }
             asked = true;

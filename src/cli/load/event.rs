@@ -7,9 +7,9 @@ use super::chunk::{Chunk, Reply};
 
 /// What the loop waits for.
 pub(crate) enum Event {
-    /// Lines were read.
+    /// Rows were read.
     Batch(Batch),
-    /// There are no more; or the next one is bad, or can't be read, and why.
+    /// There are no more rows; or the next one is bad, or can't be read, and why.
     InputEnd(Result<(), String>),
     /// A writer reports.
     Reply { writer: usize, reply: Reply },
@@ -25,6 +25,12 @@ pub(crate) struct Batch {
     pub(crate) chunks: Vec<(usize, Chunk)>,
     /// How many bytes of the input have been read up to and with these.
     pub(crate) position: u64,
+    /// The records of all lines up to this one are in these or in earlier batches.
+    pub(crate) line: u64,
+    /// How many rows were rejected.
+    pub(crate) rejected: u64,
+    /// Why; of the first ones alone.
+    pub(crate) reasons: Vec<String>,
 }
 
 /// Starts a thread that nobody waits for.

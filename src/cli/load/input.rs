@@ -1,4 +1,4 @@
-//! The lines that are loaded: read, understood and sorted by writer, on a thread of their own.
+//! The rows that are loaded: read, understood and sorted by writer, on a thread of their own.
 //!
 //! A batch is what one read gave. So a line that is typed, or that some program prints once an hour,
 //! goes to its writer at once, and a file goes in large pieces.
@@ -15,6 +15,8 @@ use super::super::output::say;
 use super::chunk::{Chunk, Origin, Permit};
 use super::event::{Batch, Event, spawn_thread};
 use super::lines::Format;
+use super::on_error::OnError;
+use super::rows::{Row, Rows};
 
 /// How many batches may be on the way to the writers at the same time.
 const BATCHES_MAX: usize = 8;
@@ -24,9 +26,6 @@ const READ_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES_MIN: usize = 512;
 /// A file is read in at least about so many pieces, so that all the writers have a part in a small one.
 const PIECES_MIN: u64 = 32;
-
-/// UTF-8's, as some programs put it before a text.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Where the lines come from.
 pub(crate) struct Input {
@@ -51,7 +50,7 @@ impl Input {
                 Some(metadata.len().saturating_sub(position))
             }
             Ok(metadata) if metadata.is_dir() => {
-                return Err(Failure::Other(format!("{name}: is a directory, not a file of lines")));
+                return Err(Failure::Other(format!("{name}: is a directory, not a file of records")));
             }
             _ => None,
         };
@@ -78,14 +77,7 @@ impl Input {
     }
 
     /// Starts to read. What is read, and how it ended, arrives as events.
-    pub(crate) fn read(
-        self,
-        format: Format,
-        skip_lines: u64,
-        record_size: usize,
-        writers: usize,
-        events: Sender<Event>,
-    ) -> Result<(), Failure> {
+    pub(crate) fn read(self, reading: Reading, writers: usize, events: Sender<Event>) -> Result<(), Failure> {
         let (permit_back, permits) = mpsc::channel();
         for _ in 0..BATCHES_MAX {
             drop(Permit::new(permit_back.clone()));
@@ -98,15 +90,11 @@ impl Input {
         let reader = Reader {
             file: self.file,
             buffer: vec![0; read_bytes],
-            name: self.name,
-            line_bytes_max: format.line_bytes_max(record_size),
-            format,
-            skip_lines,
-            record_size,
+            rows: reading.format.rows(),
+            row_bytes_max: reading.format.row_bytes_max(reading.record_size),
+            taker: Taker { name: self.name, line: 0, reading },
             writers,
-            line: 0,
             position: 0,
-            unfinished: Vec::new(),
         };
         spawn_thread("lines", move || {
             let end = reader.run(&events, &permits, &permit_back);
@@ -116,27 +104,32 @@ impl Input {
     }
 }
 
+/// How the input is to be read.
+pub(crate) struct Reading {
+    /// What its rows look like.
+    pub(crate) format: Format,
+    /// The rows that begin in so many lines at the beginning are passed over; a header is read all the same.
+    pub(crate) skip_lines: u64,
+    /// The longest record that the store takes.
+    pub(crate) record_size: usize,
+    /// What becomes of rows that are no records.
+    pub(crate) on_error: OnError,
+}
+
 struct Reader {
     file: File,
     /// Where a read puts what it gives.
     buffer: Vec<u8>,
-    name: String,
-    format: Format,
-    /// How many lines at the beginning hold no records.
-    skip_lines: u64,
-    record_size: usize,
-    line_bytes_max: usize,
+    rows: Rows,
+    row_bytes_max: usize,
+    taker: Taker,
     writers: usize,
-    /// The number of lines that were read.
-    line: u64,
     /// The number of bytes that were read.
     position: u64,
-    /// The beginning of a line whose end has not been read.
-    unfinished: Vec<u8>,
 }
 
 impl Reader {
-    /// Reads to the end, or to the first line that is no record; says why in that case.
+    /// Reads to the end, or to the first row that ends the load; says why in that case.
     fn run(
         mut self,
         events: &Sender<Event>,
@@ -144,10 +137,17 @@ impl Reader {
         permit_back: &Sender<()>,
     ) -> Result<(), String> {
         while permits.recv().is_ok() {
-            let mut batch = Sorter::new(self.writers, Permit::new(permit_back.clone()));
-            let read = self.read_once(&mut batch);
-            // The lines before a bad one are loaded.
-            let batch = Batch { chunks: batch.finish(), position: self.position };
+            let mut sorter = Sorter::new(self.writers, Permit::new(permit_back.clone()));
+            let read = self.read_once(&mut sorter);
+            // The rows before a bad one are loaded.
+            let (rejected, reasons) = self.taker.reading.on_error.take_rejected();
+            let batch = Batch {
+                chunks: sorter.finish(),
+                position: self.position,
+                line: if read.is_ok() { self.rows.lines_read() } else { self.taker.line },
+                rejected,
+                reasons,
+            };
             if events.send(Event::Batch(batch)).is_err() || !read? {
                 break;
             }
@@ -156,73 +156,78 @@ impl Reader {
     }
 
     /// Takes what one read gives; `false` at the end of the input.
-    fn read_once(&mut self, batch: &mut Sorter) -> Result<bool, String> {
-        // Out of `self` while its lines are looked at.
-        let mut buffer = std::mem::take(&mut self.buffer);
+    fn read_once(&mut self, sorter: &mut Sorter) -> Result<bool, String> {
         let read_bytes = loop {
-            match self.file.read(&mut buffer) {
+            match self.file.read(&mut self.buffer) {
                 Ok(read_bytes) => break read_bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(format!("{}: {error}", self.name)),
+                Err(error) => return Err(format!("{}: {error}", self.taker.name)),
             }
         };
-        if read_bytes == 0 {
-            // The last line may lack its newline.
-            let last = std::mem::take(&mut self.unfinished);
-            self.take_line(&last, batch)?;
-            return Ok(false);
-        }
         self.position += read_bytes as u64;
-
-        let mut pieces = buffer[..read_bytes].split(|&byte| byte == b'\n');
-        // What follows the last newline, possibly nothing, is not a whole line.
-        let rest = pieces.next_back().unwrap_or_default();
-        for piece in pieces {
-            if self.unfinished.is_empty() {
-                self.take_line(piece, batch)?;
-            } else {
-                let mut line = std::mem::take(&mut self.unfinished);
-                line.extend_from_slice(piece);
-                self.take_line(&line, batch)?;
+        let Self { rows, taker, .. } = self;
+        if read_bytes == 0 {
+            rows.end(|row| taker.take(row, sorter))?;
+            if let Some(line) = rows.open_quote() {
+                return Err(format!(
+                    "{}: line {line}: a quote begins in this row and does not end",
+                    taker.name
+                ));
             }
+        } else {
+            rows.take(&self.buffer[..read_bytes], |row| taker.take(row, sorter))?;
         }
-        self.unfinished.extend_from_slice(rest);
-        self.buffer = buffer;
-        if self.unfinished.len() > self.line_bytes_max {
+        if rows.unfinished_bytes() > self.row_bytes_max {
             // It could go on for ever.
             return Err(format!(
-                "{}: line {} is longer than {} bytes, and no record that the store takes ({} bytes) needs \
-                 such a line",
-                self.name,
-                self.line + 1,
-                self.line_bytes_max,
-                self.record_size
+                "{}: line {}: longer than {} bytes, and no record that the store takes ({} bytes) needs so many{}",
+                taker.name,
+                rows.lines_read() + 1,
+                self.row_bytes_max,
+                taker.reading.record_size,
+                if let Format::Csv(_) = taker.reading.format {
+                    "; is the end of a quote missing?"
+                } else {
+                    ""
+                }
             ));
         }
-        Ok(true)
+        taker.reading.on_error.flush()?;
+        Ok(read_bytes > 0)
     }
+}
 
-    fn take_line(&mut self, line: &[u8], batch: &mut Sorter) -> Result<(), String> {
-        self.line += 1;
-        if self.line <= self.skip_lines {
-            return Ok(());
+/// Makes records of rows.
+struct Taker {
+    name: String,
+    reading: Reading,
+    /// All rows that begin in this line or before it were taken.
+    line: u64,
+}
+
+impl Taker {
+    fn take(&mut self, row: &Row<'_>, sorter: &mut Sorter) -> Result<(), String> {
+        self.line = row.line - 1;
+        let Reading { format, skip_lines, record_size, on_error } = &mut self.reading;
+        let at = |what: String| format!("{}: line {}: {what}", self.name, row.line);
+        if format.header(row).map_err(at)? {
+            on_error.header(row.bytes);
+        } else if row.line > *skip_lines && !row.bytes.trim_ascii().is_empty() {
+            let taken = format.record(row).and_then(|(id, data)| {
+                let fits = data.len() <= *record_size;
+                let added = fits.then(|| sorter.add(Origin { line: row.line, id }, &data)).flatten();
+                added.ok_or_else(|| {
+                    format!(
+                        "record {id} ({id:#x}) is {} bytes long and the store takes {record_size}; split it, or \
+                         create a store with a larger --record-size",
+                        data.len()
+                    )
+                })
+            });
+            taken.or_else(|what| on_error.reject(row.bytes, at(what)))?;
         }
-        // A byte order mark is no part of the first line.
-        let line = if self.line == 1 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line };
-        if line.trim_ascii().is_empty() {
-            return Ok(());
-        }
-        let bad = |what: String| format!("{}: line {}: {what}", self.name, self.line);
-        let (id, data) = self.format.record(line).map_err(bad)?;
-        let fits = data.len() <= self.record_size;
-        fits.then(|| batch.add(Origin { line: self.line, id }, &data)).flatten().ok_or_else(|| {
-            bad(format!(
-                "record {id} ({id:#x}) is {} bytes long and the store takes {}; split it, or create a store \
-                 with a larger --record-size",
-                data.len(),
-                self.record_size
-            ))
-        })
+        self.line = row.line;
+        Ok(())
     }
 }
 

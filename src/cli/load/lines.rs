@@ -1,100 +1,156 @@
-//! A line of the input as a record: JSON, or text with the id in one of its columns.
+//! A row of the input as a record: JSON, or text with the id in one of its columns.
 
 use std::borrow::Cow;
 
 use clap::ValueEnum;
 
 use super::super::failure::Failure;
-use super::super::output::preview;
-use super::super::{ids, jsonl};
+use super::super::jsonl;
+use super::csv::Csv;
+use super::id_from::{IdFrom, Place, parse_id_from, parse_place, parse_radix};
+use super::rows::{Row, Rows};
 
 /// JSON may take six bytes for one of the record (`\u0000`).
 const JSON_BYTES_PER_BYTE: usize = 6;
-/// What a line may have beside the record's bytes: other fields, white space.
+/// CSV may take two (`""`), and base64 in CSV less than that.
+const CSV_BYTES_PER_BYTE: usize = 2;
+/// What a row may have beside the record's bytes: other fields, white space.
 const EXTRA_BYTES: usize = 1 << 20;
-const PREVIEW_CHARS: usize = 32;
 
-/// What the lines look like, as it stands on the command line.
+/// What the rows look like, as it stands on the command line.
 #[derive(clap::Args)]
 pub(crate) struct FormatArgs {
-    /// What a line is
+    /// What the input is
     #[arg(long, value_enum, default_value_t = Kind::Jsonl)]
     format: Kind,
-    /// delimited: what separates the columns, one character; \t is a tab. Quotes mean nothing
-    /// [default: ,]
+    /// csv, delimited: what separates the columns, one character; \t is a tab [default: ,]
     #[arg(long, value_name = "C", value_parser = parse_delimiter, allow_hyphen_values = true)]
     delimiter: Option<char>,
-    /// delimited: the column with the id, the first is 1 [default: 1]
-    #[arg(long, value_name = "N", value_parser = parse_column)]
-    id_column: Option<usize>,
-    /// delimited: whether the id is written in decimal or in hexadecimal [default: 10]
+    /// csv, delimited: the column with the id, by its number, from 1, or by its name in the header [default: id
+    /// in csv with a header, else 1]
+    #[arg(long, value_name = "NAME|N", value_parser = parse_place)]
+    id_column: Option<Place>,
+    /// csv, delimited: whether the id is written in decimal or in hexadecimal [default: 10]
     #[arg(long, value_name = "R", value_parser = parse_radix)]
     id_radix: Option<u32>,
+    /// csv, delimited: make the ids: `line`, the number of the row's line; or `hash:COLUMN`, from the text of a
+    /// column, so that `recstore read STORE hash:TEXT` finds the record
+    #[arg(long, value_name = "FROM", value_parser = parse_id_from, conflicts_with_all = ["id_column", "id_radix"])]
+    id_from: Option<IdFrom>,
+    /// csv: the column that is the record [default: the whole row, as it stands there; `data` or `base64`, if
+    /// the columns are those of `recstore export`]
+    #[arg(long, value_name = "NAME|N", value_parser = parse_place)]
+    data_column: Option<Place>,
+    /// csv: the first row is a record too, not the names of the columns
+    #[arg(long)]
+    no_header: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// {"id":1,"data":"text"} or {"id":1,"base64":"/w=="}, as `recstore dump` prints it
+    /// {"id":1,"data":"text"} or {"id":1,"base64":"/w=="} in each line, as `recstore dump` prints it
     Jsonl,
-    /// The record is the whole line; its id is one of the columns
+    /// Comma-separated values: a header, and rows whose columns may be quoted
+    Csv,
+    /// The record is the whole line; its id is one of the columns. Quotes mean nothing
     Delimited,
 }
 
 impl FormatArgs {
     /// The arguments, if they fit together.
     pub(crate) fn format(&self) -> Result<Format, Failure> {
-        match self.format {
-            Kind::Delimited => Ok(Format::Delimited {
-                delimiter: self.delimiter.unwrap_or(',').to_string().into_bytes(),
-                column: self.id_column.unwrap_or(1),
-                radix: self.id_radix.unwrap_or(10),
-            }),
-            Kind::Jsonl
-                if self.delimiter.is_none() && self.id_column.is_none() && self.id_radix.is_none() =>
-            {
-                Ok(Format::Jsonl)
+        let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
+        if self.format != Kind::Csv && (self.data_column.is_some() || self.no_header) {
+            return wrong("--data-column and --no-header are for --format csv");
+        }
+        if self.format == Kind::Jsonl {
+            let is_bare = self.delimiter.is_none()
+                && self.id_column.is_none()
+                && self.id_radix.is_none()
+                && self.id_from.is_none();
+            return match is_bare {
+                true => Ok(Format::Jsonl),
+                false => wrong(
+                    "--delimiter, --id-column, --id-radix and --id-from are for --format csv and delimited",
+                ),
+            };
+        }
+        let has_header = self.format == Kind::Csv && !self.no_header;
+        let first = if has_header { Place::Name("id".into()) } else { Place::Number(1) };
+        let id = self.id_from.clone().unwrap_or_else(|| IdFrom::Column {
+            place: self.id_column.clone().unwrap_or(first),
+            radix: self.id_radix.unwrap_or(10),
+        });
+        let named = |place: &Place| matches!(place, Place::Name(_));
+        if !has_header && (id.place().is_some_and(named) || self.data_column.as_ref().is_some_and(named)) {
+            return wrong(
+                "without a header a column has a number, and no name; a header is for --format csv",
+            );
+        }
+        let delimiter = self.delimiter.unwrap_or(',');
+        if self.format == Kind::Delimited {
+            return Ok(Format::Delimited { delimiter: delimiter.to_string().into_bytes(), id });
+        }
+        match u8::try_from(delimiter) {
+            Ok(delimiter) if delimiter.is_ascii() && !b"\"\r".contains(&delimiter) => {
+                Ok(Format::Csv(Csv::new(delimiter, has_header, id, self.data_column.clone())))
             }
-            Kind::Jsonl => Err(Failure::Usage(
-                "--delimiter, --id-column and --id-radix are for --format delimited".into(),
-            )),
+            _ => Err(Failure::Usage(format!(
+                "--delimiter {delimiter:?} separates no columns of csv; that takes one ASCII character that is no quote"
+            ))),
         }
     }
 }
 
-/// What the lines look like.
+/// What the rows look like.
 pub(crate) enum Format {
     Jsonl,
-    Delimited { delimiter: Vec<u8>, column: usize, radix: u32 },
+    Csv(Csv),
+    Delimited { delimiter: Vec<u8>, id: IdFrom },
 }
 
 impl Format {
-    /// The id and the bytes of the record in a line, which comes without its newline.
-    pub(crate) fn record<'a>(&self, line: &'a [u8]) -> Result<(u64, Cow<'a, [u8]>), String> {
+    /// What cuts the input into rows.
+    pub(crate) fn rows(&self) -> Rows {
         match self {
-            Self::Jsonl => jsonl::decode(line).map(|(id, data)| (id, data.into())),
-            Self::Delimited { delimiter, column, radix } => {
-                let text = nth_column(line, delimiter, *column).ok_or_else(|| {
-                    format!(
-                        "there is no column {column}, the columns being separated by {:?}",
-                        String::from_utf8_lossy(delimiter)
-                    )
+            Self::Csv(csv) => Rows::csv(csv.delimiter),
+            Self::Jsonl | Self::Delimited { .. } => Rows::lines(),
+        }
+    }
+
+    /// The header's columns, if the row is the header: `true`. An error is one of the whole input.
+    pub(crate) fn header(&mut self, row: &Row<'_>) -> Result<bool, String> {
+        match self {
+            Self::Csv(csv) if csv.wants_header() => csv.header(row).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// The id and the bytes of the record in a row.
+    pub(crate) fn record<'a>(&mut self, row: &Row<'a>) -> Result<(u64, Cow<'a, [u8]>), String> {
+        match self {
+            Self::Jsonl => jsonl::decode(row.bytes).map(|(id, data)| (id, data.into())),
+            Self::Csv(csv) => csv.record(row),
+            Self::Delimited { delimiter, id } => {
+                let id = id.id(row.line, |place| match place {
+                    Place::Number(column) => nth_column(row.bytes, delimiter, *column).ok_or_else(|| {
+                        format!(
+                            "there is no column {column}, the columns being separated by {:?}",
+                            String::from_utf8_lossy(delimiter)
+                        )
+                    }),
+                    Place::Name(name) => Err(format!("there is no column {name:?}")),
                 })?;
-                let id = parse_id(text, *radix).ok_or_else(|| {
-                    format!(
-                        "`{}` in column {column} is no id in {}",
-                        preview(text, PREVIEW_CHARS),
-                        if *radix == 16 { "hexadecimal" } else { "decimal (hexadecimal: --id-radix 16)" }
-                    )
-                })?;
-                Ok((id, line.into()))
+                Ok((id, row.bytes.into()))
             }
         }
     }
 
-    /// The length that no line with a record of this many bytes needs to exceed.
-    pub(crate) fn line_bytes_max(&self, record_size: usize) -> usize {
+    /// The length that no row with a record of this many bytes needs to exceed.
+    pub(crate) fn row_bytes_max(&self, record_size: usize) -> usize {
         let record_bytes = match self {
             Self::Jsonl => record_size.saturating_mul(JSON_BYTES_PER_BYTE),
+            Self::Csv(_) => record_size.saturating_mul(CSV_BYTES_PER_BYTE),
             Self::Delimited { .. } => record_size,
         };
         record_bytes.saturating_add(EXTRA_BYTES)
@@ -114,16 +170,6 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     text.windows(what.len()).position(|window| window == what)
 }
 
-fn parse_id(text: &[u8], radix: u32) -> Option<u64> {
-    // Around the last column there may be a carriage return, around any of them padding.
-    let text = str::from_utf8(text.trim_ascii()).ok()?;
-    let digits = match radix {
-        16 => text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text),
-        _ => text,
-    };
-    ids::parse_digits(digits, radix)
-}
-
 fn parse_delimiter(text: &str) -> Result<char, String> {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
@@ -134,41 +180,38 @@ fn parse_delimiter(text: &str) -> Result<char, String> {
     }
 }
 
-fn parse_column(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(column) if column > 0 => Ok(column),
-        _ => Err("columns are numbered from 1".into()),
-    }
-}
-
-fn parse_radix(text: &str) -> Result<u32, String> {
-    match text {
-        "10" => Ok(10),
-        "16" => Ok(16),
-        _ => Err("the radix is 10 or 16".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::super::ids;
     use super::*;
 
     fn delimited(delimiter: &str, column: usize, radix: u32) -> Format {
-        Format::Delimited { delimiter: delimiter.into(), column, radix }
+        let id = IdFrom::Column { place: Place::Number(column), radix };
+        Format::Delimited { delimiter: delimiter.into(), id }
+    }
+
+    fn record<'a>(mut format: Format, line: &'a [u8]) -> Result<(u64, Cow<'a, [u8]>), String> {
+        format.record(&Row::line(7, line))
     }
 
     #[test]
     fn the_record_of_a_delimited_line_is_the_whole_line() {
         let line = b"1F980;CRAB;So;0;ON;;;;;N;;;;;";
-        assert_eq!(delimited(";", 1, 16).record(line), Ok((0x1F980, line.into())));
+        assert_eq!(record(delimited(";", 1, 16), line), Ok((0x1F980, line.into())));
         let line = "kräbbe→ 0x10 →".as_bytes();
-        assert_eq!(delimited("→", 2, 16).record(line), Ok((16, line.into())));
-        assert_eq!(delimited(",", 3, 10).record(b",,18446744073709551615\r").map(|r| r.0), Ok(u64::MAX));
+        assert_eq!(record(delimited("→", 2, 16), line), Ok((16, line.into())));
+        assert_eq!(record(delimited(",", 3, 10), b",,18446744073709551615 ").map(|r| r.0), Ok(u64::MAX));
+    }
+
+    #[test]
+    fn an_id_is_made_from_the_line_or_from_a_column() {
+        let made = |id| record(Format::Delimited { delimiter: b",".into(), id }, b"a,key").map(|r| r.0);
+        assert_eq!(made(IdFrom::Line), Ok(7));
+        assert_eq!(made(IdFrom::Hash(Place::Number(2))), Ok(ids::hash(b"key")));
     }
 
     #[test]
     fn a_line_without_an_id_is_refused_with_the_reason() {
-        let semicolon = delimited(";", 2, 10);
         for (line, reason) in [
             (&b""[..], "no column 2"),
             (b"1,2", "no column 2"),
@@ -180,7 +223,7 @@ mod tests {
             (b";\x1b[31m\xff", "`\\u{1b}[31m\\xff` in column 2"),
             (b";18446744073709551616", "no id"),
         ] {
-            let error = semicolon.record(line).expect_err("no record");
+            let error = record(delimited(";", 2, 10), line).expect_err("no record");
             assert!(error.contains(reason), "{}: {error}", line.escape_ascii());
         }
     }

@@ -138,6 +138,11 @@ impl Writers {
         std::mem::take(&mut writer.unreported).pop_front()
     }
 
+    /// The line of the first record that was dealt to the writer and not reported by it.
+    pub(crate) fn first_unreported(&self, number: usize) -> Option<u64> {
+        self.writers.get(number)?.unreported.front()?.first_line()
+    }
+
     /// The writer has closed its end. If it was killed, it is replaced, and there is something to
     /// tell the user.
     pub(crate) fn gone(&mut self, number: usize) -> Result<Option<String>, Failure> {
