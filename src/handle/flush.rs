@@ -1,5 +1,4 @@
-//! Flushing: what was acknowledged before is made to survive a loss of power. The numbered steps stand in
-//! the chapter on the protocol.
+//! Flushing: acknowledged writes are made to survive a loss of power. The numbered steps are in the chapter on the protocol.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -20,29 +19,29 @@ use crate::sys::file::Witness;
 use crate::sys::file_lock;
 use crate::sys::step::step;
 
-/// The step right after a flush: what was in memory at the step before is on disk.
+/// The step right after a flush: the bytes that were in memory at the step before are on disk.
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public to the crate's tests"))]
 pub const FLUSHED: &str = "sync: flushed";
 
-/// The same, for the sake of a new extent in which a version lies that is flushed by itself.
+/// The step right after the flush of a new extent, in which a lone version lies.
 pub(crate) const EXTENT_FLUSHED: &str = "put: its extent flushed";
 
-/// So many bytes of replaced versions a region keeps for writes that were flushed one by one, before one of
-/// these flushes everything, so that they can go: the longer that is put off, the less each of them pays.
+/// A region keeps at most this many bytes of replaced versions for durable writes of one record. Beyond that, such a write
+/// flushes everything, so that the versions can be freed. A higher limit makes each write cheaper.
 const KEPT_BYTES_MAX: u64 = 1 << 20;
-/// And so many versions, within these bounds.
+/// The number of versions that the limit allows is kept within these bounds.
 const KEPT_MIN_MAX: std::ops::RangeInclusive<u64> = 16..=512;
 
-/// A write that is flushed by itself waits no longer than this for a flush of everything, which is for room alone; and,
-/// after it waited in vain, so many writes don't try.
+/// A durable write of one record waits at most this long for a flush of everything, which only gains room.
 const FOR_ROOM: Duration = Duration::from_millis(50);
+/// After such a wait in vain, this many writes do not try.
 const PUT_OFF: u64 = 256;
 
 /// The sync lock, held: the handle's turn, and the sync byte, which excludes other handles.
 struct SyncLock<'a>(&'a Handle);
 
 impl<'a> SyncLock<'a> {
-    /// Waits for the lock, unless `is_done` becomes true meanwhile: then it is not needed any more.
+    /// Waits for the lock, unless `is_done` becomes true meanwhile: then the caller does not need the lock any more.
     fn take(
         handle: &'a Handle,
         deadline: &Deadline,
@@ -91,7 +90,7 @@ impl Drop for SyncLock<'_> {
 }
 
 impl Handle {
-    /// Makes every write that was done before durable.
+    /// Makes every earlier write durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.sync_by(&self.arena.deadline())
     }
@@ -140,7 +139,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Makes one version durable, which was just written as one that is flushed by itself.
+    /// Makes one lone version durable, which was just written.
     pub(crate) fn sync_one(&self, region: u32, slot: u32) -> Result<()> {
         let arena = &self.arena;
         self.refuse_after_failure()?;
@@ -162,20 +161,20 @@ impl Handle {
         arena.check_name()
     }
 
-    /// The extent has to be on disk, and known to be: flushes everything, and waits for no region.
+    /// Flushes everything, and notes that the present extents are on disk. Waits for no region.
     fn flush_extents(&self, witness: &Witness) -> std::io::Result<()> {
         let extents = self.arena.control().extents().load(Ordering::SeqCst);
         witness.flush_all()?;
         step(EXTENT_FLUSHED);
-        // A flush of everything may store less than that, which it knows too.
+        // A flush of everything that runs beside this one may store a lower number.
         if let Some(extents) = extents {
             self.arena.control().durable_extents().raise_to(extents);
         }
         Ok(())
     }
 
-    /// Flushes everything for the sake of the replaced versions that can go then; whether it did. Beside a process that is
-    /// stopped in some region it can't: then the write is flushed by itself, as all are.
+    /// Flushes everything, so that replaced versions can be freed. Returns whether it did. If a process is stopped inside a
+    /// region, it can't: then the write is flushed by itself, as usual.
     fn flushes_all_for_room(&self) -> Result<bool> {
         let put_off = &self.flush.put_off;
         if put_off.load(Ordering::Relaxed) != 0 {
@@ -193,8 +192,8 @@ impl Handle {
         }
     }
 
-    /// Whether a region keeps many replaced versions, none of which can go before the next flush of
-    /// everything. What is read here may be changing: how much is kept depends on it, and nothing else.
+    /// Whether a region keeps many replaced versions, none of which can be freed before the next flush of everything. Other
+    /// processes may be changing the words that are read here. Only the time of the next flush depends on them.
     fn keeps_much(&self, region: u32) -> bool {
         let arena = &self.arena;
         let head = arena.head(region);
@@ -216,7 +215,7 @@ impl Handle {
         witnesses.pop().or_else(|| Witness::new(&self.arena.file).ok())
     }
 
-    /// Step 3: one flush of all that was written to the mapping before.
+    /// Step 3: one flush of everything that was written to the mapping before.
     fn flush_pages(&self) -> Result<()> {
         // A flush of another file makes nothing durable.
         let file = self.arena.file.same().map_err(self.arena.io("flushing"))?;
@@ -233,12 +232,11 @@ impl Handle {
         let [batched, settled] =
             [control.batched(), control.settled()].map(|word| word.load(Ordering::SeqCst));
         let epoch = control.epoch().load(Ordering::SeqCst);
-        // What is settled was flushed, so it lies before the current epoch.
+        // A settled epoch was flushed, so it lies before the current epoch.
         batched.is_none() || settled.is_none() || batched > settled || settled >= epoch
     }
 
-    /// Raises the epoch, and waits until nobody writes in the one before, which is given. The caller
-    /// holds the sync lock.
+    /// Raises the epoch, waits until no writer is in the old one, and returns the old one. The caller holds the sync lock.
     fn cut(&self, deadline: &Deadline) -> Result<Epoch> {
         let arena = &self.arena;
         let old = arena.epoch()?;
@@ -250,8 +248,8 @@ impl Handle {
         arena.control().epoch().store(old.next(), Ordering::SeqCst);
         step("sync: epoch raised");
         for region in 0..arena.geo.regions {
-            // A region whose rebuild failed is free and marked. It may have members of a batch that does not count, which
-            // must be gone before all that was written is taken for whole.
+            // A region whose rebuild failed is free and marked. It may have members of a batch that does not count. They
+            // must be gone before the flush makes them durable.
             // Nobody is inside of a region whose lock says that the store is clean: to take such a lock would be to leave the
             // clean state, beside another handle that is closing the store.
             if !lock::is_free(arena.head(region).lock()) || arena.shape(region).is_marked() {
@@ -261,14 +259,14 @@ impl Handle {
         Ok(old)
     }
 
-    /// Pins the records as they are at one moment, which lies inside of this call.
+    /// Pins the records as they are at one moment, which is during this call.
     pub(crate) fn begin_moment(self: &Arc<Self>) -> Result<Moment> {
         let deadline = self.arena.deadline();
         let _lock = SyncLock::take(self, &deadline, || Ok(false))?;
         let moment = Moment::begin(self)?;
         let ended = self.cut(&deadline)?;
         if self.is_in_memory {
-            // Nothing waits for a disk here: what was replaced before is kept for snapshots and borrows alone.
+            // There is no disk to wait for: replaced versions are kept only for snapshots and borrows.
             let arena = &self.arena;
             if self.has_unsettled_batches() {
                 arena.control().settled().store(ended, Ordering::SeqCst);
@@ -278,9 +276,8 @@ impl Handle {
         Ok(moment)
     }
 
-    /// After a failed flush the kernel may take pages for clean that never reached the disk, so no
-    /// later flush is believed, whoever asks for it, until one handle alone has opened the store
-    /// anew and has written every page again.
+    /// After a failed flush the kernel may take pages for clean that never reached the disk. So no later flush of any handle is
+    /// believed until one handle alone has opened the store anew and has written every page again.
     fn refuse_after_failure(&self) -> Result<()> {
         match self.arena.control().flush_failed().load(Ordering::SeqCst) {
             0 => Ok(()),
@@ -291,8 +288,8 @@ impl Handle {
         }
     }
 
-    /// Flushes, and marks the store clean if no other handle is attached. Whether one is, is asked
-    /// first: nobody may write between the flush and the mark.
+    /// Flushes, and marks the store clean if no other handle is attached. It asks for other handles first: no write may come
+    /// between the flush and the mark.
     pub(crate) fn close(&self, deadline: &Deadline) -> Result<()> {
         let arena = &self.arena;
         if self.is_clean() {
@@ -301,18 +298,18 @@ impl Handle {
         if let Some(owner) = arena.owner {
             arena.seat(owner.seat).taken().store(LEAVING, Ordering::SeqCst);
         }
-        // The lock keeps others from coming in. Of several that leave at once, one has it: who tries in vain
-        // gives its share in it up.
+        // The lock keeps other handles from opening the store. Of several handles that leave at once, one gets the lock: a
+        // handle that tries in vain gives up its share of the lock.
         let alone = file_lock::try_lock_whole(&arena.file) && !seat::any_staying(arena)?;
         step("close: who else is there was asked");
         let closed = self.leave(alone, deadline);
-        // A checkpoint may keep the handle for a moment: nobody is to be locked out by it.
+        // A checkpoint may keep the handle for a moment. It must not lock other handles out.
         file_lock::unlock_whole(&arena.file);
         closed?;
         arena.check_name()
     }
 
-    /// Flushes, and marks the store clean if the handle is `alone`: then nobody can come in meanwhile.
+    /// Flushes, and marks the store clean if the handle is `alone`: then no other handle can open the store meanwhile.
     fn leave(&self, alone: bool, deadline: &Deadline) -> Result<()> {
         let arena = &self.arena;
         self.sync_whatever_its_name(deadline)?;
@@ -322,7 +319,7 @@ impl Handle {
             }
             blocks::note(arena)?;
             step("close: locks marked clean");
-            // Nothing may be on its way to the disk but the mark: who finds it believes all the rest.
+            // Only the mark may be on its way to the disk: a handle that finds the mark believes all other bytes.
             self.flush_pages()?;
             arena.control().mark().store(Mark::Clean, Ordering::SeqCst);
             step("close: marked clean");

@@ -1,8 +1,7 @@
-//! Which stores the present thread is inside of, through a closure that runs under a region's lock.
+//! The stores that this thread is inside of: it runs a closure under the lock of one of their regions.
 //!
-//! A write to the same store from there could wait for itself, or for a thread that waits for this
-//! one; whether it does depends on how ids hash. So it is refused always, through whatever handle: a store is known
-//! by its file.
+//! A write to the same store from that closure could wait for itself, or for a thread that waits for this one. Whether it
+//! does depends on the hashes of ids. So every such write is refused, through any handle: a store is identified by its file.
 
 use std::cell::RefCell;
 
@@ -24,7 +23,7 @@ thread_local! {
     static INSIDE: RefCell<Vec<FileId>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Marks the thread as inside of a store until it is dropped.
+/// Marks the thread as inside of a store until this value is dropped.
 pub(crate) struct Inside(());
 
 impl Inside {

@@ -1,5 +1,5 @@
-//! How a handle comes to hold the lock of a region, or that of batches, and heals what a dead owner left.
-//! The numbered steps stand in the chapter on the protocol.
+//! Taking the lock of a region, or the lock of batches, and healing the region of a dead owner. The numbered steps are in the
+//! chapter on the protocol.
 
 use std::time::Duration;
 
@@ -22,18 +22,17 @@ use crate::sys::deadline::Deadline;
 use crate::sys::step::step;
 use crate::sys::{file_lock, futex};
 
-/// How often a waiter looks again whether the owner lives: the one at the head of the queue, and
-/// the others.
+/// A waiter asks this often whether the owner lives: the one at the head of the queue, and the others.
 const LOOK_FIRST: Duration = Duration::from_millis(2);
 const LOOK_OTHERS: Duration = Duration::from_millis(20);
-/// Looks at a held lock before a system call is made for it; a write takes less.
+/// Looks at a held lock before the first system call. A write takes less time than these looks.
 const SPINS: u32 = 200;
 
-/// A region's lock, or that of batches, held.
+/// The lock of a region, or the lock of batches, held.
 pub(crate) struct Locked<'a> {
     arena: &'a Arena,
     word: &'a AtomicU64,
-    /// The head of the region, if it is a region's.
+    /// The head of the region, if the lock is a region's.
     head: Option<Head<'a>>,
     /// The region was rebuilt on the way in.
     pub(crate) healed: bool,
@@ -43,7 +42,7 @@ impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
         if !self.arena.file.is_ours() {
-            return; // A child that was forked under the lock: it is the parent's.
+            return; // A child that was forked under the lock: the parent owns the lock.
         }
         if lock::unlock(self.word) {
             futex::wake(self.word, 1);
@@ -55,7 +54,8 @@ impl Drop for Locked<'_> {
 }
 
 impl Locked<'_> {
-    /// Puts the dead owner's word back. Its last write is not decided yet: the next owner decides, as after a death.
+    /// Puts the dead owner's word back. The dead owner's last write is not decided yet: the next owner decides, as after a
+    /// death.
     #[cold]
     fn leave_to(self, dead: u64) {
         if lock::leave_to(self.word, dead) {
@@ -67,8 +67,8 @@ impl Locked<'_> {
 }
 
 impl Handle {
-    /// Takes a region's lock; a region that a dead owner left, or a rebuild that was cut off, is
-    /// rebuilt first. Without contention: one compare-and-swap, no system call.
+    /// Takes a region's lock. If the owner died, or a rebuild was cut off, the region is rebuilt first. Without contention:
+    /// one compare-and-swap, no system call.
     #[inline]
     pub(crate) fn lock(&self, number: u32) -> Result<Locked<'_>> {
         self.lock_by(number, None)
@@ -121,14 +121,14 @@ impl Handle {
         end_undecided(&self.arena, |number| {
             let _locked = self.lock_by(number, Some(deadline))?;
             if has_undecided(&self.arena, number) {
-                // No owner leaves it so: a bit was flipped.
+                // No owner leaves a region in this state: a bit was flipped.
                 rebuild(&Region::new(&self.arena, number), Cause::Process)?;
             }
             Ok(())
         })
     }
 
-    /// Takes the lock of batches, whatever its last owner left.
+    /// Takes the lock of batches, and does not end the batch of a dead owner.
     pub(crate) fn take_batch_lock(&self, deadline: &Deadline) -> Result<Locked<'_>> {
         let word = self.arena.control().batch_lock();
         if !lock::try_lock(word, self.own_word) {
@@ -137,8 +137,8 @@ impl Handle {
         Ok(Locked { arena: &self.arena, word, head: None, healed: false })
     }
 
-    /// Takes a lock that is held, that of a region or, by the number after the last one, that of batches. Returns the word of
-    /// the dead owner from which the lock was taken, if it was.
+    /// Waits for a lock that is held, and takes it: the lock of a region or, by the number after the last region, the lock of
+    /// batches. If the owner was dead, returns the owner's word.
     #[cold]
     fn wait_for(&self, number: u32, lock: &AtomicU64, deadline: Option<&Deadline>) -> Result<Option<u64>> {
         let deadline = deadline.copied().unwrap_or_else(|| self.arena.deadline());
@@ -201,7 +201,7 @@ impl Handle {
             }
             if lock::mark_sleeper(lock, word) {
                 futex::wait(lock, (word | SLEEPERS) as u32, limit);
-                slept = SLEEPERS; // Others may sleep still; whoever takes the lock wakes one.
+                slept = SLEEPERS; // Others may still sleep: an owner that gives the lock back wakes one.
                 spins = 0;
             }
         }
@@ -218,7 +218,7 @@ impl Handle {
         in_region(&Region::new(&self.arena, number), work)
     }
 
-    /// Rebuilds a region that a dead owner left. What a living one holds is left alone.
+    /// Rebuilds the region of a dead owner. A region whose owner lives is left alone.
     pub(crate) fn heal(&self, number: u32) -> Result<()> {
         if !self.is_writable() {
             return Ok(());
@@ -226,7 +226,7 @@ impl Handle {
         if self.is_left_by_the_dead(number)? { self.lock(number).map(drop) } else { Ok(()) }
     }
 
-    /// Whether a region's lock is a dead owner's, or a rebuild of it was cut off.
+    /// Whether the owner of a region's lock is dead, or a rebuild of the region was cut off.
     pub(crate) fn is_left_by_the_dead(&self, number: u32) -> Result<bool> {
         let word = self.arena.head(number).lock().load(Ordering::SeqCst);
         Ok(match lock::state(word) {
@@ -237,8 +237,8 @@ impl Handle {
     }
 }
 
-/// Does `work` in a region whose lock the caller holds. If the region's derived state turns out to
-/// contradict itself, it is rebuilt and the work done once more.
+/// Does `work` in a region whose lock the caller holds. If the region's derived state contradicts itself, the region is
+/// rebuilt and the work is done once more.
 #[inline]
 pub(crate) fn in_region<T>(
     region: &Region<'_>,

@@ -1,6 +1,6 @@
-//! An attached handle: how it comes to hold a lock and heals what a dead owner left, how it flushes, what moments it reads.
+//! An attached handle: it takes locks, heals the regions of dead owners, flushes, and begins the moments of snapshots.
 //!
-//! The steps stand in the chapter on the protocol.
+//! The steps are in the chapter on the protocol.
 
 pub(crate) mod flush;
 pub(crate) mod inside;
@@ -24,7 +24,7 @@ use crate::sys::{file, file_lock};
 /// An attached handle.
 pub(crate) struct Handle {
     pub(crate) arena: Arena,
-    /// What the handle writes into the word of a lock that it takes.
+    /// The lock word of this handle: it names the handle as owner.
     own_word: u64,
     /// Per region, and for batches: a thread of this handle is at the head of the queue.
     queued: Box<[AtomicBool]>,
@@ -34,9 +34,9 @@ pub(crate) struct Handle {
     pub(crate) flush: Turn,
     /// The moments of the handle's snapshots.
     pub(crate) moments: Moments,
-    /// What the store is known by, whatever the handle.
+    /// The identity of the store. All handles of one store have the same.
     pub(crate) file_id: FileId,
-    /// The file lies in memory, and no flush can make it last longer than it does.
+    /// The file is in memory (tmpfs): a flush has no disk to write to.
     pub(crate) is_in_memory: bool,
 }
 
@@ -76,7 +76,7 @@ impl Handle {
         self.arena.owner.is_some()
     }
 
-    /// Whether the store was closed cleanly, and nothing was written to it since.
+    /// Whether the store was closed cleanly, and not written to since.
     pub(crate) fn is_clean(&self) -> bool {
         is_wholly_clean(&self.arena)
     }

@@ -1,4 +1,4 @@
-//! A moment: an epoch whose records snapshots of a handle read.
+//! A moment: an epoch that snapshots of a handle read.
 
 use std::sync::{Arc, PoisonError};
 
@@ -16,12 +16,13 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// Begins a snapshot's reading of the current epoch. The caller holds the sync lock, so nobody raises the epoch meanwhile.
+    /// Begins the moment of a snapshot, in the current epoch. The caller holds the sync lock, so no other process raises the
+    /// epoch meanwhile.
     pub(super) fn begin(handle: &Arc<Handle>) -> Result<Self> {
         let arena = &handle.arena;
         let owner = arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
         let mut moments = handle.moments.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // An older moment of the seat stands for this one as well, and all others know of it.
+        // An older moment of the seat stands for this one too, and writers already respect it.
         let epoch = if moments.is_empty() { seat::set_moment(arena, owner)? } else { arena.epoch()? };
         *moments.entry(epoch).or_default() += 1;
         drop(moments);

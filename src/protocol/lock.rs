@@ -1,12 +1,11 @@
-//! The lock word of a region: who holds it, and whether somebody sleeps for it.
+//! The lock word of a region: its owner, and whether a waiter sleeps.
 //!
-//! A word names one handle in the whole life of a store: a seat's generation rises with every claim.
-//! So a compare-and-swap from a dead owner's word can succeed once only, and whoever makes it is
-//! the one that repairs the region. A word whose check does not hold is damage, and is taken over
-//! likewise.
+//! A word names one claim of a seat in the whole life of a store: a seat's generation rises with every claim.
+//! So a compare-and-swap from a dead owner's word can succeed only once, and its maker repairs the region. A word whose
+//! check does not hold is damaged. It is taken over likewise.
 //!
-//! Its bits stand in the chapter on the format (*Region head*), and the numbered steps of taking it in the one on the
-//! protocol.
+//! The chapter on the format has the bits of the word (*Region head*). The chapter on the protocol has the numbered steps of
+//! taking the lock.
 
 use crate::sys::atomic::{AtomicU64, Ordering};
 
@@ -17,24 +16,24 @@ pub(crate) struct Owner {
     pub(crate) generation: u32,
 }
 
-/// The word of every region of a store that was closed cleanly and not written to since: nobody holds it, and
-/// whoever wants it has to note first that the store is in use.
+/// The word of every region of a store that was closed cleanly and not written to since. The lock is free, and its next owner
+/// first notes that the store is in use.
 pub(crate) const CLEAN: u64 = Owner { seat: 0x7fe, generation: 0xc1ea_5eed }.word();
 
-/// What a lock word says.
+/// The state of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockState {
-    /// Nobody holds it.
+    /// It has no owner.
     Free,
-    /// Nobody holds it, and the store is marked clean: see [`CLEAN`].
+    /// It has no owner, and the store is marked clean: see [`CLEAN`].
     Clean,
-    /// This claim holds it.
+    /// This claim owns it.
     Held(Owner),
-    /// No word that this protocol writes.
+    /// The protocol writes no such word.
     Damaged,
 }
 
-/// Bit 0: somebody sleeps.
+/// Bit 0: a waiter sleeps.
 pub(crate) const SLEEPERS: u64 = 1;
 
 const fn check(owner: Owner) -> u64 {
@@ -49,7 +48,7 @@ impl Owner {
     }
 }
 
-/// What `word` says.
+/// The state of a lock whose word is `word`.
 pub(crate) fn state(word: u64) -> LockState {
     if word == 0 {
         return LockState::Free;
@@ -71,7 +70,7 @@ pub(crate) fn try_lock(lock: &AtomicU64, own: u64) -> bool {
     lock.compare_exchange(0, own, Ordering::SeqCst, Ordering::Relaxed).is_ok()
 }
 
-/// Whether nobody holds the lock.
+/// Whether the lock has no owner.
 pub(crate) fn is_free(lock: &AtomicU64) -> bool {
     matches!(lock.load(Ordering::SeqCst), 0 | CLEAN)
 }
@@ -81,7 +80,7 @@ pub(crate) fn take_over(lock: &AtomicU64, dead: u64, own: u64) -> bool {
     lock.compare_exchange(dead, own, Ordering::SeqCst, Ordering::Relaxed).is_ok()
 }
 
-/// Step 4: marks the word that somebody sleeps; whether it still is `word`.
+/// Step 4: notes in the word that a waiter sleeps. Returns whether the lock's word still is `word`.
 pub(crate) fn mark_sleeper(lock: &AtomicU64, word: u64) -> bool {
     word & SLEEPERS != 0
         || lock.compare_exchange(word, word | SLEEPERS, Ordering::SeqCst, Ordering::Relaxed).is_ok()
@@ -93,20 +92,20 @@ pub(crate) fn mark_clean(lock: &AtomicU64) -> bool {
     marked.is_ok() || marked == Err(CLEAN)
 }
 
-/// Takes that back. The store is marked as in use.
+/// Makes the lock of a clean store free. The store is marked as in use.
 pub(crate) fn leave_clean(lock: &AtomicU64) {
     let _ = lock.compare_exchange(CLEAN, 0, Ordering::SeqCst, Ordering::Relaxed);
 }
 
-/// Gives the lock back; whether somebody sleeps for it. The exchange is a Release of all that the
-/// owner stored (pairs with step 1 of the next owner).
+/// Gives the lock back. Returns whether a waiter sleeps. The exchange is a Release of all stores of the owner (pairs with
+/// step 1 of the next owner).
 #[inline]
 pub(crate) fn unlock(lock: &AtomicU64) -> bool {
     lock.swap(0, Ordering::SeqCst) & SLEEPERS != 0
 }
 
-/// Puts the word of a dead owner back, from which the lock was taken: the next owner takes it over likewise. Returns whether
-/// anybody sleeps for it.
+/// Puts the word of the dead owner back, from which the lock was taken: the next owner takes the lock over likewise. Returns
+/// whether a waiter sleeps.
 pub(crate) fn leave_to(lock: &AtomicU64, dead: u64) -> bool {
     lock.swap(dead & !SLEEPERS, Ordering::SeqCst) & SLEEPERS != 0
 }

@@ -1,8 +1,8 @@
-//! Of each record its newest version, from versions that come in any order.
+//! The newest version of each record, from versions that come in any order.
 
 use std::collections::HashMap;
 
-/// Of each id what was offered with the highest `seq`.
+/// For each id, the version that was offered with the highest `seq`.
 #[derive(Debug)]
 pub(crate) struct Newest<V>(HashMap<u64, (u64, V)>);
 
@@ -13,7 +13,7 @@ impl<V> Default for Newest<V> {
 }
 
 impl<V> Newest<V> {
-    /// Takes a version of `id`, unless a newer one is there. Of two with the same `seq` the first stays.
+    /// Takes a version of `id`, unless there is a newer one. Of two versions with the same `seq` the first stays.
     pub(crate) fn offer(&mut self, id: u64, seq: u64, version: V) {
         let newest = self.0.entry(id);
         match newest {

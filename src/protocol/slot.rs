@@ -12,7 +12,7 @@ use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::{copy_in, copy_out};
 use crate::sys::step::step;
 
-/// What a read of a slot found.
+/// The result of a read of a slot.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// The version, whole; data is in the caller's buffer.
@@ -21,11 +21,11 @@ pub(crate) enum Seen {
     Other(Header),
     /// Being written, or free.
     InMotion,
-    /// A version whose bytes cannot be what was written.
+    /// A version whose bytes are not the ones that were written.
     Damaged(Header, &'static str),
 }
 
-/// The slot's header as it is now; only the region's owner, or who checks `seq` again, may trust it.
+/// The slot's header as it is now. Only the region's owner may trust it, or a reader that checks `seq` again.
 #[inline]
 pub(crate) fn header(slot: &[AtomicU64]) -> Header {
     // No slot is shorter than a header.
@@ -44,8 +44,7 @@ pub(crate) fn header(slot: &[AtomicU64]) -> Header {
 #[inline]
 pub(crate) fn publish(slot: &[AtomicU64], header: Header, data: &[u8]) {
     let header = header.summed(data);
-    // Whoever sees any of the stores below sees that `seq` was 0 before (pairs with the Acquire
-    // fence in `read`).
+    // A reader that sees any of the stores below sees that `seq` was 0 before (pairs with the Acquire fence in `unchanged`).
     fence(Ordering::Release);
     copy_in(&slot[HEADER_WORDS..], data);
     step("publish: data written");
@@ -147,7 +146,7 @@ pub(crate) struct Copies {
     each: [Copied; COPIES_MAX],
 }
 
-/// What was taken out of a copy.
+/// The words that were taken out of a copy.
 #[derive(Clone, Copy)]
 struct Copied {
     /// The slot's `seq` when it was copied.
@@ -188,7 +187,7 @@ impl Copies {
         }
     }
 
-    /// What `read_any` gives of the n-th of these slots, and its data; `slot`: its words.
+    /// The result that `read_any` gives for the n-th of these slots, and its data. `slot`: the words of the slot.
     #[inline]
     pub(crate) fn read(&self, n: usize, slot: &[AtomicU64], capacity: usize, verify: bool) -> (Seen, &[u8]) {
         let copy = self.bytes.get(n * self.slot_bytes..).unwrap_or_default();
@@ -200,7 +199,7 @@ impl Copies {
         if copied.seq == 0 || header.seq() != copied.seq || !unchanged(slot, header) {
             return (Seen::InMotion, &[]);
         }
-        // Whoever goes through the copies may have deleted the record since, which can leave `seq` as it is.
+        // A process may have deleted the record since the copy was made. A deletion in place leaves `seq` as it is.
         let last = HEADER_WORDS - 1;
         if slot[last].load(Ordering::Relaxed) != header.words()[last] {
             return (Seen::InMotion, &[]);
@@ -220,7 +219,7 @@ impl Copies {
     }
 }
 
-/// Whether what was read of a slot after its header is the version's that the header is of.
+/// Whether the words that were read of a slot after its header belong to the version of that header.
 #[inline]
 pub(crate) fn unchanged(slot: &[AtomicU64], header: Header) -> bool {
     fence(Ordering::Acquire); // Pairs with the Release fences in `publish` and `scrub`.
@@ -248,28 +247,28 @@ pub(crate) fn retract(slot: &[AtomicU64]) {
     step("retract: seq is 0");
 }
 
-/// Makes a version its own tombstone, in place: one word, so it is there or it is not, also on disk.
+/// Makes a version its own tombstone, in place. This is one word, so it is there or not, even on disk.
 pub(crate) fn bury(slot: &[AtomicU64]) {
     let tombstone = header(slot).tombstone();
     slot[3].store(tombstone.words()[3], Ordering::Release);
     step("bury: tombstone stored");
 }
 
-/// Says of a free slot that it is reserved.
+/// Marks a free slot as reserved.
 pub(crate) fn reserve(slot: &[AtomicU64], header: Header) {
-    fence(Ordering::Release); // As in `publish`: for the stores below, and for those of whoever fills it.
+    fence(Ordering::Release); // As in `publish`: for the stores below, and for those that fill the slot.
     for (to, from) in slot.iter().zip(header.words()).skip(1) {
         to.store(from, Ordering::Relaxed);
     }
     step("reserve: slot marked");
 }
 
-/// Makes a slot free: `seq` 0 first, then what says that it is free, and the next free slot.
+/// Makes a slot free: `seq` 0 first, then the kind that says so, and the next free slot.
 #[inline]
 pub(crate) fn scrub(slot: &[AtomicU64], region: u32, next_free: Reference) {
     if !fault::on(Fault::NoScrub) {
-        // Release: who sees that the version is gone sees the one that replaced it, if it looks at all
-        // slots again (pairs with the Acquire load in `header`).
+        // Release: a reader that sees the version gone, and looks at all slots again, sees the version that replaced it
+        // (pairs with the Acquire load in `header`).
         slot[0].store(0, Ordering::Release);
     }
     fence(Ordering::Release); // Pairs with the Acquire fence in `unchanged`.
@@ -280,7 +279,7 @@ pub(crate) fn scrub(slot: &[AtomicU64], region: u32, next_free: Reference) {
     step("scrub: slot scrubbed");
 }
 
-/// Makes a slot parked: from here on it holds no record, and its data stays as it is for who borrows it.
+/// Parks a slot: from here on it holds no record, and its data stays as it is for borrows.
 pub(crate) fn park(slot: &[AtomicU64]) {
     // Release, and the fence: as in `scrub`.
     slot[0].store(0, Ordering::Release);

@@ -1,5 +1,5 @@
 //! The members of an atomic batch that lie in one region, for the region's owner. The numbered steps
-//! stand in the chapter on the protocol.
+//! are in the chapter on the protocol.
 
 use crate::error::Error;
 use crate::file::arena::Arena;
@@ -24,17 +24,17 @@ use crate::sys::step::step;
 pub(crate) struct Member<'c> {
     pub(crate) hash: u64,
     pub(crate) id: u64,
-    /// What is written; `None`: the record is deleted.
+    /// The bytes to write; `None`: the record is deleted.
     pub(crate) data: Option<&'c [u8]>,
-    /// Where it is written. A deletion of what is not there needs no slot.
+    /// The slot of the member. A deletion of an absent record needs no slot.
     pub(crate) slot: Option<u32>,
-    /// Its version, once it is written.
+    /// The version of the member, once it is written.
     pub(crate) seq: u64,
 }
 
 impl Region<'_> {
-    /// Step 3: sees to all that a member will need, so that nothing can go wrong later. After an error
-    /// nothing is held.
+    /// Step 3: takes the slots and the room that the members will need, so that no later step can be refused. After an error
+    /// none of them is taken.
     pub(crate) fn prepare(&self, members: &mut [Member<'_>], epoch: Epoch) -> Result<(), Trouble> {
         let prepared = self.try_prepare(members, epoch);
         if prepared.is_err() {
@@ -83,7 +83,7 @@ impl Region<'_> {
         for (member, _) in members.iter_mut().zip(is_needed).filter(|(_, is_needed)| *is_needed) {
             let slot = self.take_slot()?;
             member.slot = Some(slot);
-            // Else, until it is written, a free list that runs in a circle could give it again.
+            // Without this mark a free list that runs in a circle could give the slot again before it is written.
             mark_taken(self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?);
             if !self.shape().holds(slot) {
                 self.move_index(self.shape().lines_log2)?; // The file outgrew the entries' width.
@@ -93,7 +93,7 @@ impl Region<'_> {
         Ok(())
     }
 
-    /// Gives the members' slots back, written or not. The batch does not count.
+    /// Frees the members' slots, written or not. The batch does not count.
     pub(crate) fn give_back(&self, members: &mut [Member<'_>]) -> Result<(), Trouble> {
         for slot in members.iter_mut().filter_map(|member| member.slot.take()) {
             self.free(slot)?;
@@ -102,7 +102,7 @@ impl Region<'_> {
         Ok(())
     }
 
-    /// Notes that no batch has members in the region that its index does not lead to.
+    /// Notes that the index leads to the members of every batch in the region.
     fn unmark(&self) {
         if self.shape().batch {
             self.set_shape(Shape { batch: false, ..self.shape() });
@@ -122,10 +122,10 @@ impl Region<'_> {
         let slots: Vec<u32> = members.iter().filter_map(|member| member.slot).collect();
         self.head.members().store(slots.len() as u64, Ordering::Relaxed);
         self.head.list_members(&slots);
-        // Before the members, as for a single write; and before it is noted that there are some.
+        // Before the members are written, as for a single write; and before the head notes that there are members.
         self.set_next_seq(seq + slots.len() as u64);
         step("batch: numbers drawn");
-        // Release: who sees a member, or the number, sees all of the above.
+        // Release: a reader that sees a member, or the number, sees all of the above.
         self.head.pending().store(number, Ordering::Release);
         step("batch: region noted");
         self.set_shape(Shape { batch: true, ..self.shape() });
@@ -143,7 +143,7 @@ impl Region<'_> {
         Ok(())
     }
 
-    /// Step 7: makes the members visible. The batch counts, so what goes wrong here is left to a rebuild.
+    /// Step 7: makes the members visible. The batch counts, so an error here is left to a rebuild.
     pub(crate) fn show_members(&self, members: &[Member<'_>], epoch: Epoch) {
         for member in members {
             self.afterwards(|| self.show(member, epoch));
@@ -165,7 +165,7 @@ impl Region<'_> {
         };
         self.remove_entry(&mut place)?;
         self.retire(old, &header, epoch)?;
-        // The tombstone goes behind what it hides. The hint may be an old one; to ask lowers it.
+        // The tombstone goes behind the version that it hides. The hint may be out of date: `oldest_moment` lowers it.
         let is_pinned = seat::may_have_moment(self.arena) && seat::oldest_moment(self.arena)?.is_some();
         if is_pinned || self.older_may_come_back()? {
             self.push(Queue::Retired, slot, epoch.number())
@@ -175,7 +175,7 @@ impl Region<'_> {
     }
 }
 
-/// A region, whose lock the caller holds, and the members that were prepared in it.
+/// A region whose lock the caller holds, and the members that were prepared in it.
 pub(crate) type Group<'a, 'c> = (Region<'a>, &'a mut [Member<'c>]);
 
 /// Steps 4 to 7. The caller holds the lock of batches too. After an error nothing has changed.
@@ -208,7 +208,7 @@ pub(crate) fn commit(arena: &Arena, groups: &mut [Group<'_, '_>], epoch: Epoch) 
     Ok(())
 }
 
-/// Gives back what was prepared; whether that went well. Where it did not, the next owner of the region
+/// Frees the slots of prepared members. Returns whether that went well. If it did not, the next owner of the region
 /// rebuilds it.
 pub(crate) fn give_back(groups: &mut [Group<'_, '_>]) -> bool {
     let mut all = true;
@@ -221,22 +221,22 @@ pub(crate) fn give_back(groups: &mut [Group<'_, '_>]) -> bool {
     all
 }
 
-/// What `read` gives, if no batch was decided meanwhile.
+/// Runs `read`, and returns its result if no batch was decided meanwhile.
 pub(crate) fn between_batches<T>(
     arena: &Arena,
     read: impl FnOnce() -> Result<T, Error>,
 ) -> Result<Option<T>, Error> {
     let committed = batch_number(arena, arena.control().committed())?;
     let found = read()?;
-    // Each read gives what this word decides (see `look`), so all are on one side of every batch if it is unchanged.
-    // Who has seen a member that counts (Acquire) sees the number that says so.
+    // This word decides the result of each read (see `look`). If it is unchanged, all reads are on one side of every batch.
+    // A reader that has seen a member that counts (Acquire) sees the number that made it count.
     Ok((batch_number(arena, arena.control().committed())? == committed).then_some(found))
 }
 
 /// Whether a version in a slot of `region` is a member of a batch that does not count, or not yet.
 ///
-/// Of a batch that was cut off this does not change before its members are gone: whoever raises the number that counts
-/// waits until no region has such a batch (step 1).
+/// For a batch that was cut off, the answer does not change before its members are gone: the number that counts is raised
+/// only when no region has members of such a batch (step 1).
 pub(crate) fn is_undecided(arena: &Arena, region: u32, header: &Header) -> bool {
     header.is_of_batch()
         && pending(arena, region) > batch_number(arena, arena.control().committed()).unwrap_or(0)
@@ -248,9 +248,9 @@ pub(crate) fn has_undecided(arena: &Arena, region: u32) -> bool {
     pending(arena, region) > batch_number(arena, arena.control().committed()).unwrap_or(0)
 }
 
-/// Sees to it that no region has members of a batch that does not count: the number that counts may be raised only
-/// then, or they would count too. The caller has the lock of batches, so whoever left them is dead. `enter` takes and gives
-/// back the lock of a region, whoever owns it now: a living owner may be healing it, and has not decided yet.
+/// Ensures that no region has members of a batch that does not count: if the number that counts were raised before, they would
+/// count too. The caller has the lock of batches, so the owner of that batch is dead. `enter` takes and gives back the lock of
+/// a region, even if its owner lives: that owner may be healing the region, and has not decided yet.
 pub(crate) fn end_undecided(
     arena: &Arena,
     mut enter: impl FnMut(u32) -> Result<(), Error>,
@@ -263,7 +263,7 @@ pub(crate) fn end_undecided(
     Ok(())
 }
 
-/// The number of the batch that has members in a region to which its index does not lead yet; 0: none.
+/// The number of the batch that has members in a region to which the region's index does not lead yet; 0: none.
 pub(crate) fn pending(arena: &Arena, region: u32) -> u64 {
     // Pairs with the Release store in `write_members`.
     arena.head(region).pending().load(Ordering::Acquire).unwrap_or(0)
@@ -275,15 +275,15 @@ pub(crate) fn is_member(head: Head<'_>, header: &Header) -> bool {
     header.is_of_batch() && header.seq() >= head.next_seq().load(Ordering::Acquire).saturating_sub(members)
 }
 
-/// Which member of the batch in a region is of a record.
+/// The member of the batch in a region that changes a record.
 pub(crate) enum Listed {
-    /// None is.
+    /// No member changes the record.
     None,
     /// The version in this slot.
     At(u32),
-    /// The deletion of it.
+    /// A tombstone.
     Deleted,
-    /// That takes a look at every slot.
+    /// Not known without a look at every slot.
     Unknown,
 }
 
@@ -298,7 +298,7 @@ pub(crate) fn find_member(arena: &Arena, region: u32, id: u64) -> Listed {
     for n in 0..members as usize {
         let Some(slot) = head.listed_member(n) else { return Listed::Unknown };
         let Some(words) = arena.slot(slot) else { return Listed::Unknown };
-        // A deletion may have been seen to already, so that its slot is free.
+        // The owner may have completed a deletion already, so that its slot is free.
         let (header, found) = match survey(words, region, &arena.geo, &mut buffer) {
             SlotState::Version(header) => (header, Listed::At(slot)),
             SlotState::Tombstone(header) => (header, Listed::Deleted),

@@ -1,14 +1,15 @@
-//! What counts: whether a version in a slot took effect, for who looks at slots and not only at the index.
+//! Whether a version in a slot took effect, for readers that look at slots and not only at the index (*What counts*, in the
+//! chapter on the protocol).
 //!
-//! 1. A single write took effect when the index came to lead to it, and a deletion with a tombstone of its own when the
-//!    index ceased to lead to the record. The one write of a region that may not have taken effect is the last: its
-//!    `seq` is the one before the next.
+//! 1. A single write took effect when the index led to its version. A deletion with a tombstone in a slot of its own took
+//!    effect when the index no longer led to the record. Only the last write of a region may not have taken effect: its
+//!    `seq` is the one before the next `seq`.
 //! 2. A member of a batch took effect when the number of its batch became the one that counts.
-//! 3. The index is evidence as long as its lines hold and the region is not marked as being rebuilt. Where it is none, the
-//!    slots decide: an acknowledged write is not dropped because of a flipped bit.
+//! 3. The index is evidence if its lines hold and the region is not marked as being rebuilt. If it is no evidence, the slots
+//!    decide: no acknowledged write is dropped because of a flipped bit.
 //!
-//! The next owner of a region whose owner died takes back what did not take effect, before it touches the index; so
-//! what was read after the death does not change (see the chapter on recovery).
+//! After the death of an owner, the next owner takes back a write that took no effect before it changes the index. So the
+//! result of a read after the death does not change (see the chapter on recovery).
 
 use crate::file::arena::Arena;
 use crate::format::index::Shape;
@@ -18,12 +19,12 @@ use crate::protocol::slot::header;
 use crate::region::batch::is_undecided;
 use crate::sys::atomic::Ordering;
 
-/// Where the index leads from an id.
+/// The slot to which the index leads from an id.
 enum Leads {
     /// To this slot.
     To(u32),
     Nowhere,
-    /// A line on the way does not hold: the write that stored half of it is visible, or a bit was flipped.
+    /// A line on the way does not hold: a visible write stored half of it, or a bit was flipped.
     Unknown,
 }
 
@@ -54,8 +55,7 @@ fn leads(arena: &Arena, region: u32, shape: &Shape, id: u64) -> Leads {
     Leads::Nowhere
 }
 
-/// Whether a version is the last write of its region, and the index that `shape` describes shows that it did not take
-/// effect (rule 1).
+/// Whether a version is the last write of its region, and the index of `shape` shows that it took no effect (rule 1).
 pub(crate) fn took_no_effect(
     arena: &Arena,
     region: u32,
@@ -82,7 +82,7 @@ pub(crate) fn counts(arena: &Arena, region: u32, slot: u32, header: &Header, is_
         return false;
     }
     let shape = arena.shape(region);
-    // If the table was another one's meanwhile, what was found there says nothing. The version is gone then, if it took
-    // no effect: it is taken back before the table is touched.
+    // If the table was changed meanwhile, its entries prove nothing. A version that took no effect is taken back before the
+    // table is changed, so it is gone then.
     !took_no_effect(arena, region, &shape, slot, header, is_record) || arena.shape(region) != shape
 }

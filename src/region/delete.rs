@@ -16,12 +16,11 @@ use crate::sys::step::step;
 impl Region<'_> {
     /// Deletes a record.
     ///
-    /// If no earlier version of it can be on disk, its slot is scrubbed, and that is all. Else a loss
-    /// of power could keep an earlier version and lose this one: so it stays, as its own tombstone,
-    /// until the slots of the earlier ones were freed in an epoch that is on disk.
+    /// If no earlier version of the record can be on disk, its slot is scrubbed, and that is all. If one can be there, a loss
+    /// of power could keep the earlier version and lose this one. So this version stays, as its own tombstone, until the slots
+    /// of the earlier ones were freed in an epoch that is on disk.
     ///
-    /// One that was flushed by itself stays too: it is what keeps one before it from coming back whose scrub
-    /// is not on disk.
+    /// A lone version stays too. The scrub of the previous version may not be on disk yet; this slot masks that version.
     pub(crate) fn delete(&self, hash: u64, id: u64) -> Result<bool, Trouble> {
         let Found::Hit { mut place, slot, header } = self.find(hash, id)? else {
             return Ok(false);
@@ -32,10 +31,10 @@ impl Region<'_> {
         if is_needed {
             self.ensure_linked()?;
         }
-        // The hint may be an old one; to ask lowers it.
+        // The hint may be out of date: `oldest_moment` lowers it.
         let pinned = seat::may_have_moment(self.arena) && seat::oldest_moment(self.arena)?.is_some();
         let may_come_back = is_needed || self.is_linked()? && self.older_may_come_back()?;
-        // A damaged version is not fit to be its own tombstone: its `seq` may be what is damaged.
+        // A damaged version can't be its own tombstone: its `seq` may be the damaged part.
         if pinned || may_come_back && !self.is_whole(slot) {
             return self.delete_with_tombstone(hash, id, epoch);
         }
@@ -54,8 +53,8 @@ impl Region<'_> {
         Ok(true)
     }
 
-    /// Deletes a record by a tombstone in a slot of its own; the version is kept as a replaced one is, for
-    /// somebody may still read it.
+    /// Deletes a record by a tombstone in a slot of its own. The version is kept as a replaced one is: a snapshot may still
+    /// read it.
     fn delete_with_tombstone(&self, hash: u64, id: u64, epoch: Epoch) -> Result<bool, Trouble> {
         self.ensure_linked()?;
         let seq = self.next_seq(1)?;
@@ -87,7 +86,7 @@ impl Region<'_> {
             add(self.head.markers(), 1)?;
             if count(self.head.markers())? > shape.entries() >> 3 {
                 match self.move_index(shape.lines_log2) {
-                    // Room for a fresh table is a convenience here; a full disk is no reason to fail.
+                    // The table works without the move, so a full disk is no reason to fail.
                     Err(Trouble::Error(_)) => {}
                     moved => moved?,
                 }

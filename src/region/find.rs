@@ -15,11 +15,11 @@ pub(crate) struct Place<'a> {
     pub(super) entry: usize,
 }
 
-/// What a search by the owner found.
+/// The result of a search by the owner.
 pub(crate) enum Found<'a> {
     /// The record's entry, slot and header.
     Hit { place: Place<'a>, slot: u32, header: Header },
-    /// No such record; where its entry would go, if the table has room.
+    /// No such record; the place for its entry, if the table has room.
     Miss(Option<Place<'a>>),
 }
 
@@ -58,7 +58,7 @@ impl<'a> Region<'a> {
                 }
                 if header.id() == id {
                     if self.is_linked()? && !line.holds(shape.seed(self.number, number)) {
-                        break; // It may name a version that was replaced.
+                        break; // The entry may name a replaced version.
                     }
                     return Ok(Found::Hit { place: Place { words, line, entry }, slot, header });
                 }
@@ -80,8 +80,7 @@ impl<'a> Region<'a> {
         Ok(Found::Miss(place))
     }
 
-    /// Whether the table that `shape` describes leads from `hash` to `slot`, by lines that prove
-    /// themselves.
+    /// Whether the table of `shape` leads from `hash` to `slot`, by lines whose checksums hold.
     pub(crate) fn leads_to(&self, shape: &Shape, hash: u64, slot: u32) -> bool {
         for number in shape.walk(hash) {
             let Some(words) = self.arena.line(shape, number) else { return false };

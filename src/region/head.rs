@@ -1,7 +1,7 @@
-//! A region whose lock the caller holds, and what it does with the head of it.
+//! A region whose lock the caller holds, and the words of its head.
 //!
-//! Every call on a [`Region`], here and in the files beside this one, is between a lock and an unlock; every prefix of
-//! its stores is a state from which a rebuild gives the version before the call or the one after it.
+//! Every call on a [`Region`], here and in the files beside this one, is between a lock and an unlock. From every prefix of the
+//! call's stores a rebuild gives the version before the call or the version after it.
 
 use crate::error::Result;
 use crate::file::arena::Arena;
@@ -26,7 +26,7 @@ pub(crate) struct Region<'a> {
 pub(super) const COUNT: Trouble = Trouble::Flaw("a count in the region's head");
 const NEXT_SEQ: Trouble = Trouble::Flaw("the next sequence number");
 
-/// What a count in a head is.
+/// The value of a count in a head.
 #[inline]
 pub(super) fn count(word: Checked<'_>) -> Result<u64, Trouble> {
     word.load(Ordering::Relaxed).ok_or(COUNT)
@@ -37,7 +37,7 @@ pub(super) fn count(word: Checked<'_>) -> Result<u64, Trouble> {
 pub(super) fn add(word: Checked<'_>, by: i64) -> Result<(), Trouble> {
     let count = count(word)?.wrapping_add_signed(by);
     if count > checked::MAX {
-        return Err(COUNT); // It was less than what is taken from it.
+        return Err(COUNT); // The count was too low to subtract from.
     }
     word.store(count, Ordering::Relaxed);
     Ok(())
@@ -50,7 +50,7 @@ impl<'a> Region<'a> {
         Self { arena, number, head: arena.head(number) }
     }
 
-    /// The sequence number of the next write as the head has it, in both places.
+    /// The sequence number of the next write, if both words of the head agree.
     #[inline]
     pub(crate) fn noted_seq(&self) -> Result<u64, Trouble> {
         self.head.noted_seq().ok_or(NEXT_SEQ)
@@ -69,7 +69,7 @@ impl<'a> Region<'a> {
 
     /// Makes a shape the region's: from here on, readers use its table.
     pub(crate) fn set_shape(&self, shape: Shape) {
-        // Pairs with `look`; SeqCst, so that who borrows sees it (see `borrow`).
+        // Pairs with `look`. SeqCst, so that a borrow that begins later sees it (see `borrow`).
         self.head.shape().store(shape, Ordering::SeqCst);
     }
 
@@ -89,7 +89,7 @@ impl<'a> Region<'a> {
         self.head.links().store(1, Ordering::Relaxed);
     }
 
-    /// Has the next owner rebuild the region.
+    /// Marks the region as being rebuilt: the next owner rebuilds it.
     pub(crate) fn mark(&self) {
         self.set_shape(Shape { rebuilding: true, ..self.shape() });
     }
@@ -99,15 +99,15 @@ impl<'a> Region<'a> {
         self.shape().rebuilding
     }
 
-    /// Whether whoever takes the lock has to rebuild the region first. Nobody who lives gives the lock back while a batch
-    /// has members that the index does not lead to.
+    /// Whether the next owner has to rebuild the region first. A living owner does not give the lock back while the index does
+    /// not lead to all members of its batch.
     #[inline]
     pub(crate) fn is_marked(&self) -> bool {
         self.shape().is_marked()
     }
 
-    /// Does what is left to do when a change can be seen. What goes wrong here does not undo the change: the
-    /// region is marked, and the next owner rebuilds it.
+    /// Housekeeping: does the rest of the work when readers can see a change. An error does not undo the change: the region is
+    /// marked, and the next owner rebuilds it.
     #[inline]
     pub(super) fn afterwards(&self, rest: impl FnOnce() -> Result<(), Trouble>) {
         if rest().is_err() {
@@ -129,8 +129,8 @@ impl<'a> Region<'a> {
     pub(super) fn next_seq(&self, count: u64) -> Result<u64, Trouble> {
         let seq = self.noted_seq()?;
         let last = seq.wrapping_add(count - 1);
-        // The check of the word is left to the cold path: here it bounds what the head says. The last block is never given
-        // out, so a number is followed by another one.
+        // The word bounds the number that the head gives; its check is left to the cold path. The last block is never given
+        // out, so each number has a successor.
         let blocks =
             self.arena.control().version_blocks().load_unchecked(Ordering::Relaxed).min(BLOCKS_MAX - 1);
         let is_new = begins_block(seq) || block_of(seq) != block_of(last);
@@ -140,9 +140,9 @@ impl<'a> Region<'a> {
         Ok(seq)
     }
 
-    /// Notes on disk that the block of versions is given out that `count` of them, from `seq` on, go into. So
-    /// whatever a loss of power leaves, no version is used again: the next life of the store begins behind all blocks
-    /// that were given out. Once in 2^40 writes. A number in the middle of a block that was not given out is damage.
+    /// Notes on disk that the block of the `count` versions from `seq` on is given out. So no version is used again, even after
+    /// a loss of power: the next life of the store begins behind all blocks that were given out. Once in 2^40 writes. A number
+    /// in the middle of a block that was not given out is damage.
     #[cold]
     pub(crate) fn give_out_block(&self, seq: u64, count: u64) -> Result<(), Trouble> {
         let last = seq.checked_add(count - 1).ok_or(NEXT_SEQ)?;
@@ -155,7 +155,7 @@ impl<'a> Region<'a> {
             return Err(NEXT_SEQ);
         }
         noted.raise_to(needed);
-        // Also if another noted it: its flush may be under way.
+        // Even if another process noted it: its flush may not have returned.
         self.arena.flush_control()?;
         step("put: a block of versions is given out");
         Ok(())

@@ -1,4 +1,4 @@
-//! A region: what the owner of its lock does in it, and how it is read without a lock.
+//! A region: the work of its lock's owner, and reading without a lock.
 
 pub(crate) mod batch;
 pub(crate) mod decided;
@@ -13,7 +13,7 @@ pub(crate) mod write;
 
 use crate::error::Error;
 
-/// Why an owner's step could not be done.
+/// The reason why a step of an owner failed.
 #[derive(Debug)]
 pub(crate) enum Trouble {
     /// The region's derived state contradicts itself: rebuild it and try again.

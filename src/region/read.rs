@@ -11,7 +11,7 @@ use crate::region::batch::{Listed, batch_number, find_member, pending};
 use crate::region::decided::counts;
 use crate::sys::atomic::{Ordering, fence};
 
-/// How a look without a lock ended.
+/// The result of a look without a lock.
 pub(crate) enum Look {
     /// The version, whole, and its slot; data is in the caller's buffer.
     Hit(Header, u32),
@@ -21,14 +21,14 @@ pub(crate) enum Look {
     Damaged { slot: Option<u32>, what: &'static str },
     /// Something moved: look again.
     Moved,
-    /// The region must be rebuilt before it can be read: what is wrong.
+    /// The region must be rebuilt before it can be read, for this reason.
     Broken(&'static str),
 }
 
 const MARKED: &str = "it is being rebuilt";
 
-/// Looks for `id`, whose hash is `hash`, once; its data goes to `out`, if that is given. Constant
-/// time: one index line and one slot, nearly always.
+/// Looks for `id`, whose hash is `hash`, once. The data goes to `out`, if there is one. Constant time: nearly always one index
+/// line and one slot.
 pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Option<&mut Vec<u8>>) -> Look {
     match look_at_unmarked(arena, hash, id, verify, out.as_deref_mut()) {
         Look::Broken(MARKED) => match arena.shape(arena.geo.region_of(hash)) {
@@ -40,7 +40,7 @@ pub(crate) fn look(arena: &Arena, hash: u64, id: u64, verify: bool, mut out: Opt
     }
 }
 
-/// The same, for the hot path: a region that is marked, which is rare, is `Broken`, and [`look`] tells more.
+/// The same, for the hot path. A marked region, which is rare, is `Broken`; [`look`] tells more.
 #[inline]
 pub(crate) fn look_at_unmarked(
     arena: &Arena,
@@ -52,11 +52,11 @@ pub(crate) fn look_at_unmarked(
     look_in_index::<false>(arena, hash, id, verify, out)
 }
 
-/// The look at a region whose shape is marked: the index is not all there is.
+/// The look at a region in which a batch has members: the index does not lead to them.
 ///
-/// While a batch has members in the region to which the index does not lead: if its number does not count yet, the
-/// index is right; if it does, the members are, and for all other records the index. The head lists the first members; of
-/// a larger batch the rest is found by who looks at every slot.
+/// If the number of the batch does not count yet, the index is right. If it counts, the members are right, and the index is
+/// right for all other records. The head lists the first members. A member that it does not list is found by a look at every
+/// slot.
 #[cold]
 fn look_in_batch(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&mut Vec<u8>>) -> Look {
     let region = arena.geo.region_of(hash);
@@ -66,7 +66,7 @@ fn look_in_batch(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&m
     let batch = pending_now();
     if batch > committed() {
         let found = look_in_index::<true>(arena, hash, id, verify, out);
-        // Is it still undecided, then the index was right all the while.
+        // If the batch is still undecided, the index was right all the while.
         return if batch > committed() { found } else { Look::Moved };
     }
     if batch == 0 {
@@ -90,7 +90,7 @@ fn look_in_batch(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&m
     if is_the_same { found } else { Look::Moved }
 }
 
-/// The look into the index, of a region that is marked as being in a batch or is not.
+/// The look into the index of a region: of one that is marked as being in a batch, or of an unmarked one.
 #[inline]
 fn look_in_index<const IN_BATCH: bool>(
     arena: &Arena,
@@ -129,8 +129,8 @@ fn look_in_index<const IN_BATCH: bool>(
             };
             match read(slot_words, id, capacity, verify, out.as_deref_mut()) {
                 Seen::Whole(header) => {
-                    // The slot proves that it is whole, and where replaced versions are kept, the line
-                    // has to prove that it is the current one.
+                    // The slot proves that the version is whole. If the region keeps replaced versions, the line's checksum
+                    // must prove that this version is the current one.
                     let current = unlinked || line.holds(shape.seed(region, number));
                     // The slot may have been used again, for a version that is not visible yet.
                     let visible = current && entry_is(words, i, entry);
@@ -140,8 +140,8 @@ fn look_in_index<const IN_BATCH: bool>(
                 Seen::Damaged(_, what) => return Look::Damaged { slot: Some(slot), what },
                 Seen::InMotion => return Look::Moved,
                 Seen::Other(other) => {
-                    // Another record with the same tag, if the entry still stands and the other
-                    // record is what it says it is; else its id may be the damaged part.
+                    // Another record with the same tag, if the entry still stands and the other record is whole. If it is not
+                    // whole, its id may be the damaged part.
                     if !entry_is(words, i, entry) || slot_words[0].load(Ordering::Acquire) != other.seq() {
                         return Look::Moved;
                     }
@@ -172,11 +172,10 @@ fn look_in_index<const IN_BATCH: bool>(
     }
 }
 
-/// Reads around an index that can't be used: looks at every slot of the region, its checksum included.
-/// For handles that may not repair. Time and page touches grow with the region.
+/// Reads without an index: looks at every slot of the region, its checksum included. For readers that can't heal the
+/// region now. Time and page touches grow with the region.
 ///
-/// Where a slot of the region is damaged, it may hold a newer version of any record, so no answer is
-/// given.
+/// A damaged slot of the region may hold a newer version of any record. If there is one, the result is damage.
 pub(crate) fn look_at_every_slot(
     arena: &Arena,
     hash: u64,
@@ -187,9 +186,9 @@ pub(crate) fn look_at_every_slot(
     let next_seq = arena.head(region).next_seq();
     let before = next_seq.load(Ordering::Acquire);
     let first = newest(arena, region, id)?;
-    // A write that was under way may have taken the record from a slot that was still to come to one that was
-    // passed: the pass found nothing, or a version that is kept. Another pass finds it; and if the write fell
-    // into that one, the first found what was there before. That takes two writes to go wrong twice.
+    // A write during the pass may have moved the record from a slot ahead of the pass to a slot behind it. Then the pass
+    // found nothing, or a version that is kept. So there are two passes, and their results must agree: two writes would
+    // have to fall into both for both to be wrong, and the next `seq` shows them.
     let second = newest(arena, region, id)?;
     fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`.
     let is_quiet = next_seq.load(Ordering::Relaxed) == before;
@@ -207,7 +206,7 @@ pub(crate) fn look_at_every_slot(
     })
 }
 
-/// What a pass over the slots found.
+/// The result of a pass over the slots.
 enum NewestIs {
     At(u32, Header),
     /// Nothing, or a tombstone.

@@ -1,5 +1,5 @@
-//! The slots of a region that are no live records: free ones, replaced ones that are kept for a while,
-//! and where new ones come from. For the region's owner.
+//! The slots of a region that hold no live record: free ones, retired and parked ones; and taking a slot. For the region's
+//! owner.
 
 use std::ops::Range;
 
@@ -24,26 +24,26 @@ use crate::sys::step::step;
 pub(crate) enum Queue {
     /// Replaced versions and tombstones, each with the epoch that must be on disk before it goes.
     Retired,
-    /// Slots that nothing needs but readers, each with the clock when it was parked. They have their links in
-    /// their own headers: this queue never needs room.
+    /// Slots that only borrows need, each with the clock when it was parked. They have their links in their own headers: this
+    /// queue never needs room.
     Parked,
 }
 
-/// The ends of a queue and its count, in the region's head. The queue ends where its count says.
+/// The ends of a queue and its count, in the region's head.
 struct Ends<'a> {
     first: ReferenceWord<'a>,
     last: ReferenceWord<'a>,
     count: Checked<'a>,
 }
 
-/// In the stamp of a retired tombstone: what it hides was scrubbed in that epoch, or before it.
+/// A bit in the stamp of a retired tombstone: the versions that it hides were scrubbed in the stamp's epoch, or before it.
 const SCRUBBED: u64 = 1 << 47;
 
 const REFERENCE: Trouble = Trouble::Flaw("a reference to a slot");
 const QUEUE: Trouble = Trouble::Flaw("a queue of slots");
 const FRESH: Trouble = Trouble::Flaw("the fresh slots");
 
-/// Slots that are freed at once.
+/// Slots that are freed at a time.
 const AT_ONCE: usize = 32;
 
 impl<'a> Region<'a> {
@@ -60,14 +60,14 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// The slots of the extent that was added last that were never used.
+    /// The fresh slots, all in the extent that was added last.
     #[inline]
     pub(crate) fn fresh(&self) -> Result<Range<u32>, Trouble> {
         let Some(next) = referenced(self.head.fresh())? else { return Ok(0..0) };
         Ok(next..self.arena.slots_of(self.arena.geo.extent_of(next)).end)
     }
 
-    /// Notes which slots were never used: up to the end of their extent.
+    /// Notes which slots are fresh: up to the end of their extent.
     #[inline]
     fn set_fresh(&self, slots: Range<u32>) {
         self.head.fresh().store(
@@ -87,9 +87,9 @@ impl<'a> Region<'a> {
         link.ok_or(Trouble::Flaw("the links of a slot outside the file"))
     }
 
-    /// Gives up the slot of a version that was replaced in `epoch`: it is kept until `epoch` is on disk if it
-    /// may be the one that has to come back until then. A damaged version can't help anybody, but who reads a
-    /// pinned epoch must not miss it: an older one would stand in for it.
+    /// Retires the slot of a version that was replaced in `epoch`. The slot is kept until `epoch` is on disk, if a loss of power
+    /// before that may bring its version back. A damaged version is of no use after a loss of power. But a snapshot must find it,
+    /// or an older version would stand in for it.
     #[inline]
     pub(super) fn retire(&self, old: u32, header: &Header, epoch: Epoch) -> Result<(), Trouble> {
         let is_wanted = header.is_wanted_after(epoch)
@@ -103,7 +103,7 @@ impl<'a> Region<'a> {
         if is_wanted && is_whole {
             return self.push(Queue::Retired, old, epoch.number());
         }
-        // The hint may be an old one; to ask lowers it.
+        // The hint may be out of date: `oldest_moment` lowers it.
         if !is_whole && is_pinned && seat::oldest_moment(self.arena)?.is_some() {
             self.ensure_linked()?;
             return self.push(Queue::Retired, old, epoch.number());
@@ -111,8 +111,8 @@ impl<'a> Region<'a> {
         self.release(old)
     }
 
-    /// Frees a slot that nothing needs, unless somebody may still read what lies in it: then it is
-    /// parked. The index does not lead to it any more. Neither needs room, so neither fails for want of it.
+    /// Frees a slot that is not needed any more, or parks it if a borrow may still read its bytes. The index does not lead to the
+    /// slot any more. Neither takes room, so a full disk makes neither fail.
     #[inline]
     pub(super) fn release(&self, slot: u32) -> Result<(), Trouble> {
         if borrow::may_be_borrowed(self.arena) { self.park(slot) } else { self.free(slot) }
@@ -121,12 +121,12 @@ impl<'a> Region<'a> {
     #[cold]
     fn park(&self, slot: u32) -> Result<(), Trouble> {
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-        // Whatever becomes of the queue: no version is left that a rebuild could bring back.
+        // First: even if the queue fails, no version is left that a rebuild could bring back.
         park(words);
         self.push(Queue::Parked, slot, borrow::clock(self.arena))
     }
 
-    /// Allocates the links of the region's extents, if they are not.
+    /// Allocates the links of the region's extents, unless they are allocated.
     pub(crate) fn ensure_linked(&self) -> Result<(), Trouble> {
         if !self.is_linked()? {
             let linked = Growth::lock(self.arena).and_then(|mut growth| growth.allocate_links(self.number));
@@ -146,7 +146,7 @@ impl<'a> Region<'a> {
             _ => return Err(QUEUE),
         };
         if before.load(Ordering::Relaxed) != Reference::NONE {
-            return Err(QUEUE); // What is last has none behind it.
+            return Err(QUEUE); // The last slot has no next one.
         }
         link.next.store(Reference::NONE, Ordering::Relaxed);
         link.stamp.store(stamp, Ordering::Relaxed);
@@ -175,7 +175,7 @@ impl<'a> Region<'a> {
         {
             return Err(QUEUE);
         }
-        first.store(next, Ordering::Relaxed); // Whether it is a reference is asked when it is the first.
+        first.store(next, Ordering::Relaxed); // It is checked when it is the first.
         if is_last {
             last.store(next, Ordering::Relaxed);
         }
@@ -204,7 +204,7 @@ impl<'a> Region<'a> {
         if slots.last().copied() == referenced(ends.last)? { Ok(slots) } else { Err(QUEUE) }
     }
 
-    /// The slots of a queue, as far as its links go: all that were in it, also if its owner died while it appended one.
+    /// The slots of a queue, as far as its links go: all that were in it, even if its owner died while it appended one.
     pub(crate) fn queued_at_least(&self, queue: Queue) -> Vec<u32> {
         let most = self.arena.extent_count().map_or(0, u64::from) << self.arena.geo.slots_log2;
         let mut next = referenced(self.ends(queue).first).unwrap_or(None);
@@ -228,7 +228,8 @@ impl<'a> Region<'a> {
         Ok(())
     }
 
-    /// Step 1: a free slot, from the free list, the retired queue, the fresh slots or a new extent.
+    /// Step 1: takes a free slot, from the free list, the retired or the parked queue, the fresh slots, the reservations of dead
+    /// handles or a new extent.
     #[inline]
     pub(super) fn take_slot(&self) -> Result<u32, Trouble> {
         loop {
@@ -238,7 +239,7 @@ impl<'a> Region<'a> {
                 if !is_free(&header, self.number) {
                     return Err(Trouble::Flaw("the free list names a slot that is not free"));
                 }
-                self.head.free().store(header.next_free(), Ordering::Relaxed); // Whether it is a reference is asked when it is the first.
+                self.head.free().store(header.next_free(), Ordering::Relaxed); // It is checked when it is the first.
                 add(self.head.free_count(), -1)?;
                 return Ok(slot);
             }
@@ -250,7 +251,7 @@ impl<'a> Region<'a> {
                 let words = self.arena.slot(next).ok_or(FRESH)?;
                 populate_fresh(self.arena, self.number, next, self.is_linked()?);
                 let extent = self.arena.geo.extent_of(next);
-                // The extent's header is summed for some, and only read for the others.
+                // For some slots the checksum of the extent's header is checked; for the others the header is only read.
                 let is_ours = if next % 64 == 0 || next == self.arena.slots_of(extent).start {
                     self.owns(next)
                 } else {
@@ -277,7 +278,7 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Says of a full store what there was no room for, and why what is free all the same is of no use for it.
+    /// Adds to the error of a full store what it needed room for, and which slots it could not use.
     #[cold]
     pub(super) fn explain(&self, error: Error, wanted: &str) -> Error {
         let Error::Full { path, limit, why, source, .. } = error else { return error };
@@ -304,25 +305,25 @@ impl<'a> Region<'a> {
         Error::Full { path, region: self.number, limit, why, source }
     }
 
-    /// Frees retired slots whose successors are on disk, a few at a time; whether any was freed.
+    /// Frees retired slots whose successors are on disk, a few at a time. Returns whether any was freed.
     ///
-    /// A tombstone goes last: when the slots of the versions that it hides were freed in an epoch
-    /// that is on disk. They lie before it in the queue, so when it is the first one they are freed, or
-    /// parked. It goes back to the end of the queue, with a mark if none is parked; when it comes round with the
-    /// mark, and the epoch in which it went back is on disk, nothing that it hides can come back.
+    /// A tombstone is freed last: when the slots of the versions that it hides were freed in an epoch that is on disk. They lie
+    /// before the tombstone in the queue. So when it is the first one, they are freed or parked. It goes back to the end of the
+    /// queue, with a mark if no slot is parked. When it is the first one again, with the mark, and the epoch in which it went
+    /// back is on disk, no version that it hides can come back.
     fn reclaim(&self) -> Result<bool, Trouble> {
         if count(self.head.retired_count())? == 0 {
             return Ok(false);
         }
         let (epoch, durable) = (self.arena.epoch()?, self.arena.durable()?);
         if durable >= epoch {
-            // No flush leaves it so; a tombstone that is put back now would be taken again at once, for ever.
+            // No flush leaves this state. In it, a tombstone that is put back would be taken again at once, for ever.
             return Err(self.arena.damaged("the epochs in the control page").into());
         }
-        // What was replaced later is needed, by the disk or by whoever reads a pinned epoch.
+        // Keep versions replaced after this epoch: the disk or a snapshot may still need them.
         let limit = seat::oldest_moment(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
         let mut freed = 0;
-        // What is put back is not met again.
+        // A tombstone that is put back is not met again in this loop.
         for _ in 0..count(self.head.retired_count())? {
             if freed == AT_ONCE {
                 break;
@@ -335,7 +336,7 @@ impl<'a> Region<'a> {
             let words = self.arena.slot(slot).ok_or(Trouble::Flaw("the queue of retired slots"))?;
             let kept = header(words);
             let is_tombstone = kept.kind() == SlotKind::Tombstone;
-            // The queue is derived: before it costs a record, the index is asked.
+            // The queue is derived, and may be damaged. The index shows that the slot holds no current record.
             if !self.owns(slot) || kept.seq() == 0 || self.is_current(slot, &kept)? {
                 return Err(Trouble::Flaw("the queue of retired slots"));
             }
@@ -378,7 +379,7 @@ impl<'a> Region<'a> {
         Ok(count(self.head.retired_count())? != 0 || self.given_up_may_come_back()?)
     }
 
-    /// Frees parked slots that nobody borrows from any more, a few at a time; whether any was freed.
+    /// Frees parked slots whose bytes no borrow needs any more, a few at a time. Returns whether any was freed.
     fn unpark(&self) -> Result<bool, Trouble> {
         if count(self.head.parked_count())? == 0 {
             return Ok(false);
@@ -403,7 +404,7 @@ impl<'a> Region<'a> {
         Ok(freed != 0)
     }
 
-    /// Step 1 of a write in place: a slot that a handle fills without the region's lock.
+    /// Step 1 of a write in place: takes a slot that the handle fills without the region's lock.
     pub(crate) fn reserve(&self, id: u64, owner: Owner) -> Result<u32, Trouble> {
         let slot = self.take_slot()?;
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
@@ -412,8 +413,8 @@ impl<'a> Region<'a> {
         Ok(slot)
     }
 
-    /// Whether a slot is still reserved for this handle. If it isn't, somebody broke the protocol, or a
-    /// write of it went wrong half-way.
+    /// Fails unless a slot is still reserved for this handle. If it isn't, another program broke the protocol, or a write of the
+    /// slot failed half-way.
     pub(crate) fn check_reserved(&self, slot: u32) -> Result<(), Trouble> {
         let owner = self.arena.owner.map(|owner| (owner.seat, owner.generation));
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a reserved slot outside the file"))?;
@@ -423,14 +424,14 @@ impl<'a> Region<'a> {
         Err(self.arena.damaged(format!("slot {slot} is not reserved any more")).into())
     }
 
-    /// Gives a reserved slot back.
+    /// Frees a reserved slot.
     pub(crate) fn cancel(&self, slot: u32) -> Result<(), Trouble> {
         self.free(slot)?;
         add(self.head.reserved(), -1)
     }
 
-    /// Frees what dead handles have reserved; whether anything was. A pass over the region's slots, if
-    /// any is reserved.
+    /// Frees the slots that dead handles reserved. Returns whether any was freed. A pass over the region's slots, if any is
+    /// reserved.
     fn free_reserved_by_dead(&self) -> Result<bool, Trouble> {
         if count(self.head.reserved())? == 0 {
             return Ok(false);

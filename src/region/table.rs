@@ -1,4 +1,4 @@
-//! The index table of a region as a whole: it is filled, and it moves. For the region's owner.
+//! The index table of a region as a whole: filling it, and moving it. For the region's owner.
 
 use crate::file::arena::Arena;
 use crate::file::grow::Growth;
@@ -10,13 +10,13 @@ use crate::region::head::Region;
 use crate::sys::atomic::{Ordering, fence};
 use crate::sys::step::step;
 
-/// Records that a table of so many lines takes before it grows: three quarters of its entries.
+/// Records that a table holds before it grows: three quarters of its entries.
 #[inline]
 pub(crate) fn load_max(shape: &Shape) -> u64 {
     shape.entries() * 3 / 4
 }
 
-/// When a table is moved, the slots of a line are asked for so many lines ahead.
+/// When a table is moved, the headers that a line leads to are prefetched this many lines ahead.
 const LINES_AHEAD: u64 = 2;
 
 const OUTSIDE: Trouble = Trouble::Flaw("the index lies outside the file");
@@ -47,14 +47,14 @@ impl Region<'_> {
             }
         }
         step("index: new table filled");
-        // Whatever the region is marked with stays: a rebuild that is due is not forgotten.
+        // A mark of a rebuild stays, so that the next owner rebuilds the region.
         self.set_shape(Shape { rebuilding: self.shape().rebuilding, ..new });
         self.head.markers().store(0, Ordering::Relaxed);
         step("index: new table in use");
         Ok(())
     }
 
-    /// Has the processor fetch the headers that a line leads to: it would wait for one after the other.
+    /// Prefetches the headers that a line leads to. Without this the processor would wait for each of them in turn.
     fn ask_for_headers(&self, shape: &Shape, number: u64) {
         if let Some(words) = self.arena.line(shape, number) {
             for slot in load_line(words).slots(shape) {
@@ -79,9 +79,9 @@ impl Region<'_> {
         Ok(new)
     }
 
-    /// Makes every line of a table empty, to be filled. No reader may be sent to it meanwhile.
+    /// Makes every line of a table empty, to be filled. No reader may use the table meanwhile.
     pub(crate) fn clear_table(&self, shape: Shape) -> Result<Filling<'_>, Trouble> {
-        fence(Ordering::Release); // Whoever sees a cleared line sees the shape that forbids reading it.
+        fence(Ordering::Release); // A reader that sees a cleared line sees the shape that forbids reading it.
         for number in 0..shape.lines() {
             let words = self.arena.line(&shape, number).ok_or(OUTSIDE)?;
             store_line(words, &Line::empty(shape.seed(self.number, number)));
@@ -94,12 +94,12 @@ impl Region<'_> {
 pub(crate) struct Filling<'a> {
     arena: &'a Arena,
     shape: Shape,
-    /// Of each line, the entries that are used.
+    /// For each line, the number of used entries.
     used: Vec<u8>,
 }
 
 impl Filling<'_> {
-    /// Adds an entry; whether there was room.
+    /// Adds an entry. Returns whether there was room.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, slot: u32) -> Result<bool, Trouble> {
         if !self.shape.holds(slot) {

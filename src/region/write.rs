@@ -1,4 +1,4 @@
-//! Writing one record, for the owner of a region's lock. The numbered steps stand in the chapter on the protocol.
+//! Writing one record, for the owner of a region's lock. The numbered steps are in the chapter on the protocol.
 
 use crate::error::{Error, Result};
 use crate::file::grow::next_lines_log2;
@@ -14,30 +14,30 @@ use crate::sys::step::step;
 
 const USED_SEQ: Trouble = Trouble::Flaw("the next sequence number was used already");
 
-/// Where a version was written.
+/// The place of a new version.
 pub(crate) struct Written {
     pub(crate) seq: u64,
     pub(crate) slot: u32,
 }
 
-/// What a version holds.
+/// The content of a new version.
 #[derive(Clone, Copy)]
 pub(crate) enum Content<'c> {
-    /// These bytes; they go into a slot that is taken for them.
+    /// These bytes; a slot is taken for them.
     Bytes(&'c [u8]),
-    /// What a reserved slot holds already, with a checksum of that.
+    /// The bytes that a reserved slot holds already.
     Reserved {
         /// The slot.
         slot: u32,
-        /// Its length in bytes.
+        /// The length of the data in bytes.
         len: usize,
-        /// Has taken in the data, and nothing else.
+        /// The checksum of the data alone.
         sum: &'c crc32fast::Hasher,
     },
 }
 
 impl<'a> Region<'a> {
-    /// Writes a version of `id`. `lone`: it is going to be flushed by itself.
+    /// Writes a version of `id`. `lone`: the caller will flush it by itself.
     #[inline]
     pub(crate) fn put(
         &self,
@@ -54,7 +54,7 @@ impl<'a> Region<'a> {
             let has_place = place.is_some();
             self.check_live()?;
             match self.move_index(next_lines_log2(&self.shape())) {
-                // A fuller table is slower, and better than none.
+                // A fuller table is slower, but a full disk does not stop the write.
                 Err(Trouble::Error(Error::Full { .. })) if has_place => {}
                 moved => moved.map_err(|trouble| self.explain_index(trouble))?,
             }
@@ -63,8 +63,8 @@ impl<'a> Region<'a> {
         self.write(hash, id, epoch, content, lone, found)
     }
 
-    /// Refuses a count of live records that is higher than the slots that the region has: each move to another table, which is
-    /// as large as the count asks for, would take twice the room.
+    /// Refuses a count of live records that is higher than the number of the region's slots: with such a count each write would
+    /// move the index to a table of twice the size.
     #[cold]
     pub(super) fn check_live(&self) -> Result<(), Trouble> {
         let slots = count(self.head.extents())?.saturating_mul(u64::from(self.arena.geo.slots_per_extent()));
@@ -81,7 +81,7 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Steps 1 to 4 of a write (see [`crate::protocol`]). `found` is what `find` gave for it just now.
+    /// Steps 1 to 4 of a write (see [`crate::protocol`]). `found` is the result of `find` just now.
     #[inline]
     fn write(
         &self,
@@ -144,7 +144,7 @@ impl<'a> Region<'a> {
         Ok(Written { seq, slot })
     }
 
-    /// Step 3 of a write; the entry that was there before.
+    /// Step 3 of a write. Returns the entry that was there before.
     #[inline]
     pub(super) fn store_visible(&self, mut place: Place<'_>, hash: u64, slot: u32) -> u32 {
         let before = place.line.0[place.entry];
@@ -153,7 +153,7 @@ impl<'a> Region<'a> {
         before
     }
 
-    /// Step 4 of a write, in place of `old`; `before` is the entry that was there.
+    /// Step 4 of a write that replaced `old`; `before` is the entry that was there.
     #[inline]
     pub(super) fn count_visible(
         &self,
