@@ -34,13 +34,13 @@ pub(crate) struct Arena {
     pub(crate) uuid: [u8; 16],
     pub(crate) tag: u64,
     pub(crate) path: PathBuf,
-    /// The file's own path, which every flush looks for; `None` if it has no name, or none that matters.
+    /// The path of the file, which every flush checks; `None` if the file has no name, or is a shared store's.
     pub(crate) name: Option<PathBuf>,
     /// The handle's claim of a seat; a handle for reading has none.
     pub(crate) owner: Option<Owner>,
     /// How long to wait for a live owner of a lock.
     pub(crate) lock_timeout: Option<Duration>,
-    /// What is known of the extents; its lock goes with the growth byte's.
+    /// The extents that are known to be in use. The mutex is held together with the growth byte.
     pub(crate) extents: Mutex<Extents>,
 }
 
@@ -50,17 +50,17 @@ impl Arena {
         io_error(&self.path, doing)
     }
 
-    /// When a call that begins now stops waiting for locks.
+    /// The deadline for the locks of a call that begins now.
     pub(crate) fn deadline(&self) -> Deadline {
         Deadline::after(self.lock_timeout)
     }
 
-    /// The error for a system that gave no room.
+    /// The error for a file system that gave no room.
     pub(crate) fn no_room(&self, region: u32, bytes: u64, source: std::io::Error) -> Error {
         no_room(&self.path, region, self.geo.max_size, bytes, source)
     }
 
-    /// The error for a system that gave no room for blocks that the file lost.
+    /// The error for a file system that gave no room for blocks that the file lost.
     pub(crate) fn no_blocks(&self, bytes: u64, source: std::io::Error) -> Error {
         let why = format!(
             "the file has holes, or shares blocks with a copy, where a store may have none, and the file system gave no \
@@ -75,8 +75,8 @@ impl Arena {
         }
     }
 
-    /// Whether the file still has its name: an error that says what became of it if it has not, for whoever opens the
-    /// store by its path will not see what is written here.
+    /// Fails if the file lost its name: a process that opens the store by its path does not see the writes of this handle. The
+    /// error says whether the file was removed or replaced.
     pub(crate) fn check_name(&self) -> Result<()> {
         let Some(name) = &self.name else { return Ok(()) };
         let metadata = self.file.same_metadata().map_err(self.io("looking at the file"))?;
@@ -97,17 +97,17 @@ impl Arena {
         self.map.flush(CONTROL, PAGE_BYTES).map_err(|source| self.note_failed_flush(source))
     }
 
-    /// Notes that a flush failed: no later one is believed. The error for it.
+    /// Notes that a flush failed: no later flush is believed. Returns the error.
     pub(crate) fn note_failed_flush(&self, source: std::io::Error) -> Error {
         let code = source.raw_os_error().filter(|&code| code > 0).unwrap_or(libc::EIO);
         self.control().flush_failed().store(code as u64, Ordering::SeqCst);
         Error::FlushFailed { path: self.path.clone(), source }
     }
 
-    /// The first `seq` of this life of the store: what has a lower one was written before the last recovery.
+    /// The first `seq` of this life of the store. A version with a lower one was written before the last recovery.
     pub(crate) fn first_of_life(&self) -> u64 {
         let life = self.control().life().load(Ordering::SeqCst);
-        life.map_or(u64::MAX, first_of_block) // Damaged: as if nothing was written since.
+        life.map_or(u64::MAX, first_of_block) // Damaged: as if all versions were older.
     }
 
     /// Damage of something that is not a record.
@@ -186,8 +186,8 @@ impl Arena {
             .ok_or_else(|| self.damaged("the epoch in the control page"))
     }
 
-    /// The epoch up to which everything is on disk. It lies before the current one, or the control page is damaged,
-    /// and nothing is taken to be on disk until the next flush.
+    /// The durable epoch: everything up to it is on disk. If the stored one is damaged, or not below the current epoch, nothing
+    /// is taken to be on disk until the next flush.
     #[inline]
     pub(crate) fn durable(&self) -> Result<Epoch> {
         let durable = self.control().durable().load(Ordering::SeqCst);
@@ -205,9 +205,9 @@ impl Arena {
         Ok(self.geo.extents_in(len))
     }
 
-    /// The number of extents that the control page notes, unless it is damaged. A number that is higher than what the
-    /// file ever had, as far as this handle knows, is a lie, and is counted anew; else a store that is closed would be
-    /// refused as one that was cut off.
+    /// The number of extents in the control page, or `None` if the word is damaged. A number that is higher than this handle
+    /// ever saw in the file is wrong, and is counted anew. Otherwise the next opening would refuse the store as one that was cut
+    /// off.
     pub(crate) fn extents_noted(&self) -> Result<Option<u64>> {
         let word = self.control().extents();
         let noted = word.load(Ordering::SeqCst);
@@ -224,7 +224,7 @@ impl Arena {
         }
     }
 
-    /// What an extent is, or `None` if its header is no header.
+    /// The kind of an extent, or `None` if its header is not valid.
     pub(crate) fn extent_kind(&self, extent: u32) -> Option<ExtentKind> {
         let words = self.words(self.geo.extent_offset(extent), HEADER_WORDS)?;
         let mut copy = [0; HEADER_WORDS];
@@ -234,7 +234,7 @@ impl Arena {
         ExtentHeader::parse(&copy, self.tag, &self.geo, extent)
     }
 
-    /// Whether an extent's header says that it holds slots of `region`, whatever its checksum says. Two loads.
+    /// Whether an extent's header says that it holds slots of `region`. The checksum is not checked. Two loads.
     #[inline]
     pub(crate) fn says_data_of(&self, extent: u32, region: u32) -> bool {
         let Some(words) = self.words(self.geo.extent_offset(extent), HEADER_WORDS) else { return false };
@@ -242,7 +242,7 @@ impl Arena {
         ExtentHeader::says_data_of(at_2.load(Ordering::Relaxed), at_3.load(Ordering::Relaxed), extent, region)
     }
 
-    /// Writes an extent's header: its first word last, without which it is none.
+    /// Writes an extent's header, its first word last: without that word the header is not valid.
     pub(crate) fn write_extent_header(&self, extent: u32, kind: ExtentKind) -> Result<()> {
         let words = self
             .words(self.geo.extent_offset(extent), HEADER_WORDS)
@@ -254,24 +254,23 @@ impl Arena {
         Ok(())
     }
 
-    /// Whether an extent holds nothing: it is all zeros, or a growth died while it wrote the header, whose first word
-    /// is stored last.
+    /// Whether an extent is unused: all zeros, or a process died while it wrote the header, whose first word is stored last.
     pub(crate) fn is_unused(&self, extent: u32) -> bool {
         let words = self.words(self.geo.extent_offset(extent), (self.geo.extent_size / 8) as usize);
         let is_zero = |words: &[AtomicU64]| words.iter().all(|word| word.load(Ordering::Relaxed) == 0);
         words.is_some_and(|words| is_zero(&words[..1]) && is_zero(&words[HEADER_WORDS..]))
     }
 
-    /// Every extent in order, with what it is; the inside of an index run is passed over, and so is what lies behind
-    /// the extents that are noted to be in use and was never written to, which may be any length if somebody
-    /// extended the file. What was written there is visited: the note may be damaged.
+    /// Visits every extent in order, with its kind. The extents inside an index run are passed over. So are extents behind the
+    /// noted ones that were never written to: their number may be large if another program extended the file. Written extents
+    /// behind the noted ones are visited, because the note may be damaged.
     pub(crate) fn each_extent(&self, mut visit: impl FnMut(u32, Option<ExtentKind>)) -> Result<()> {
         let count = self.extent_count()?;
         let noted = self.control().extents().load(Ordering::SeqCst).unwrap_or(0);
         let mut extent = 0;
         while extent < count {
             if u64::from(extent) >= noted {
-                // Asked before anything is read there: to read a hole takes memory on a file system that is in memory.
+                // Asked before a byte is read there: on a file system in memory, reading a hole takes memory.
                 let file = self.file.same().map_err(self.io("looking for extents"))?;
                 let at = file::first_data(file, self.geo.extent_offset(extent));
                 extent = extent.max(self.geo.extents_in(at));
@@ -289,7 +288,7 @@ impl Arena {
         Ok(())
     }
 
-    /// The extents before this one are in use: behind it there are neither headers nor anything else.
+    /// The number of extents in use: behind them all bytes are zeros.
     pub(crate) fn extents_in_use(&self) -> Result<u32> {
         let mut end = 0;
         self.each_extent(|extent, kind| {
@@ -304,8 +303,7 @@ impl Arena {
         Ok(end)
     }
 
-    /// The data extents of a region, in order. One whose header is damaged is the region's whose slots
-    /// lie in it.
+    /// The data extents of a region, in order. An extent with a damaged header belongs to the region whose slots lie in it.
     pub(crate) fn data_extents(&self, region: u32) -> Result<Vec<u32>> {
         let mut found = Vec::new();
         self.each_extent(|extent, kind| {
@@ -321,7 +319,7 @@ impl Arena {
         Ok(found)
     }
 
-    /// The data extents of a region, as many as its head counts at least. Fewer are an error: the header of one lies.
+    /// The data extents of a region, at least as many as its head counts. Fewer are an error: the header of one is wrong.
     pub(crate) fn all_data_extents(&self, region: u32) -> Result<Vec<u32>> {
         // An extent has its header before it is counted (pairs with the Release of the count).
         let counted = self.head(region).extents().load(Ordering::Acquire).unwrap_or(0);
@@ -361,14 +359,14 @@ impl Arena {
         first..first.saturating_add(self.geo.slots_per_extent())
     }
 
-    /// The slots of an extent, for who is going to read them all.
+    /// The slots of an extent, for a caller that will read all of them.
     pub(crate) fn slots_to_read(&self, extent: u32) -> std::ops::Range<u32> {
         self.map.will_read(self.geo.extent_offset(extent), self.geo.links_offset);
         self.slots_of(extent)
     }
 
-    /// Whether the table that `shape` describes can be `region`'s: it is its first one, or lies in
-    /// an index run and meets no other region's.
+    /// Whether the table of `shape` can be `region`'s: it is the region's first table, or lies in an index run and does not
+    /// overlap another region's table.
     pub(crate) fn table_is_sound(&self, region: u32, shape: &index::Shape) -> bool {
         if shape.lines_log2 > index::LINES_LOG2_MAX {
             return false;
@@ -406,7 +404,7 @@ pub(crate) fn io_error(path: &Path, doing: &'static str) -> impl FnOnce(std::io:
     move |source| Error::Io { path: path.to_path_buf(), doing, source }
 }
 
-/// The error for a system that gave no room for `bytes` bytes to a store.
+/// The error for a file system that gave a store no room for `bytes` bytes.
 pub(crate) fn no_room(path: &Path, region: u32, limit: u64, bytes: u64, source: std::io::Error) -> Error {
     let why = if source.kind() == std::io::ErrorKind::FileTooLarge {
         source.to_string()

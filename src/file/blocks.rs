@@ -1,15 +1,16 @@
-//! Every page of the file that may be written has a block of its own: else a full disk would be a SIGBUS.
+//! Every page of the file that may be written has a block of its own. Otherwise a full disk would be a SIGBUS.
 //!
-//! 1. Creation and growth allocate blocks before anything leads to them.
-//! 2. A store that was copied, while it was closed, may have lost them: zeros became holes, or the blocks are shared with
-//!    the copy (or with the original, which is the same for both). So whoever comes in sees to the fixed parts, before
-//!    it writes to them, and the first writer after a clean mark to all others that are in use.
-//! 3. At a clean close the file's blocks are counted. The same file with as many has lost none, and nothing is
-//!    looked at again; but where files can share blocks, it is looked at each time, a system call for 256 pieces of the file.
-//! 4. The links of a region that needs none are a hole and stay one. So does what is behind the extents in use.
-//! 5. Where the file lies in memory (tmpfs), to read a hole takes room as well. So whoever comes in, also for reading alone,
-//!    has the pages made that are in use, if the file has fewer blocks than these.
-//! 6. On a file system that takes new blocks for all that is written, none of this helps: see `sys::blocks::copy_on_write`.
+//! 1. Creation and growth allocate blocks before any word leads to them.
+//! 2. A store that was copied while it was closed may have lost blocks: zeros became holes, or the copy and the original share
+//!    blocks. So an opening handle allocates the blocks of the fixed parts before it writes to them. The first writer after a
+//!    clean mark allocates those of all other parts in use.
+//! 3. At a clean close the file's blocks are counted. If the same file has as many, it has lost none, and its blocks are not
+//!    looked at. On file systems whose files can share blocks they are looked at each time: one system call for 256 pieces of
+//!    the file.
+//! 4. The links of a region that needs none are a hole and stay one. So do the bytes behind the extents in use.
+//! 5. If the file is in memory (tmpfs), even reading a hole takes room. So if such a file has fewer blocks than its parts in
+//!    use, every opening handle has their pages made, even a read-only one.
+//! 6. On a file system that takes new blocks for every write, none of this helps: see `sys::blocks::copy_on_write`.
 
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
@@ -23,18 +24,18 @@ use crate::sys::atomic::Ordering;
 use crate::sys::blocks::Piece;
 use crate::sys::{blocks, file};
 
-/// Rule 2, of the fixed parts. Nothing was written yet.
+/// Rule 2, for the fixed parts. The handle has not written yet.
 pub(crate) fn see_to_fixed_parts(arena: &Arena) -> Result<()> {
     let fixed = 0..arena.geo.base;
     if is_as_noted(arena)? { Ok(()) } else { see_to(arena, std::slice::from_ref(&fixed), fixed.clone()) }
 }
 
-/// Rule 2, of all parts that are in use. Nobody has written since the clean mark.
+/// Rule 2, for all parts in use. No handle has written since the clean mark.
 pub(crate) fn see_to_all(arena: &Arena) -> Result<()> {
     if is_as_noted(arena)? {
         return Ok(());
     }
-    let in_use = in_use(arena)?; // Which looks at the file's length.
+    let in_use = in_use(arena)?; // This looks at the file's length.
     see_to(arena, &in_use, 0..arena.map.len())
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn see_to_reads(arena: &Arena) -> Result<()> {
     Ok(())
 }
 
-/// Rule 3: notes how many blocks the file has. All of it is on disk.
+/// Rule 3: notes the number of the file's blocks. The whole file is on disk.
 pub(crate) fn note(arena: &Arena) -> Result<()> {
     let metadata = arena.file.same_metadata().map_err(arena.io("looking at the file"))?;
     arena.control().blocks().store(metadata.blocks(), Ordering::SeqCst);
@@ -71,7 +72,7 @@ pub(crate) fn note(arena: &Arena) -> Result<()> {
     Ok(())
 }
 
-/// Which file it is, as one number. Two files may have the same, if both device and inode differ.
+/// One number for device and inode. Two files may have the same number, if both their device and their inode differ.
 fn which(arena: &Arena) -> u64 {
     let (device, inode) = arena.file.identity();
     (device.rotate_left(24) ^ inode) & checked::MAX
@@ -88,7 +89,7 @@ fn is_as_noted(arena: &Arena) -> Result<bool> {
     Ok(noted.is_some_and(|noted| metadata.blocks() >= noted))
 }
 
-/// What must have blocks, in order, in whole pages.
+/// The ranges that must have blocks, in order, in whole pages.
 fn in_use(arena: &Arena) -> Result<Vec<Range<u64>>> {
     let geo = &arena.geo;
     let mut found = Vec::new();
@@ -115,7 +116,7 @@ fn in_use(arena: &Arena) -> Result<Vec<Range<u64>>> {
     Ok(merged(found))
 }
 
-/// Ranges in order, none of which meets the next one.
+/// The same ranges, without two that meet.
 fn merged(ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut merged: Vec<Range<u64>> = Vec::new();
     for range in ranges.into_iter().filter(|range| !range.is_empty()) {
@@ -149,14 +150,14 @@ fn without(wanted: &[Range<u64>], there: &[Range<u64>]) -> Vec<Range<u64>> {
     left
 }
 
-/// Allocates what is wanted and has no blocks, and gives blocks of its own to all of `scope` that shares them: also to what
-/// is not in use now, for growth takes it for allocated.
+/// Allocates the wanted ranges that have no blocks. Gives every range of `scope` that shares blocks its own ones, even a range
+/// that is not in use now: growth takes its blocks for allocated.
 fn see_to(arena: &Arena, wanted: &[Range<u64>], scope: Range<u64>) -> Result<()> {
     let file = arena.file.same().map_err(arena.io("looking at the file's blocks"))?;
     let pieces = blocks::pieces(file, scope.clone());
     let pieces = pieces.map_err(arena.io("looking at the file's blocks (FS_IOC_FIEMAP)"))?;
     let (missing, shared) = match pieces {
-        // What is there already costs a system call, and nothing else.
+        // To allocate present blocks costs only a system call.
         None => (wanted.to_vec(), Vec::new()),
         Some(pieces) => {
             let clipped = |piece: &Piece| piece.bytes.start.max(scope.start)..piece.bytes.end.min(scope.end);
@@ -176,13 +177,13 @@ fn see_to(arena: &Arena, wanted: &[Range<u64>], scope: Range<u64>) -> Result<()>
     }
     for range in &shared {
         let unshared = blocks::unshare(file, range).and_then(|done| {
-            // Where the file system can't, a write that changes nothing has it take blocks.
+            // If the file system can't unshare, a write that changes nothing makes it take blocks.
             if done { Ok(()) } else { arena.map.make_writable(range.start, range.end - range.start) }
         });
         unshared.map_err(|e| no_room(range, e))?;
     }
     if !shared.is_empty() {
-        // Only then are the new blocks the file's.
+        // The new blocks are the file's only after a flush.
         file.sync_data().map_err(arena.io("flushing blocks that a copy shared"))?;
     }
     Ok(())

@@ -1,29 +1,29 @@
-//! Borrowing: reading records where they lie, for a while.
+//! Borrowing: reading records in place, for a while.
 //!
-//! While a handle has a borrow, no slot is used again whose version was current at any time since the
-//! borrow began. A slot that would be free is *parked* instead, with the clock as it is, and freed when
-//! every borrow began later (epoch-based reclamation: Fraser, "Practical lock-freedom", 2004; the clock
-//! is raised by whoever looks).
+//! While a handle has a borrow, a slot whose version was current at any time since the borrow began is not used again. Such a
+//! slot is *parked* instead of freed, with the present clock. It is freed when all borrows that began at this clock, or before
+//! it, have ended (epoch-based reclamation: Fraser, "Practical lock-freedom", 2004). Each look for the oldest borrow raises the
+//! clock.
 //!
-//! 1. Who borrows counts itself in its seat, with the clock, and then sets the hint in the control
-//!    page (SeqCst); it reads the index afterwards.
-//! 2. Who replaces a version stores the index entry (SeqCst) and then looks at the hint: not set means that
-//!    whoever borrows from now on sees the new entry.
-//! 3. Who finds no borrow of a living handle clears the hint, if it has not changed. Its other bits count
-//!    beginnings, so that it never is what it was.
+//! 1. A borrower counts its borrow in its seat, with the clock, and then sets the hint in the control page (SeqCst). It
+//!    reads the index afterwards.
+//! 2. A writer that replaces a version stores the index entry (SeqCst) and then loads the hint. If the hint is not set, every
+//!    later borrow sees the new entry.
+//! 3. A look that finds no borrow of a living handle clears the hint, if the hint has not changed. The other bits of the hint
+//!    count how often it was set, so no value comes back.
 //!
-//! With no borrow alive a write pays one load. A dead process's borrows count for nothing.
+//! While there is no borrow, a write pays one load. A dead process's borrows do not count.
 //!
 //! # What piles up
 //!
-//! A seat has four words, each a *generation* of borrows: their number, and the clock when the first of them began. A borrow
-//! joins the youngest generation only if the clock has not moved since that began, or if no word is free; else it begins a
-//! generation of its own. So a generation that others have left behind gets no new members, and ends with the longest of
-//! its borrows, however many follow one another without a gap, in one thread or in many.
+//! A seat has four words. Each counts a *generation* of borrows: their number, and the clock when the first of them began. A
+//! borrow joins the youngest generation if the clock has not moved since that generation began, or if no word is free.
+//! Otherwise it begins a generation of its own. So a generation older than the clock gets no new members while a word is free.
+//! It ends with the longest of its borrows, even if borrows follow one another without a gap, in one thread or in many.
 //!
 //! 4. The oldest generation is at most as old as its own longest borrow and the longest one of those before it together:
-//!    while it takes members beside a clock that moves, the other three words have older borrows in them. What is
-//!    parked is what was replaced in that time.
+//!    while it takes members beside a clock that moves, the other three words have older borrows in them. The parked slots are
+//!    those of versions that were replaced in that time.
 
 use crate::error::{Error, Result};
 use crate::file::arena::Arena;
@@ -37,7 +37,7 @@ const ONE: u64 = 1 << 48;
 const CLOCK_MASK: u64 = ONE - 1;
 const MANY: u64 = 0xffff;
 
-/// A borrow of a handle, until it is dropped.
+/// A borrow of a handle. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Borrow<'a> {
     word: &'a AtomicU64,
@@ -64,7 +64,8 @@ impl Drop for Borrow<'_> {
     }
 }
 
-/// The word of a seat that a borrow which begins now is counted in: as it is, and as it becomes. `None`: all are full.
+/// The word of a seat that counts a borrow which begins now, with its present value and its next one. `None`: all words are
+/// full.
 fn choose(arena: &Arena, seat: u32) -> Option<(&AtomicU64, u64, u64)> {
     let now = clock(arena);
     let mut unused = None;
@@ -79,7 +80,7 @@ fn choose(arena: &Arena, seat: u32) -> Option<(&AtomicU64, u64, u64)> {
             _ => youngest = Some((word, is)),
         }
     }
-    // Whoever begins a generation between these looks makes no difference: an older clock keeps more.
+    // A generation that begins between these loads makes no difference: an older clock keeps more slots.
     match youngest {
         Some((word, is)) if is & CLOCK_MASK == now || unused.is_none() => Some((word, is, is + ONE)),
         _ => unused,
@@ -97,7 +98,7 @@ pub(crate) fn clock(arena: &Arena) -> u64 {
     arena.control().clock().load(Ordering::SeqCst) & CLOCK_MASK
 }
 
-/// Raises the clock, and gives the clock of the oldest borrow of a living handle.
+/// Raises the clock, and returns the clock of the oldest borrow of a living handle.
 pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
     arena.control().clock().fetch_add(1, Ordering::SeqCst);
     let hint = arena.control().borrowed().load(Ordering::SeqCst);

@@ -1,6 +1,6 @@
-//! Locks of a byte that handles exclude each other with: that of growth and that of flushes.
+//! File locks of one byte by which handles exclude each other: the growth byte and the sync byte.
 //!
-//! The kernel does not say who has such a lock. So whoever takes one notes in a word of the control page who it is.
+//! The kernel does not say which handle has such a lock. So a handle that takes one notes its claim in the control page.
 
 use crate::error::{Error, Holder, Lock, Result};
 use crate::file::arena::Arena;
@@ -10,7 +10,7 @@ use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
 use crate::sys::file_lock;
 
-/// Waits for the file lock of a byte, and notes in `note` who has it.
+/// Waits for the file lock of a byte, and notes the claim of this handle in `note`.
 pub(crate) fn take(
     arena: &Arena,
     byte: u64,
@@ -35,7 +35,7 @@ pub(crate) fn take(
 
 /// Gives the file lock of a byte back.
 pub(crate) fn give_back(arena: &Arena, byte: u64, note: &AtomicU64) {
-    // What another handle noted stays: it has the lock, if this one waited in vain.
+    // The note of another handle stays: that handle has the lock, if this one waited in vain.
     let own = arena.owner.map_or(0, Owner::word);
     let _ = note.compare_exchange(own, 0, Ordering::SeqCst, Ordering::Relaxed);
     // A failure leaves the lock to the kernel, which drops it when the handle is closed.

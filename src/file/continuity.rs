@@ -1,15 +1,15 @@
-//! Whether the memory of the last users is still this file's.
+//! Continuity: whether the file's pages in memory are still those of the last users.
 //!
-//! What was written and not flushed lives in the memory of the kernel, in pages that belong to one inode of one
-//! mounted file system. It outlives the processes. It does not outlive the machine, nor the mount: a file system that
-//! was shut down, or whose disk was detached, and is mounted again, shows what had reached the disk. A copy, a
-//! snapshot or a reflink of the file has what had reached the copy.
+//! Bytes that were written and not flushed are in the memory of the kernel, in pages that belong to one inode of one
+//! mounted file system. These pages outlive the processes. They do not outlive the machine, nor the mount: if a file system
+//! was shut down, or its disk was detached, and it is mounted again, it shows the bytes that had reached the disk. A copy, a
+//! snapshot or a reflink of the file has the bytes that had reached the copy.
 //!
-//! 1. While a seat is held, its holder has this memory. That needs no other proof, and nothing speaks against it.
-//! 2. If nobody is attached and the store is not marked clean, memory is believed only if its continuity is shown: see
+//! 1. While another handle holds a seat, that handle has this memory. No other proof is needed.
+//! 2. If no handle is attached and the store is not marked clean, memory is believed only if its continuity is shown: see
 //!    [`doubt`]. In doubt the store is recovered as after a crash of the operating system.
-//! 3. Who comes in notes what will show it, and only then marks the inode. After a recovery the note is on disk first.
-//! 4. An error of writing back is a doubt also where the memory is the same: the kernel may have dropped the page.
+//! 3. An opening handle notes boot, mount and file, and only then marks the inode. After a recovery the note is on disk first.
+//! 4. An error of writing back is a doubt even if the memory is the same: the kernel may have dropped the page.
 
 use crate::error::Result;
 use crate::file::arena::Arena;
@@ -18,15 +18,15 @@ use crate::format::hash::hash;
 use crate::sys::atomic::Ordering;
 use crate::sys::file;
 
-/// Where another file lies over the kernel's boot id, as in some containers.
+/// The boot id if another file covers the kernel's, as in some containers.
 const NO_BOOT: [u64; 2] = [u64::MAX; 2];
 
-/// What the file is seen through, here and now.
+/// The boot, mount and file that the store is seen through now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Continuity(pub(crate) SeenThrough);
 
 impl Continuity {
-    /// That of the file of an arena.
+    /// The continuity of an arena's file.
     pub(crate) fn here(arena: &Arena) -> Result<Self> {
         Self::of(&arena.file).map_err(arena.io("asking what identifies the file's memory (boot id, statx)"))
     }
@@ -39,7 +39,7 @@ impl Continuity {
         Ok(Self(SeenThrough { boot, mount: seen.mount, file }))
     }
 
-    /// That which the control page notes.
+    /// The continuity that the control page notes.
     fn noted(arena: &Arena) -> Self {
         Self(arena.control().seen_through())
     }
@@ -49,26 +49,27 @@ impl Continuity {
     }
 }
 
-/// Notes the continuity. The memory is known to be the last users', or was recovered.
+/// Notes the continuity. The caller knows that the memory is the last users', or has recovered the store.
 pub(crate) fn note(arena: &Arena, here: &Continuity) {
     if Continuity::noted(arena) != *here {
         arena.control().set_seen_through(&here.0);
     }
 }
 
-/// Marks the inode in memory as one whose pages are believed. The mark goes with the inode, which outlives its pages.
-/// Who may not do it goes by boot and mount.
+/// Marks the inode in memory as one whose pages are believed. The mark is gone when the inode is, and the inode outlives its
+/// pages. Without the right to set the mark, continuity is shown by boot and mount.
 pub(crate) fn mark_inode(arena: &Arena) {
     file::mark_in_memory(&arena.file);
 }
 
-/// Why memory is not believed, or `None` if it is the last users'. Nobody is attached, and the store is not marked clean.
+/// The reason why memory is not believed, or `None` if it is the last users'. The caller knows that no handle is attached and
+/// that the store is not marked clean.
 ///
-/// * Two boots of the kernel that differ prove a crash. A boot id that something else lies over proves nothing.
-/// * Another device, inode or birth: it is a copy, or the inode's number was given again.
-/// * The inode's mark proves that it was never out of memory, whatever mount it is seen through.
+/// * Two different boots of the kernel prove a crash. A boot id that another file covers proves nothing.
+/// * A different device, inode or birth: the file is a copy, or the inode's number was used again.
+/// * The inode's mark proves that the inode was never out of memory, through any mount.
 /// * Without the mark, the same boot and the same mount prove it: a mount keeps its file system.
-/// * All else is doubt.
+/// * Everything else is doubt.
 pub(crate) fn doubt(arena: &Arena, here: &Continuity) -> Option<&'static str> {
     let noted = Continuity::noted(arena);
     let same_boot = noted.0.boot == here.0.boot;

@@ -1,8 +1,8 @@
-//! What a handle knows of the file's extents, so that a growth need not look at all of them again.
+//! The extents that a handle knows, so that a growth need not look at all of them again.
 
 use std::ops::Range;
 
-/// What is known of the extents before `cursor`: they are in use.
+/// The extents before `cursor` are in use. These are the index runs among them.
 #[derive(Default)]
 pub(crate) struct Extents {
     pub(super) cursor: u32,

@@ -1,8 +1,7 @@
-//! Growth: extents are appended, index tables move to where there is more room.
+//! Growth: extents are appended, and index tables get a larger place.
 //!
-//! All of it is done by one handle at a time, under the growth lock. Blocks are allocated before
-//! anything points to them, so a full disk is an error here and never a SIGBUS later.
-//! The numbered steps stand in the chapter on the protocol.
+//! One handle at a time does this, under the growth lock. Blocks are allocated before any word leads to them, so a full disk is
+//! an error here and never a SIGBUS later. The numbered steps are in the chapter on the protocol.
 
 use std::ops::Range;
 use std::sync::{MutexGuard, PoisonError, TryLockError};
@@ -23,13 +22,13 @@ use crate::sys::deadline::Deadline;
 use crate::sys::file;
 use crate::sys::step::step;
 
-/// Of an index table so many bytes are populated at once, at most.
+/// Maximum bytes of an index table to populate at once.
 const POPULATE_BYTES_MAX: u64 = 4 << 20;
-/// Fresh slots are populated in pieces of so many bytes: enough that a page costs little, and so few that
-/// the write that meets a new piece is not much slower than others.
+/// Bytes of a piece of fresh slots that is populated at once. A larger piece makes each page cheaper, and the write that meets
+/// a new piece slower.
 const PIECE_BYTES: u64 = 32 << 10;
-/// Fresh pages of slots of at least the first size are made in folios of up to the second: the larger, the less a
-/// page costs, and the more a flush writes for one changed byte; but a record of that size is written as a whole.
+/// For slots of at least the first size, fresh pages are made in folios of up to the second size. A larger folio makes each page
+/// cheaper, and makes a flush write more for one changed byte. A record of that size is written as a whole anyway.
 const FOLIO_BYTES: std::ops::RangeInclusive<u64> = 2 * PAGE_BYTES..=64 << 10;
 
 /// The growth lock, held.
@@ -64,7 +63,7 @@ impl<'a> Growth<'a> {
         Ok(Self { arena, extents })
     }
 
-    /// Waits for the threads of this process that let the store grow.
+    /// Waits for other threads of this process that extend the file.
     fn exclude_threads(arena: &'a Arena, deadline: &Deadline) -> Result<MutexGuard<'a, Extents>> {
         let locked = deadline.keep_trying(|| match (arena.extents.try_lock(), deadline.left()) {
             (Ok(extents), _) => Ok(Some(extents)),
@@ -98,7 +97,7 @@ impl<'a> Growth<'a> {
         Ok(extent)
     }
 
-    /// Room for an index table of `bytes` bytes: its file offset in lines.
+    /// Allocates room for an index table of `bytes` bytes. Returns its file offset in lines.
     pub(crate) fn index_space(&mut self, region: u32, bytes: u64) -> Result<u64> {
         let geo = self.arena.geo;
         self.classify()?;
@@ -135,7 +134,7 @@ impl<'a> Growth<'a> {
         Ok((at + EXTENT_HEADER_BYTES) / LINE_BYTES)
     }
 
-    /// Allocates the blocks of the links of a region's extents, which are holes until then.
+    /// Allocates the blocks of the links of a region's extents. They are holes before.
     pub(crate) fn allocate_links(&mut self, region: u32) -> Result<()> {
         let geo = self.arena.geo;
         for extent in self.arena.data_extents(region)? {
@@ -145,8 +144,8 @@ impl<'a> Growth<'a> {
         Ok(())
     }
 
-    /// Notes that the extents before this one are in use, so that a file that was cut off is recognised. What
-    /// lies behind them, for somebody extended the file, is nothing that could be missed.
+    /// Notes that the extents before `end` are in use, so that a file that was cut off is recognized. Bytes behind them, if some
+    /// program extended the file, are never missed.
     fn note_extents(&self, end: u32) -> Result<()> {
         let word = self.arena.control().extents();
         let noted = match word.load(Ordering::SeqCst) {
@@ -169,14 +168,14 @@ impl<'a> Growth<'a> {
                 }
                 Some(ExtentKind::Data { .. }) => 1,
                 None if self.arena.is_unused(extent) => break,
-                // Not ours to overwrite: a damaged header, perhaps, with good slots behind it.
+                // Never overwritten: good slots may lie behind a damaged header.
                 None => 1,
             };
         }
         Ok(())
     }
 
-    /// The first of `run` extents in a row that are free: left by a growth that died, or new.
+    /// The first of `run` unused extents in a row: left by a process that died during growth, or new.
     fn free_run(&mut self, run: u32, region: u32) -> Result<u32> {
         self.classify()?;
         let count = self.arena.extent_count()?;
@@ -204,8 +203,8 @@ impl<'a> Growth<'a> {
         Ok(first)
     }
 
-    /// Step 2 of growth: the blocks of a range, in a file that ends at `end` at least. A descriptor that leads to
-    /// another file by now is not the one to extend.
+    /// Step 2 of growth: allocates the blocks of a range, and makes the file end at `end` or later. Fails if the descriptor leads
+    /// to another file by now.
     fn allocate(&self, region: u32, offset: u64, bytes: u64, end: u64) -> Result<()> {
         let arena = self.arena;
         let refresh = || arena.map.refresh(&arena.file).map_err(arena.io("mapping more of the file"));
@@ -224,8 +223,8 @@ impl<'a> Growth<'a> {
 
 const _: () = assert!(size_of::<ExtentHeader>() as u64 == EXTENT_HEADER_BYTES && HEADER_BYTES == 32);
 
-/// Populates the pages of a fresh slot that is about to be taken, if it is the first one in a piece, and
-/// those of the links of the slots in that piece, if links are allocated.
+/// Populates the pages of the piece in which a fresh slot lies, if the slot is the first one of the piece. If links are
+/// allocated, populates those of the slots in the piece too.
 #[inline]
 pub(crate) fn populate_fresh(arena: &Arena, region: u32, slot: u32, is_linked: bool) {
     let geo = &arena.geo;
@@ -255,9 +254,9 @@ pub(crate) fn populate_fresh(arena: &Arena, region: u32, slot: u32, is_linked: b
     }
 }
 
-/// Makes the pages of a range that only the caller writes to, if they never were, by writing zeros to them in
-/// folios: a page takes a quarter of the time that it takes to fault. Only speed depends on it. That nothing was
-/// written there is the file system's word, and not that of the store's own bytes, which may be damaged.
+/// Makes the pages of a range that only the caller writes to, by writing zeros in folios, if the pages were never written. This
+/// takes a quarter of the time of a page fault. Only speed depends on it. The file system says whether the pages were never
+/// written: the store's own bytes may be damaged.
 #[cold]
 fn make_pages(arena: &Arena, at: u64, bytes: u64) {
     static ZEROS: [u8; *FOLIO_BYTES.end() as usize] = [0; *FOLIO_BYTES.end() as usize];
@@ -267,8 +266,7 @@ fn make_pages(arena: &Arena, at: u64, bytes: u64) {
     }
 }
 
-/// The size of the table after the one of `shape`: twice as many lines (four times as many for small tables, which grow
-/// fast).
+/// The size of the next table after the one of `shape`: twice as many lines, or four times as many for small tables.
 pub(crate) fn next_lines_log2(shape: &Shape) -> u32 {
     if shape.lines_log2 < 10 { shape.lines_log2 + 2 } else { shape.lines_log2 + 1 }
 }

@@ -1,23 +1,22 @@
-//! A hint in the control page: whether any seat may have a moment, or a borrow. A write pays one load of it while there is
-//! none.
+//! A hint in the control page: whether any seat may have a moment, or a borrow. While there is none, a write pays one load.
 //!
-//! Whoever begins one raises the hint. Whoever looks at all seats and finds none lowers it, if it has not changed
-//! meanwhile. The upper 48 bits count how often it was raised, so it never is what it was. The lower 16 are all set
-//! or all clear; "none" is all clear, and anything else means that somebody looks: no flipped bit hides a pin.
+//! A handle that begins a moment or a borrow raises the hint. A handle that looks at all seats and finds none lowers the hint,
+//! if it has not changed meanwhile. The upper 48 bits count how often it was raised, so no value comes back. The lower 16 bits
+//! are all set or all clear. Only all clear means "none", so no flipped bit hides a moment or a borrow.
 
 use crate::sys::atomic::{AtomicU64, Ordering};
 
-/// These bits: there may be some, unless all are clear.
+/// There may be a moment, or a borrow, unless all of these bits are clear.
 pub(crate) const HINT: u64 = 0xffff;
 
-/// Sets a hint, and makes it differ from all that it was before.
+/// Sets a hint, to a value that it never had before.
 pub(crate) fn raise_hint(word: &AtomicU64) {
     // It always succeeds.
     let _ = word
         .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |hint| Some(hint.wrapping_add(HINT + 1) | HINT));
 }
 
-/// Clears a hint, unless it was raised since it was `seen`. Speed alone depends on it.
+/// Clears a hint, unless it was raised since it was `seen`. Only speed depends on this.
 pub(crate) fn lower_hint(word: &AtomicU64, seen: u64) {
     let _ = word.compare_exchange(seen, seen & !HINT, Ordering::SeqCst, Ordering::SeqCst);
 }

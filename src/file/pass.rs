@@ -12,7 +12,7 @@ pub(crate) fn slots_of(
     Ok(slots_in(arena, arena.data_extents(region)?))
 }
 
-/// All slots of these extents. One that cannot be mapped is an error: it may hold a record.
+/// All slots of these extents. A slot that cannot be mapped is an error: it may hold a record.
 pub(crate) fn slots_in(
     arena: &Arena,
     extents: Vec<u32>,

@@ -1,8 +1,7 @@
-//! Claiming a seat, asking the kernel whether another's holder lives, and noting the moment that it reads.
+//! Claiming a seat, asking the kernel whether the holder of another seat lives, and noting the moment that a handle reads.
 //!
-//! A seat's moment is the epoch whose records a snapshot of its holder reads: what is replaced after it keeps its
-//! slot. The control page's `moments` says whether there may be any, so that nobody looks for them
-//! otherwise: see `hint`.
+//! A seat's moment is the epoch that the oldest snapshot of its holder reads: a version that is replaced after it keeps its
+//! slot. The hint `moments` in the control page says whether there may be one; without it no seat is looked at: see `hint`.
 
 use std::time::Duration;
 
@@ -15,10 +14,10 @@ use crate::protocol::lock::Owner;
 use crate::sys::atomic::Ordering;
 use crate::sys::{file, file_lock, process};
 
-/// Claims a seat that nobody holds. The claim's generation is one that no lock word names.
+/// Claims a free seat. No lock word names the generation of the claim.
 ///
-/// Seats that say that they are taken are passed over at first, but for one, so that those of the dead
-/// are used again: asking for a lock is a system call.
+/// Asking for a lock is a system call. So at first, seats that say that they are taken are passed over, except one: this way
+/// the seats of the dead are used again.
 pub(crate) fn claim(arena: &Arena) -> Result<Owner> {
     let mut tried = 0;
     for seat in 0..SEATS {
@@ -37,7 +36,7 @@ pub(crate) fn claim(arena: &Arena) -> Result<Owner> {
             return Ok(owner);
         }
     }
-    // A lock of another kind, on the whole file, is on every seat.
+    // A lock of another kind on the whole file excludes every seat.
     if let Some(pid) = file_lock::foreign_holder(&arena.file, seat_byte(0)) {
         let owner = (pid != 0).then(|| Holder { pid, exists: Some(process::exists(pid)) });
         let (path, waited) = (arena.path.clone(), Duration::ZERO);
@@ -54,8 +53,8 @@ fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
     let words = arena.seat(seat);
     let last = match words.generation().load(Ordering::SeqCst) {
         Some(last) => last as u32,
-        // Never claimed in this life of the store, or damaged. Generations begin at random, so that no word of another
-        // life is taken for that of a claim: see `forget_claims`.
+        // Never claimed in this life of the store, or damaged. Generations begin at a random number, so that no lock word of
+        // another life names the new claim: see `forget_claims`.
         None => file::random().map_err(arena.io("drawing a random number"))? as u32,
     };
     let next = last.checked_add(1).unwrap_or(1);
@@ -70,7 +69,7 @@ fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
     Ok(Some(Owner { seat, generation: next }))
 }
 
-/// Forgets all claims, which are of another life of the store: how many there were may not have reached the disk.
+/// Forgets all claims: they are of another life of the store, and their generations may not have reached the disk.
 pub(crate) fn forget_claims(arena: &Arena) {
     for seat in 0..SEATS {
         arena.seat(seat).forget();
@@ -81,7 +80,7 @@ pub(crate) fn forget_claims(arena: &Arena) {
 pub(crate) fn release(arena: &Arena, owner: Owner) {
     arena.seat(owner.seat).set_moment(None);
     arena.seat(owner.seat).taken().store(0, Ordering::SeqCst);
-    // Closing the file does it too, but for descriptors that somebody else duplicated.
+    // Closing the file does it too, unless another process has a duplicate of the descriptor.
     let _ = file_lock::unlock(&arena.file, seat_byte(owner.seat));
 }
 
@@ -93,7 +92,7 @@ pub(crate) fn is_alive(arena: &Arena, owner: Owner) -> Result<bool> {
     if let Some(own) = arena.owner.filter(|own| own.seat == owner.seat) {
         return Ok(own == owner);
     }
-    // A seat that was claimed again had been left by then.
+    // If the seat was claimed again, the handle of this claim had died or left.
     let now = arena.seat(owner.seat).generation().load(Ordering::SeqCst);
     if now.is_some_and(|now| now as u32 != owner.generation) {
         return Ok(false);
@@ -129,7 +128,7 @@ fn first_held(arena: &Arena, from: u32) -> Result<Option<u32>> {
     Ok(found.map(|byte| (byte - seat_byte(0)) as u32))
 }
 
-/// The process that claimed a seat last, as it noted itself.
+/// The process that claimed a seat last, as the process noted it.
 pub(crate) fn holder(arena: &Arena, seat: u32) -> Holder {
     let noted = if seat < SEATS { arena.seat(seat).pid().load(Ordering::Relaxed) } else { 0 };
     let (pid, namespace) = (noted as u32, (noted >> 32) as u32);
@@ -138,9 +137,8 @@ pub(crate) fn holder(arena: &Arena, seat: u32) -> Holder {
     Holder { pid, exists: is_known.then(|| process::exists(pid)) }
 }
 
-/// Notes the current epoch as the moment of the holder of `owner`, who has none. Who raises the epoch afterwards
-/// and waits for the writers of the old one knows that all others respect the moment; it is the epoch
-/// that is given.
+/// Notes the current epoch as the moment of `owner`, which has none, and returns it. The caller raises the epoch afterwards, and
+/// waits for the writers of the old one: from then on all writers respect the moment.
 pub(crate) fn set_moment(arena: &Arena, owner: Owner) -> Result<Epoch> {
     let epoch = arena.epoch()?;
     arena.seat(owner.seat).set_moment(Some(epoch));
@@ -148,12 +146,12 @@ pub(crate) fn set_moment(arena: &Arena, owner: Owner) -> Result<Epoch> {
     Ok(epoch)
 }
 
-/// Changes the moment to a later epoch, of which the holder has a snapshot as well.
+/// Changes the moment to a later epoch, that of the holder's oldest remaining snapshot.
 pub(crate) fn move_moment(arena: &Arena, owner: Owner, epoch: Epoch) {
     arena.seat(owner.seat).set_moment(Some(epoch));
 }
 
-/// Takes the moment back.
+/// Clears the moment.
 pub(crate) fn clear_moment(arena: &Arena, owner: Owner) {
     arena.seat(owner.seat).set_moment(None);
 }
@@ -164,7 +162,7 @@ pub(crate) fn may_have_moment(arena: &Arena) -> bool {
     is_hinted(arena.control().moments())
 }
 
-/// The oldest moment of a living handle. A damaged one keeps everything.
+/// The oldest moment of a living handle. A damaged moment keeps all versions.
 pub(crate) fn oldest_moment(arena: &Arena) -> Result<Option<Epoch>> {
     let hint = arena.control().moments().load(Ordering::SeqCst);
     if hint & HINT == 0 {
@@ -183,12 +181,12 @@ pub(crate) fn oldest_moment(arena: &Arena) -> Result<Option<Epoch>> {
     Ok(oldest)
 }
 
-/// Whether the last one to claim a seat lives.
+/// Whether the handle that claimed a seat last lives.
 pub(crate) fn is_held(arena: &Arena, seat: u32) -> Result<bool> {
     is_alive(arena, Owner { seat, generation: arena.seat(seat).last_claim() })
 }
 
-/// What a seat's holder reads: its borrows, and its moment.
+/// The number of a seat's borrows, and one more for its moment.
 pub(crate) fn pins(arena: &Arena, seat: u32) -> u64 {
     let seat = arena.seat(seat);
     let borrowed: u64 = (0..BORROWS).map(|n| seat.borrows(n).load(Ordering::SeqCst) >> 48).sum();

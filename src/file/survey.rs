@@ -1,4 +1,4 @@
-//! What a slot is, judged by its bytes alone.
+//! The state of a slot, by its bytes alone.
 
 use crate::format::geometry::Geometry;
 use crate::format::slot::{Header, PRESENT, SlotKind};
@@ -6,10 +6,10 @@ use crate::protocol::slot::{header, is_free};
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::copy_out;
 
-/// What a slot is.
+/// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotState {
-    /// On the region's free list, or ought to be.
+    /// Free: on the region's free list, or due to be there.
     Free,
     /// Never used.
     Fresh,
@@ -25,7 +25,7 @@ pub(crate) enum SlotState {
     Tombstone(Header),
     /// Anything else.
     Damaged(Header, &'static str),
-    /// It changed while it was looked at.
+    /// It changed during the look.
     Moved,
 }
 

@@ -1,4 +1,4 @@
-//! The control page: what changes for the store as a whole. One cache line per purpose.
+//! The control page: the words of the store as a whole. One cache line per purpose.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -33,9 +33,9 @@ struct Layout {
     extents: u64,
     /// Checked: the same, as of the last flush: even a loss of power leaves as many.
     durable_extents: u64,
-    /// What the memory of the last users was seen through: see `file::continuity`. The mount; 0: not known.
+    /// Continuity (see `file::continuity`): the mount through which the last users saw the file; 0: not known.
     mount: u64,
-    /// The file: a hash of device, inode and the inode's birth.
+    /// Continuity: a hash of the file's device, inode and the inode's birth.
     file: u64,
     pad1: u64,
     // Line 2: counters for people.
@@ -52,23 +52,23 @@ struct Layout {
     flusher: u64,
     /// Checked: blocks of 512 bytes that the file had when it was last closed cleanly.
     blocks: u64,
-    /// Checked: which file that was.
+    /// Checked: a number for the device and inode of that file.
     blocks_of: u64,
     pad2: [u64; 1],
     // Line 3: moments and borrows.
-    /// The low 16 bits: a seat may have a moment, unless all are clear. The rest counts, so that it never repeats.
+    /// Hint: unless the low 16 bits are all clear, a seat may have a moment. The rest counts, so that no value repeats.
     moments: u64,
-    /// The low 16 bits: a seat may have a borrow, unless all are clear. The rest counts, so that it never repeats.
+    /// Hint: unless the low 16 bits are all clear, a seat may have a borrow. The rest counts, so that no value repeats.
     borrowed: u64,
-    /// The clock of borrows: raised by who looks for slots that nobody borrows any more.
+    /// The clock of borrows: raised by each look for the oldest borrow.
     clock: u64,
     pad3: [u64; 5],
     // Line 4: watchers of the whole store.
     /// Raised by a write that finds the store watched.
     changes: u64,
     pad4: [u64; 7],
-    // Line 5: what the records are.
-    /// Hash of the type that the records are of; 0: any.
+    // Line 5: the type of the records.
+    /// Hash of the type of the records; 0: any.
     type_tag: u64,
     /// The same, once it is on disk.
     durable_tag: u64,
@@ -80,7 +80,7 @@ struct Layout {
     begun: u64,
     /// Checked: the number of the last batch that counts. This word decides.
     committed: u64,
-    /// Checked: the number of the last batch of which nothing is left to do.
+    /// Checked: the number of the last batch that has ended.
     ended: u64,
     /// Checked: the epoch of the last batch.
     batched: u64,
@@ -97,8 +97,7 @@ struct Layout {
 
 const _: () = assert!(size_of::<Layout>() == 512);
 
-/// The control page in the file. Its words are private: a method gives each as what is stored in it, and the layout says
-/// what that is.
+/// The control page in the file. Its words are private: a method gives each word by its type. The layout explains the words.
 #[derive(Clone, Copy)]
 pub(crate) struct Control<'a>(&'a [AtomicU64; CONTROL_WORDS]);
 
@@ -143,18 +142,18 @@ impl<'a> Control<'a> {
         [self.begun(), self.committed(), self.ended()]
     }
 
-    /// How many blocks of versions were given out, unless the word is damaged or says what can't be.
+    /// The number of blocks of versions given out, or `None` if the word is damaged or the number is impossible.
     pub(crate) fn blocks_given_out(self) -> Option<u64> {
         self.version_blocks().load(Ordering::SeqCst).filter(|blocks| (1..BLOCKS_MAX).contains(blocks))
     }
 
-    /// What the memory of the last users was seen through.
+    /// The boot, mount and file through which the last users saw the store.
     pub(crate) fn seen_through(self) -> SeenThrough {
         let [boot, second, mount, file] = self.seen_words().map(|word| word.load(Ordering::SeqCst));
         SeenThrough { boot: [boot, second], mount, file }
     }
 
-    /// Notes what the memory is seen through.
+    /// Notes the boot, mount and file through which the store is seen.
     pub(crate) fn set_seen_through(self, seen: &SeenThrough) {
         let [boot, second] = seen.boot;
         for (word, now) in self.seen_words().into_iter().zip([boot, second, seen.mount, seen.file]) {
@@ -168,7 +167,7 @@ impl<'a> Control<'a> {
             .map(|at| &self.0[at / 8])
     }
 
-    /// The words that are checked from the creation of a store on and are damaged now, by their names.
+    /// The names of the checked words that are damaged now. These words are checked from the creation of a store on.
     pub(crate) fn damaged_words(self) -> impl Iterator<Item = &'static str> {
         let number = |word: Checked<'_>| word.load(Ordering::SeqCst).is_none();
         let epoch = |word: EpochWord<'_>| word.load(Ordering::SeqCst).is_none();
@@ -190,7 +189,7 @@ impl<'a> Control<'a> {
     }
 }
 
-/// What the memory of a file was seen through: see `file::continuity`.
+/// The boot, mount and file through which a store is seen: see `file::continuity`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SeenThrough {
     /// The boot of the kernel.

@@ -1,12 +1,12 @@
 //! The epoch: the store's clock of flushes. Raised by every flush and every snapshot.
 //!
-//! An epoch is not the stamp of a slot, which has marks beside it, nor the checked word that stores it: neither
-//! can be compared with one.
+//! A slot's stamp is not an epoch: it has marks beside the epoch. The checked word that stores an epoch is not one either.
+//! Neither can be compared with an epoch.
 
 use super::checked;
 
-/// A moment between two flushes or snapshots: 46 bits are used. A stamp has 48 bits; who finds more than the last epoch
-/// in one knows that nobody wrote in it.
+/// The time between two flushes or snapshots: 46 bits are used. A stamp has 48 bits. If one has more than the last epoch, no
+/// write made it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 #[repr(transparent)]
 pub(crate) struct Epoch(u64);
@@ -18,7 +18,7 @@ impl Epoch {
     pub(crate) const FIRST: Self = Self(1);
     /// The last one.
     pub(crate) const LAST: Self = Self(1 << 46);
-    /// Stamps behind this one are not believed: an epoch that is found anew begins far before the last one.
+    /// Stamps of later epochs are not believed. So an epoch that is found anew is far before the last one.
     const CREDIBLE: Self = Self(Self::LAST.0 >> 1);
 
     /// The epoch of this number: its low 48 bits.
@@ -33,8 +33,8 @@ impl Epoch {
         self.0
     }
 
-    /// Whether a stamp of this epoch may be what it says, to who looks for the current one: at a flush each
-    /// microsecond a store gets there in a year, and no disk does that.
+    /// Whether a stamp of this epoch is believed in a search for the current one. With one flush in a microsecond a store gets
+    /// there in a year, and no disk is that fast.
     pub(crate) const fn is_credible(self) -> bool {
         self.0 <= Self::CREDIBLE.0
     }

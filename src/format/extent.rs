@@ -1,4 +1,4 @@
-//! The extent header: what an extent is and whose.
+//! The extent header: the kind of an extent, and its region.
 
 use std::mem::offset_of;
 
@@ -12,7 +12,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"rec-extn");
 const DATA: u64 = 1;
 const INDEX: u32 = 2;
 
-/// What an extent holds.
+/// The content of an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExtentKind {
     /// Slots of one region.
@@ -105,7 +105,7 @@ impl ExtentHeader {
         third == u64::from(extent) | DATA << 32 && fourth as u32 == region
     }
 
-    /// What the words say of `extent`, or `None` if they are not its header.
+    /// The kind of `extent` by these words, or `None` if they are not its header.
     pub(crate) fn parse(
         words: &[u64; HEADER_WORDS],
         store: u64,

@@ -46,7 +46,7 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// The geometry of these numbers, or what is wrong with them.
+    /// The geometry of these numbers, or the reason why they are refused.
     pub(crate) fn new(
         record_size: u64,
         slots_log2: u32,

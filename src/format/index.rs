@@ -90,7 +90,7 @@ impl Shape {
         }
     }
 
-    /// Whether readers must not take the table for all there is.
+    /// Whether the table alone does not give the answer to readers.
     #[inline]
     pub(crate) fn is_marked(&self) -> bool {
         self.rebuilding | self.batch
@@ -265,7 +265,7 @@ impl Line {
         self.0[..ENTRIES].contains(&0)
     }
 
-    /// What entry `i` adds to the checksum.
+    /// The term of entry `i` in the checksum.
     #[inline]
     pub(crate) fn share(i: usize, entry: u32) -> u32 {
         entry.wrapping_mul(K[i])

@@ -1,4 +1,4 @@
-//! The region head: everything about a region that is not in its slots. All of it is derived.
+//! The region head: all words of a region that are not in its slots. All of them are derived.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -49,13 +49,13 @@ struct Layout {
     /// Checked: the last epoch in which a slot was freed whose version may be on disk. Until that
     /// epoch is durable, a deletion leaves a tombstone.
     reclaimed: u64,
-    /// Bit 0: somebody waits for a change of the region; bit 1: of the store. Cleared by who wakes.
+    /// Bit 0: a watcher waits for a change of the region; bit 1: of the store. A writer clears it when it wakes them.
     watched: u64,
     /// Checked: first slot of the retired queue.
     retired_first: u64,
     /// Checked: slots in the queue of parked ones.
     parked_count: u64,
-    // Line 2: what watchers sleep on, and what a write seldom needs.
+    // Line 2: the word that watchers sleep on, and words that a write seldom needs.
     /// Raised by a write that finds the region watched.
     changes: u64,
     /// Checked: reserved slots.
@@ -66,7 +66,7 @@ struct Layout {
     members: u64,
     /// Checked: entries of the index that are marked deleted.
     markers: u64,
-    /// Checked: first slot of the queue of parked ones, which somebody may borrow from.
+    /// Checked: first slot of the queue of parked ones, whose bytes a borrow may look at.
     parked_first: u64,
     /// Checked: last slot of that queue.
     parked_last: u64,
@@ -79,8 +79,7 @@ struct Layout {
 
 const _: () = assert!(size_of::<Layout>() as u64 == HEAD_BYTES);
 
-/// A region's head in the file. Its words are private: a method gives each as what is stored in it, and the layout says
-/// what that is.
+/// A region's head in the file. Its words are private: a method gives each word by its type. The layout explains the words.
 #[derive(Clone, Copy)]
 pub(crate) struct Head<'a>(&'a [AtomicU64; HEAD_WORDS]);
 
@@ -138,8 +137,8 @@ impl<'a> Head<'a> {
     /// Stores the sequence number of the next write, in both of its words.
     #[inline]
     pub(crate) fn set_next_seq(self, seq: u64) {
-        // Release: who sees the number sees the lock held (pairs with `store::iter`), and all versions
-        // before the last one visible.
+        // Release: a reader that sees the number sees the lock held (pairs with `store::iter`), and all versions before the
+        // last one visible.
         self.next_seq().store(seq, Ordering::Release);
         self.next_seq_check().store(!seq, Ordering::Relaxed);
     }

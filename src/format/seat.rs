@@ -1,5 +1,5 @@
-//! Seats: one per attached handle. A seat is held by a file lock on its own byte; what stands in
-//! its words is for finding a free one and for people.
+//! Seats: one per attached handle. A handle holds a seat by a file lock on the seat's byte. The words of a seat are for finding
+//! a free one, for moments and borrows, and for people.
 
 use std::mem::offset_of;
 
@@ -29,7 +29,7 @@ pub(crate) const BORROWS: u32 = 4;
 struct Layout {
     /// Checked (or zero: never claimed): how often the seat was claimed; raised by each claim.
     generation: u64,
-    /// `TAKEN` or `LEAVING` from claim to release: tells a seat that was left from one whose owner died.
+    /// `TAKEN` or `LEAVING` from claim to release: a released seat differs from one whose owner died.
     taken: u64,
     /// The owner's process id as it sees itself (low 32 bits), and the number of its PID namespace, or 0 (high 32).
     /// For people.
@@ -42,9 +42,9 @@ struct Layout {
 
 const _: () = assert!(size_of::<Layout>() == 64);
 
-/// Whether a seat is taken: by a handle that may write.
+/// A seat of a handle that may write.
 pub(crate) const TAKEN: u64 = 1;
-/// By a handle that is being closed, and writes no record any more.
+/// A seat of a handle that is being closed, and writes no more records.
 pub(crate) const LEAVING: u64 = 2;
 
 /// Offset of a seat.
@@ -52,7 +52,7 @@ pub(crate) const fn offset(seat: u32) -> u64 {
     SEATS_OFFSET + seat as u64 * SEAT_BYTES
 }
 
-/// A seat in the file. Its words are private: a method gives each as what is stored in it.
+/// A seat in the file. Its words are private: a method gives each word by its type.
 #[derive(Clone, Copy)]
 pub(crate) struct Seat<'a>(&'a [AtomicU64; SEAT_WORDS]);
 
@@ -112,13 +112,13 @@ const LOCKS: u64 = 1 << 61;
 pub(crate) const fn seat_byte(seat: u32) -> u64 {
     LOCKS + seat as u64
 }
-/// The byte whose lock makes one waiter the region's judge.
+/// The byte whose lock makes one waiter the head of a region's queue: it asks most often whether the owner lives.
 pub(crate) const fn queue_byte(region: u32) -> u64 {
     LOCKS + (1 << 20) + region as u64
 }
-/// The byte whose lock is held to let the file grow.
+/// The byte whose lock is held to extend the file.
 pub(crate) const GROWTH_BYTE: u64 = LOCKS + (1 << 30);
 /// The byte whose lock is held to flush.
 pub(crate) const SYNC_BYTE: u64 = LOCKS + (1 << 30) + 1;
-/// The byte whose lock is held to take its name from a store in memory.
+/// The byte whose lock is held to remove the name of a store in memory.
 pub(crate) const NAME_BYTE: u64 = LOCKS + (1 << 30) + 2;

@@ -1,6 +1,6 @@
 //! The slot: one version of one record.
 //!
-//! Its bytes stand in the chapter on the format (*Slot*).
+//! The chapter on the format has its bytes (*Slot*).
 
 use std::mem::offset_of;
 use std::sync::LazyLock;
@@ -34,20 +34,18 @@ pub(crate) const fn block_of(seq: u64) -> u64 {
     (seq & !PRESENT) >> BLOCK_LOG2
 }
 
-/// The first `seq` of a block that is used; the one before it is passed over, for it says that the block is to be
-/// given out.
+/// The first `seq` of a block that is used. The one before it is passed over: it says that the block must be given out first.
 pub(crate) const fn first_of_block(block: u64) -> u64 {
     PRESENT | (block << BLOCK_LOG2) | 1
 }
 
-/// Whether a `seq` is the first one of a block, which nobody may use before the block is given out.
+/// Whether a `seq` is the first one of a block. It may not be used before the block is given out.
 #[inline]
 pub(crate) const fn begins_block(seq: u64) -> bool {
     seq & ((1 << BLOCK_LOG2) - 1) == 0
 }
 
-/// A slot's header, as stored. Its words are packed, so only this file sees them: everybody else asks for a
-/// field, and gets it unpacked.
+/// A slot's header, as stored. Its words are packed, so only this file sees them: methods give the fields unpacked.
 #[derive(Clone, Copy, Pod, Zeroable, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Header {
@@ -63,7 +61,7 @@ const _: () = assert!(size_of::<Header>() == 32);
 /// Where in a header its checksum is.
 pub(crate) const CRC: std::ops::Range<usize> = offset_of!(Header, crc)..size_of::<Header>();
 
-/// What a slot is, by its header.
+/// The kind of a slot, by its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotKind {
     /// A version of a record.
@@ -81,23 +79,23 @@ const MEMBER: u64 = super::checked::MAX + 1;
 /// In a stamp: the version is flushed by itself.
 const LONE: u64 = MEMBER << 1;
 
-/// Data of at most so many bytes is summed together with its header.
+/// Data of at most this many bytes is summed together with its header.
 const SHORT: usize = 96;
 
-/// A hasher that has taken in nothing: to make one asks what the processor can do.
+/// An empty hasher. To make one asks for the features of the processor, so it is kept.
 static FRESH: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
 
 const LEN_MASK: u32 = (1 << 30) - 1;
 const KIND_TOMBSTONE: u32 = 1 << 30;
 const KIND_FREE: u32 = 2 << 30;
 const KIND_RESERVED: u32 = 3 << 30;
-/// The last word of a parked slot's header: of no other slot's, by more than one bit.
+/// The last word of a parked slot's header. It differs from that of any other slot by more than one bit.
 const PARKED: u64 = (KIND_FREE | 1) as u64 | 0xffff_ffff << 32;
 
-/// Where a parked slot has its link: nobody needs its id and its stamp any more, and what is borrowed is its data.
+/// The words of a parked slot's link. Its id and stamp are not needed any more, and borrows look only at its data.
 pub(crate) const PARKED_LINK: std::ops::Range<usize> = 1..3;
 
-/// The stamp of a slot on a free list: whose it is.
+/// The stamp of a slot on a free list: its region.
 #[inline]
 fn free_stamp(region: u32) -> u64 {
     super::checked::encode(u64::from(region))
@@ -116,7 +114,7 @@ impl Header {
         Self { seq: 0, id: next_free.word(), stamp: free_stamp(region), len_kind: KIND_FREE, crc: 0 }
     }
 
-    /// The header of a slot that the handle with this claim of a seat fills. It is no record.
+    /// The header of a slot that the handle with this claim of a seat will fill. The slot holds no record.
     pub(crate) fn reserved(id: u64, seat: u32, generation: u32) -> Self {
         let stamp = u64::from(generation) << 32 | u64::from(seat);
         Self { seq: 0, id, stamp, len_kind: KIND_RESERVED, crc: 0 }.summed(&[])
@@ -134,21 +132,21 @@ impl Header {
         self.stamp & MEMBER != 0
     }
 
-    /// The header of the same version, which is going to be flushed by itself.
+    /// The header of the same version, as a lone one: it will be flushed by itself.
     pub(crate) fn lone(mut self) -> Self {
         self.stamp |= LONE;
         self
     }
 
-    /// Whether the version may have been flushed by itself, and so be what has to come back after a loss of
-    /// power, whether or not its epoch is on disk.
+    /// Whether the version is a lone one: it may have been flushed by itself, so it may have to come back after a loss of power
+    /// even if its epoch is not on disk.
     #[inline]
     pub(crate) fn is_lone(&self) -> bool {
         self.stamp & LONE != 0
     }
 
-    /// Whether the version, when it is replaced in `epoch`, may be the one that has to come back after a loss
-    /// of power: a flush was begun since it was written, or it had one of its own.
+    /// Whether the version, when it is replaced in `epoch`, may have to come back after a loss of power: a flush was begun since
+    /// it was written, or it was flushed by itself.
     #[inline]
     pub(crate) fn is_wanted_after(&self, epoch: Epoch) -> bool {
         self.epoch() != epoch || self.is_lone()
@@ -166,7 +164,7 @@ impl Header {
         self.summed(&[])
     }
 
-    /// What the slot is.
+    /// The kind of the slot.
     #[inline]
     pub(crate) fn kind(&self) -> SlotKind {
         match self.len_kind >> 30 {
@@ -195,7 +193,7 @@ impl Header {
         Epoch::of(self.stamp & super::checked::MAX)
     }
 
-    /// Whether the stamp has no bits but those that a version can have.
+    /// Whether the stamp has only bits that a version can have.
     pub(crate) fn has_known_stamp(&self) -> bool {
         self.stamp < LONE << 1
     }
@@ -254,7 +252,7 @@ impl Header {
         self.stamp == free_stamp(region) && self.len_kind == KIND_FREE && self.crc == 0
     }
 
-    /// The header of a slot that nothing needs but who borrows its data; its link is still to be set.
+    /// The header of a parked slot; its link is still to be set.
     pub(crate) fn parked() -> Self {
         Self::from_words([0, 0, 0, PARKED])
     }
@@ -269,7 +267,7 @@ impl Header {
         self.words()[HEADER_WORDS - 1] == PARKED
     }
 
-    /// Of a free slot: the next one on its list plus 1, or 0.
+    /// The reference of a free slot to the next one on its list.
     #[inline]
     pub(crate) fn next_free(&self) -> Reference {
         Reference::of_word(self.id)
@@ -284,7 +282,7 @@ impl Header {
     /// The checksum of this header and `data`.
     #[inline]
     pub(crate) fn sum(&self, data: &[u8]) -> u32 {
-        // What each call of the hasher costs besides its bytes is more than to copy a short record.
+        // The fixed cost of a call of the hasher is more than that of copying a short record.
         let mut together = [0; HEADER_BYTES as usize + SHORT];
         let len = HEADER_BYTES as usize + data.len();
         match together.get_mut(..len) {

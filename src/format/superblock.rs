@@ -1,4 +1,4 @@
-//! The superblock: what a store is. Written once, at creation, in two places.
+//! The superblock: identity and geometry of a store. Written once, at creation, in two places.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -45,7 +45,7 @@ const KNOWN_RO_COMPAT: u64 = 0;
 pub(crate) const SUPERBLOCK_BYTES: usize = size_of::<Superblock>();
 const _: () = assert!(SUPERBLOCK_BYTES == 128);
 
-/// Why bytes are not a superblock.
+/// The reason why bytes are not a superblock.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NotSuperblock {
     /// Other magic: some other file.
@@ -56,7 +56,7 @@ pub(crate) enum NotSuperblock {
     ByteOrder,
     /// Features without which the store can't be read: the bits that this build does not know.
     Features(u64),
-    /// The right magic, and content that can't be.
+    /// The right magic, and impossible content.
     Damaged(String),
 }
 
@@ -107,7 +107,7 @@ impl Superblock {
         }
         let sum_holds = s.crc == s.sum();
         if s.version != FORMAT_VERSION && (sum_holds || s.byte_order == BYTE_ORDER) {
-            // A later format may sum other bytes, so the version is believed before the sum.
+            // A later format may sum other bytes, so the version is checked before the sum.
             return Err(NotSuperblock::Version(s.version));
         }
         if !sum_holds {

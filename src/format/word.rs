@@ -1,4 +1,4 @@
-//! Words of a mapped file, each as what is stored in it.
+//! Words of a mapped file, each by its type.
 //!
 //! The views of a region's head and of the control page ([`Head`](super::region::Head) and
 //! [`Control`](super::control::Control)) give these. Each has an atomic's `load` and `store`, and takes the ordering.
@@ -36,7 +36,7 @@ impl Checked<'_> {
         self.0.load(order) & checked::MAX
     }
 
-    /// Stores `number`, unless the word has one that is at least as high. A damaged word has none.
+    /// Stores `number`, unless the word has a number that is at least as high. A damaged word is overwritten.
     pub(crate) fn raise_to(self, number: u64) {
         let mut word = self.0.load(Ordering::SeqCst);
         while checked::decode(word).is_none_or(|now| now < number) {
@@ -157,7 +157,7 @@ impl Reference {
     }
 }
 
-/// Gives a view of words a method for each: its name is that of a field of the layout, its type what it gives.
+/// Gives a view of words a method for each word. Its name is that of a field of the layout, with the field's type.
 macro_rules! accessors {
     ($layout:ty: $($name:ident: $kind:ty),* $(,)?) => {$(
         #[inline]

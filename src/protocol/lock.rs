@@ -86,7 +86,7 @@ pub(crate) fn mark_sleeper(lock: &AtomicU64, word: u64) -> bool {
         || lock.compare_exchange(word, word | SLEEPERS, Ordering::SeqCst, Ordering::Relaxed).is_ok()
 }
 
-/// Marks a free lock as that of a clean store; whether it is that now.
+/// Marks a free lock as that of a clean store. Returns whether its word is that of a clean store now.
 pub(crate) fn mark_clean(lock: &AtomicU64) -> bool {
     let marked = lock.compare_exchange(0, CLEAN, Ordering::SeqCst, Ordering::SeqCst);
     marked.is_ok() || marked == Err(CLEAN)

@@ -186,9 +186,9 @@ pub(crate) fn look_at_every_slot(
     let next_seq = arena.head(region).next_seq();
     let before = next_seq.load(Ordering::Acquire);
     let first = newest(arena, region, id)?;
-    // A write during the pass may have moved the record from a slot ahead of the pass to a slot behind it. Then the pass
-    // found nothing, or a version that is kept. So there are two passes, and their results must agree: two writes would
-    // have to fall into both for both to be wrong, and the next `seq` shows them.
+    // A write during a pass may move the record from a slot ahead of the pass to a slot behind it. Then the pass finds
+    // nothing, or a version that is kept. So there are two passes, and their results must agree. One write can make only one
+    // of them wrong, and a second write raises the next `seq`.
     let second = newest(arena, region, id)?;
     fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`.
     let is_quiet = next_seq.load(Ordering::Relaxed) == before;
