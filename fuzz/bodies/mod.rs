@@ -10,7 +10,7 @@ pub mod slot_codec;
 mod disk;
 mod edit;
 mod input;
-#[path = "../../tests/every_bit/layout.rs"]
+#[path = "../../tests/common/layout.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod layout;
 mod probe;

@@ -5,11 +5,13 @@
 //! the socket ends. Whoever waits, waits for a message or for the end, never for a time; the bound
 //! of a minute only turns a hang into a failure.
 //!
-//! Every test binary that has workers has a test `child_entry`, which does nothing unless it is one.
+//! Every module that starts workers has a test `child_entry`, which does nothing unless it is one. Which one runs, the place
+//! tells that starts the worker: a module of `tests/NAME/main.rs` has its own.
 
 // Every test binary uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod layout;
 pub(crate) mod superblock;
 pub(crate) mod value;
 
@@ -18,6 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::panic::Location;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -92,6 +95,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts a worker; `with` is its environment.
+    #[track_caller]
     pub(crate) fn spawn(role: &str, with: &[(&str, &str)]) -> Self {
         Self::start(role, with, CloneFlags::empty()).expect("a worker")
     }
@@ -99,6 +103,7 @@ impl Worker {
     /// Starts a worker that has unshared namespaces (and a user namespace too unless we are root);
     /// fails where that is not allowed. In a new PID namespace it is process 1, and what is spawned
     /// here is its parent.
+    #[track_caller]
     pub(crate) fn spawn_in(
         namespaces: CloneFlags,
         role: &str,
@@ -108,6 +113,7 @@ impl Worker {
         Self::start(role, with, namespaces | user)
     }
 
+    #[track_caller]
     fn start(role: &str, with: &[(&str, &str)], namespaces: CloneFlags) -> std::io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = command(role, with, theirs.into());
@@ -241,10 +247,21 @@ fn unshare_and_enter(namespaces: CloneFlags, [users, groups]: &[String; 2]) -> s
     }
 }
 
+/// The test that a worker runs which is started there: that of the module below the `main.rs` of the binary.
+fn entry(place: &Location<'_>) -> String {
+    let (_, path) = place.file().rsplit_once("tests/").expect("a file of a test");
+    let module = path.split_once('/').and_then(|(_, below)| below.split(['/', '.']).next());
+    match module.filter(|module| *module != "main") {
+        Some(module) => format!("{module}::child_entry"),
+        None => "child_entry".into(),
+    }
+}
+
 /// A command that runs this test binary in a role, with `stdin` to talk over.
+#[track_caller]
 fn command(role: &str, with: &[(&str, &str)], stdin: OwnedFd) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("the path of the test binary"));
-    command.args(["child_entry", "--exact", "--nocapture", "--test-threads=1"]);
+    command.arg(entry(Location::caller())).args(["--exact", "--nocapture", "--test-threads=1"]);
     command.env(ROLE, role).envs(with.iter().copied());
     command.stdin(Stdio::from(stdin)).stdout(Stdio::null());
     command
@@ -263,11 +280,13 @@ fn read_line(from: &mut impl BufRead, who: &str) -> Option<String> {
 pub(crate) const GOES_ON: &str = ".";
 
 /// Runs a role in a process of its own and fails if it fails. What it says is printed.
+#[track_caller]
 pub(crate) fn alone(role: &str, with: &[(&str, &str)]) {
     attend(Worker::spawn(role, with));
 }
 
 /// The same in namespaces of its own, or says that it was skipped, and why.
+#[track_caller]
 pub(crate) fn alone_in(namespaces: CloneFlags, role: &str, with: &[(&str, &str)]) {
     match Worker::spawn_in(namespaces, role, with) {
         Ok(worker) => attend(worker),

@@ -1,0 +1,752 @@
+//! A process dies at every step of every operation, and the store equals the model before or after
+//! that operation; it dies at every step of the repair as well, and again.
+//!
+//! Needs the feature `testing`. Fails when, after any death: a handle that was open already, a new
+//! one or a read-only one sees a record that is neither as before nor as after; two handles differ;
+//! `verify` finds anything; a slot is on no list; the next write is not newer than all before.
+
+#![cfg(feature = "testing")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::common::superblock::create_seeded;
+use crate::common::value::value;
+use crate::common::{self, End, Me, in_fork, wait_for};
+use rand::Rng;
+use recstore::testing::{arm, steps_seen};
+use recstore::{Commit, Error, Options, Store};
+
+type Content = BTreeMap<u64, Vec<u8>>;
+
+/// An operation, and the store that it begins with.
+struct Scenario {
+    name: &'static str,
+    options: fn() -> Options,
+    prepare: fn(&Store),
+    operate: fn(&Store),
+}
+
+fn tiny() -> Options {
+    Options::new().record_size(64).regions(1).slots_per_extent(4)
+}
+
+fn tight() -> Options {
+    tiny().slots_per_extent(1)
+}
+
+fn two_regions() -> Options {
+    tiny().regions(2).slots_per_extent(2)
+}
+
+fn large() -> Options {
+    tiny().record_size(70_000).slots_per_extent(1)
+}
+
+fn put(store: &Store, id: u64, counter: u64) {
+    store.put(id, &value(id, 1, counter, 60)).unwrap();
+}
+
+fn three(store: &Store) {
+    (0..3).for_each(|id| put(store, id, 1));
+}
+
+/// Every record has a durable version before the one that counts.
+fn three_replaced_since_a_sync(store: &Store) {
+    three(store);
+    store.sync().unwrap();
+    (0..3).for_each(|id| put(store, id, 2));
+}
+
+/// A chain of versions, some of them durable.
+fn a_chain(store: &Store) {
+    for counter in 1..5 {
+        put(store, 1, counter);
+        put(store, 2, counter);
+        store.sync().unwrap();
+        put(store, 1, counter * 10);
+        put(store, 1, counter * 10 + 1);
+    }
+}
+
+/// Versions wait in the retired queue that may be reclaimed, and no other slot is free.
+fn reclaimable(store: &Store) {
+    three_replaced_since_a_sync(store);
+    store.sync().unwrap();
+    put(store, 5, 1);
+}
+
+/// As many records as the first index table takes.
+fn full_index(store: &Store) {
+    (0..720).for_each(|id| put(store, id, 1));
+}
+
+/// The index has been moved, deleted from and filled again.
+fn worn_index(store: &Store) {
+    (0..900).for_each(|id| put(store, id, 1));
+    (0..880).for_each(|id| _ = store.delete(id).unwrap());
+    (0..40).for_each(|id| put(store, id, 2));
+}
+
+/// Changes 1, 2 and 9, and deletes 0.
+fn batch(store: &Store) {
+    let mut batch = store.batch();
+    for id in [1, 2, 9] {
+        batch.put(id, value(id, 1, 7, 50)).unwrap();
+    }
+    batch.delete(0);
+    assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
+}
+
+/// All slots of both regions are in use.
+fn four(store: &Store) {
+    let in_region = |region| (0..).filter(move |&id| store.region_of(id) == region).take(2);
+    (0..2).flat_map(in_region).chain([0, 1, 2]).for_each(|id| put(store, id, 1));
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "batch", options: two_regions, prepare: three, operate: batch },
+    Scenario { name: "batch_in_an_empty_store", options: two_regions, prepare: |_| (), operate: batch },
+    Scenario {
+        name: "batch_after_sync",
+        options: two_regions,
+        prepare: three_replaced_since_a_sync,
+        operate: batch,
+    },
+    Scenario {
+        name: "batch_over_batches",
+        options: two_regions,
+        prepare: |s| {
+            three(s);
+            batch(s);
+            s.sync().unwrap();
+            batch(s);
+            put(s, 0, 3);
+        },
+        operate: batch,
+    },
+    Scenario { name: "batch_grows", options: two_regions, prepare: four, operate: batch },
+    Scenario {
+        name: "batch_in_a_chain",
+        options: tiny,
+        prepare: a_chain,
+        operate: |s| {
+            let mut batch = s.batch();
+            batch.delete(1);
+            batch.put(2, value(2, 1, 77, 50)).unwrap();
+            assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
+        },
+    },
+    Scenario {
+        name: "sync_of_a_batch",
+        options: two_regions,
+        prepare: |s| {
+            three_replaced_since_a_sync(s);
+            batch(s);
+        },
+        operate: |s| s.sync().unwrap(),
+    },
+    Scenario {
+        name: "overwrite_while_borrowed",
+        options: tiny,
+        prepare: three,
+        operate: |s| {
+            let pin = s.pin().unwrap();
+            let old = pin.get(1).unwrap().unwrap();
+            put(s, 1, 7);
+            assert_eq!(old, value(1, 1, 1, 60));
+        },
+    },
+    Scenario {
+        name: "delete_while_borrowed_after_sync",
+        options: tiny,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| {
+            let pin = s.pin().unwrap();
+            assert!(s.delete(1).unwrap());
+            drop(pin);
+        },
+    },
+    Scenario {
+        name: "batch_while_borrowed",
+        options: two_regions,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| {
+            let pin = s.pin().unwrap();
+            batch(s);
+            drop(pin);
+        },
+    },
+    Scenario {
+        name: "snapshot",
+        options: two_regions,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| {
+            let snapshot = s.snapshot().unwrap();
+            assert_eq!(snapshot.get(1).unwrap().unwrap(), value(1, 1, 2, 60));
+            assert_eq!(snapshot.get(9).unwrap(), None);
+            assert_eq!(snapshot.iter().count(), 3);
+        },
+    },
+    Scenario {
+        name: "overwrite_under_a_snapshot",
+        options: tiny,
+        prepare: three,
+        operate: |s| {
+            let snapshot = s.snapshot().unwrap();
+            put(s, 1, 7);
+            assert_eq!(snapshot.get(1).unwrap().unwrap(), value(1, 1, 1, 60));
+        },
+    },
+    Scenario {
+        name: "delete_under_a_snapshot",
+        options: tiny,
+        prepare: a_chain,
+        operate: |s| {
+            let snapshot = s.snapshot().unwrap();
+            assert!(s.delete(1).unwrap());
+            assert_eq!(snapshot.get(1).unwrap().unwrap(), value(1, 1, 41, 60));
+        },
+    },
+    Scenario {
+        name: "batch_under_a_snapshot",
+        options: two_regions,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| {
+            let snapshot = s.snapshot().unwrap();
+            batch(s);
+            (0..3).for_each(|id| assert_eq!(snapshot.get(id).unwrap().unwrap(), value(id, 1, 2, 60)));
+            assert_eq!(snapshot.get(9).unwrap(), None);
+        },
+    },
+    Scenario {
+        name: "reserve_and_commit",
+        options: tiny,
+        prepare: three,
+        operate: |s| {
+            let mut room = s.reserve(1, 60).unwrap();
+            room.write_at(0, &value(1, 1, 7, 60)).unwrap();
+            room.commit().unwrap();
+        },
+    },
+    Scenario {
+        name: "reserve_and_commit_after_sync",
+        options: tight,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| {
+            let mut room = s.reserve(9, 60).unwrap();
+            room.write_at(0, &value(9, 1, 7, 60)).unwrap();
+            room.commit().unwrap();
+        },
+    },
+    Scenario {
+        name: "reserve_and_drop",
+        options: tiny,
+        prepare: three,
+        operate: |s| drop(s.reserve(1, 60).unwrap()),
+    },
+    Scenario { name: "put_new", options: tiny, prepare: three, operate: |s| put(s, 9, 7) },
+    Scenario { name: "put_first", options: tiny, prepare: |_| (), operate: |s| put(s, 9, 7) },
+    Scenario { name: "overwrite", options: tiny, prepare: three, operate: |s| put(s, 1, 7) },
+    Scenario {
+        name: "overwrite_after_sync",
+        options: tiny,
+        prepare: |s| {
+            three(s);
+            s.sync().unwrap();
+        },
+        operate: |s| put(s, 1, 7),
+    },
+    Scenario {
+        name: "overwrite_twice_after_sync",
+        options: tiny,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| put(s, 1, 7),
+    },
+    Scenario { name: "overwrite_in_a_chain", options: tiny, prepare: a_chain, operate: |s| put(s, 1, 777) },
+    Scenario { name: "delete", options: tiny, prepare: three, operate: |s| _ = s.delete(1).unwrap() },
+    Scenario {
+        name: "delete_after_sync",
+        options: tiny,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| _ = s.delete(1).unwrap(),
+    },
+    Scenario {
+        name: "delete_a_chain",
+        options: tiny,
+        prepare: a_chain,
+        operate: |s| _ = s.delete(1).unwrap(),
+    },
+    Scenario {
+        name: "delete_the_newest",
+        options: tiny,
+        prepare: three,
+        operate: |s| _ = s.delete(2).unwrap(),
+    },
+    Scenario { name: "grow", options: tight, prepare: three, operate: |s| put(s, 9, 7) },
+    Scenario {
+        name: "grow_after_sync",
+        options: tight,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| put(s, 1, 7),
+    },
+    Scenario {
+        name: "grow_large",
+        options: large,
+        prepare: three,
+        operate: |s| _ = s.put(9, &value(9, 1, 7, 70_000)).unwrap(),
+    },
+    Scenario { name: "reclaim", options: tight, prepare: reclaimable, operate: |s| put(s, 9, 7) },
+    Scenario { name: "move_the_index", options: tiny, prepare: full_index, operate: |s| put(s, 9999, 7) },
+    Scenario {
+        name: "put_into_a_worn_index",
+        options: tiny,
+        prepare: worn_index,
+        operate: |s| put(s, 9999, 7),
+    },
+    Scenario {
+        name: "delete_from_a_worn_index",
+        options: tiny,
+        prepare: worn_index,
+        operate: |s| _ = s.delete(890).unwrap(),
+    },
+    Scenario {
+        name: "update",
+        options: tiny,
+        prepare: three,
+        operate: |s| _ = s.update(1, |old| old.map(|o| o[..20].to_vec())).unwrap(),
+    },
+    Scenario {
+        name: "compare_and_swap",
+        options: tiny,
+        prepare: three,
+        operate: |s| _ = s.compare_and_swap(1, s.version(1).unwrap(), b"swapped").unwrap(),
+    },
+    Scenario {
+        name: "write_many",
+        options: two_regions,
+        prepare: three,
+        operate: |s| {
+            let data: Vec<_> = (1..6).map(|id| (id, value(id, 1, 7, 50))).collect();
+            s.write_many(data.iter().map(|(id, d)| (*id, &d[..]))).unwrap();
+        },
+    },
+    Scenario {
+        name: "sync",
+        options: tiny,
+        prepare: three_replaced_since_a_sync,
+        operate: |s| s.sync().unwrap(),
+    },
+    Scenario {
+        name: "put_durable",
+        options: tiny,
+        prepare: three,
+        operate: |s| _ = s.put_with(1, b"durable", recstore::Durability::Disk).unwrap(),
+    },
+    Scenario {
+        name: "open_and_close",
+        options: tiny,
+        prepare: three,
+        operate: |s| Store::open(s.path()).unwrap().close().unwrap(),
+    },
+    Scenario { name: "closed, first write", options: two_regions, prepare: three, operate: |s| put(s, 1, 7) },
+    Scenario { name: "closed, batch", options: two_regions, prepare: three, operate: batch },
+    Scenario {
+        name: "repair_when_nothing_is_wrong",
+        options: tiny,
+        prepare: a_chain,
+        operate: |s| _ = s.repair().unwrap(),
+    },
+];
+
+fn content(store: &Store) -> Content {
+    store.iter().map(|r| r.unwrap()).map(|r| (r.id(), r.into_data())).collect()
+}
+
+/// The files and the two models of a scenario.
+struct Stage {
+    scenario: &'static Scenario,
+    origin: PathBuf,
+    path: PathBuf,
+    before: Content,
+    after: Content,
+    /// The newest version that was given out before the operation, in any region.
+    newest: u64,
+}
+
+impl Stage {
+    fn new(scenario: &'static Scenario, dir: &Path) -> Self {
+        let (origin, path) = (dir.join("origin"), dir.join("store"));
+        let store = create_seeded(&(scenario.options)(), &origin, 1);
+        (scenario.prepare)(&store);
+        let before = content(&store);
+        let newest = store.stats().unwrap().regions.iter().map(|r| r.next_version - 1).max().unwrap();
+        if scenario.name.starts_with("closed") {
+            store.close().unwrap()
+        } else {
+            drop(store)
+        }
+        std::fs::copy(&origin, &path).unwrap();
+        let store = Store::open(&path).unwrap();
+        (scenario.operate)(&store);
+        let after = content(&store);
+        assert!(store.verify().unwrap().is_clean());
+        Self { scenario, origin, path, before, after, newest }
+    }
+
+    /// Sets the store as it was before the operation.
+    fn set(&self) {
+        std::fs::copy(&self.origin, &self.path).unwrap();
+    }
+
+    /// A child operates and dies at its n-th step; whether it did.
+    fn dies_at(&self, n: i64) -> bool {
+        let child = in_fork(|| {
+            let store = Store::open(&self.path).unwrap();
+            arm(n);
+            (self.scenario.operate)(&store);
+            arm(0);
+            0
+        });
+        self.ended(child)
+    }
+
+    /// A child opens the store, reads and writes all, and dies at its m-th step; whether it did.
+    fn healer_dies_at(&self, m: i64) -> bool {
+        let child = in_fork(|| {
+            arm(m);
+            let store = Store::open(&self.path).unwrap();
+            self.check_content(&content(&store));
+            arm(0);
+            0
+        });
+        self.ended(child)
+    }
+
+    fn ended(&self, child: nix::unistd::Pid) -> bool {
+        match wait_for(child) {
+            End::Killed => true,
+            End::Exited(0) => false,
+            End::Exited(code) => panic!("the child failed ({code})"),
+        }
+    }
+
+    /// Every record is as before or as after; other than a batch, all of them are the same of these.
+    fn check_content(&self, content: &Content) {
+        let batch = self.scenario.name == "write_many";
+        let ids = || self.before.keys().chain(self.after.keys()).chain(content.keys());
+        for id in ids() {
+            let is = content.get(id);
+            let known = is == self.before.get(id) || is == self.after.get(id);
+            assert!(known, "id {id} is neither as before nor as after: {is:?}");
+        }
+        assert!(
+            batch || *content == self.before || *content == self.after,
+            "partly as before, partly as after"
+        );
+    }
+
+    /// The store after a death, looked at by all kinds of handles; `first` chooses who heals.
+    fn check(&self, other: &Store, first: u64) {
+        let reader = Store::open_read_only(&self.path);
+        match reader {
+            Ok(reader) => {
+                let some = self.before.len() / 20 + 1;
+                for id in self.before.keys().step_by(some).chain(self.after.keys().rev().step_by(some)) {
+                    match reader.get(*id) {
+                        Ok(r) => {
+                            let is = r.as_ref().map(|r| r.data());
+                            let (b, a) = (self.before.get(id), self.after.get(id));
+                            assert!(
+                                is == b.map(|b| &b[..]) || is == a.map(|a| &a[..]),
+                                "read-only: id {id}: {is:?}"
+                            );
+                        }
+                        Err(Error::NeedsRepair { .. }) => {}
+                        Err(e) => panic!("read-only: {e}"),
+                    }
+                }
+            }
+            Err(Error::NeedsRepair { .. }) => {}
+            Err(e) => panic!("read-only: {e}"),
+        }
+        match first % 6 {
+            0 => _ = other.get(1).unwrap(),
+            1 => _ = other.len().unwrap(),
+            2 => _ = Store::open(&self.path).unwrap(),
+            3 => _ = other.repair().unwrap(),
+            4 => other.sync().unwrap(),
+            _ => {}
+        }
+        let seen = content(other);
+        self.check_content(&seen);
+        let fresh = Store::open(&self.path).unwrap();
+        assert_eq!(content(&fresh), seen, "two handles differ");
+        for (id, data) in &seen {
+            assert_eq!(other.get(*id).unwrap().as_ref().map(|r| r.data()), Some(&data[..]));
+        }
+        assert_eq!(other.len().unwrap(), seen.len() as u64);
+        // Every region is written, so every lock that a dead owner left is taken over.
+        let one_region = fresh.stats().unwrap().regions.len() == 1;
+        for id in 10_000..10_004 {
+            let version = other.put(id, b"after all").unwrap();
+            assert!(!one_region || version.get() > self.newest, "version {version} was given out before");
+            assert!(seen.keys().all(|&id| !one_region || fresh.version(id).unwrap().unwrap() < version));
+        }
+        for store in [other, &fresh] {
+            let report = store.verify().unwrap();
+            assert!(report.is_clean(), "{report:?}");
+        }
+        let stats = fresh.stats().unwrap();
+        assert_eq!(stats.slots, stats.records + stats.free_slots + stats.retired_slots, "{stats:?}");
+    }
+}
+
+/// What readers see of some records: those that the operation changes, and some of the others.
+type Answers = BTreeMap<u64, Option<Vec<u8>>>;
+
+impl Stage {
+    fn answers(&self, store: &Store) -> Answers {
+        let ids = || self.before.keys().chain(self.after.keys());
+        let changed = ids().filter(|id| self.before.get(id) != self.after.get(id));
+        let ids = changed.chain(ids().step_by(self.before.len() / 10 + 1));
+        ids.map(|&id| (id, store.get(id).unwrap().map(|r| r.into_data()))).collect()
+    }
+
+    /// What is read after a death stays so when somebody heals. `n` chooses who reads first.
+    fn check_final(&self, other: &Store, n: i64) {
+        // The pass over all slots is for the dead; one over a large index for each of them takes long.
+        let small = self.before.len() < 100;
+        let read_only = || match Store::open_read_only(&self.path) {
+            Ok(reader) => {
+                let answers = self.answers(&reader);
+                if small {
+                    let all = content(&reader);
+                    let same = |(id, is): (&u64, &Option<Vec<u8>>)| all.get(id) == is.as_ref();
+                    assert!(answers.iter().all(same), "read-only: get and iter differ");
+                    assert_eq!(reader.len().unwrap(), all.len() as u64);
+                }
+                Some(answers)
+            }
+            Err(Error::NeedsRepair { .. }) => None,
+            Err(e) => panic!("read-only: {e}"),
+        };
+        let first = read_only();
+        let seen =
+            if n % 2 == 0 { self.answers(other) } else { self.answers(&Store::open(&self.path).unwrap()) };
+        assert!(first.is_none_or(|first| first == seen), "readers differ after a death");
+        if let Ok(pin) = other.pin() {
+            for (&id, is) in &seen {
+                assert_eq!(pin.get(id).unwrap(), is.as_deref(), "a pin differs");
+            }
+        }
+        let then = read_only();
+        assert!(then.is_none_or(|then| then == seen), "readers differ after others have read");
+        // Every region is written, so every region is healed.
+        let regions = other.stats().unwrap().regions.len();
+        for region in 0..regions as u32 {
+            let id = (20_000..).find(|&id| other.region_of(id) == region).unwrap();
+            other.put(id, b"somebody else's").unwrap();
+            assert_eq!(self.answers(other), seen, "what was read after a death has changed by healing");
+        }
+        assert_eq!(self.answers(&Store::open(&self.path).unwrap()), seen);
+        assert!(other.verify().unwrap().is_clean());
+        if self.scenario.name != "write_many" {
+            let is = |model: &Content| seen.iter().all(|(id, is)| model.get(id) == is.as_ref());
+            assert!(is(&self.before) || is(&self.after), "partly as before, partly as after");
+        }
+    }
+}
+
+/// After each death, before and after it is healed.
+fn finally(me: &mut Me, stage: &Stage) {
+    for n in 1.. {
+        stage.set();
+        let other = Store::open(&stage.path).unwrap();
+        if !stage.dies_at(n) {
+            break;
+        }
+        stage.check_final(&other, n);
+        me.say(common::GOES_ON);
+    }
+}
+
+/// The same, when a healer has died as well, at some step.
+fn finally_twice(me: &mut Me, stage: &Stage) {
+    let mut rng = common::seeded();
+    let stride = if stage.before.len() > 100 { 16 } else { 3 };
+    let mut n = 1;
+    loop {
+        stage.set();
+        let other = Store::open(&stage.path).unwrap();
+        if !stage.dies_at(n) {
+            return;
+        }
+        let seen = Store::open_read_only(&stage.path).ok().map(|reader| stage.answers(&reader));
+        let healer = in_fork(|| {
+            let store = Store::open(&stage.path).unwrap();
+            arm(rng.random_range(1..60));
+            for region in 0..store.stats().unwrap().regions.len() as u32 {
+                let id = (30_000..).find(|&id| store.region_of(id) == region).unwrap();
+                store.put(id, b"a healer's").unwrap();
+            }
+            arm(0);
+            0
+        });
+        stage.ended(healer);
+        assert!(seen.is_none_or(|seen| stage.answers(&other) == seen), "changed by a healer that died");
+        stage.check_final(&other, n);
+        me.say(common::GOES_ON);
+        n += rng.random_range(1..=stride);
+    }
+}
+
+fn once(me: &mut Me, stage: &Stage) {
+    let mut died = 0;
+    for n in 1.. {
+        stage.set();
+        let other = Store::open(&stage.path).unwrap();
+        if !stage.dies_at(n) {
+            assert_eq!(content(&other), stage.after);
+            break;
+        }
+        died += 1;
+        stage.check(&other, n as u64);
+        me.say(common::GOES_ON);
+    }
+    assert!(died > 0, "no step was passed");
+}
+
+fn twice(me: &mut Me, stage: &Stage) {
+    let mut rng = common::seeded();
+    let stride = if stage.before.len() > 100 { 4 } else { 2 }; // A look at a large store takes long.
+    let mut n = 1;
+    loop {
+        let mut m = 1;
+        loop {
+            stage.set();
+            if !stage.dies_at(n) {
+                return;
+            }
+            let again = stage.healer_dies_at(m);
+            if again && rng.random() {
+                stage.healer_dies_at(rng.random_range(1..=m));
+            }
+            stage.check(&Store::open(&stage.path).unwrap(), rng.random());
+            me.say(common::GOES_ON);
+            if !again {
+                break;
+            }
+            m += rng.random_range(1..=m / 4 + 1); // A rebuild passes a step per free slot.
+        }
+        n += rng.random_range(1..=stride);
+    }
+}
+
+/// Plays some of the scenarios; says which one failed.
+fn play(me: &mut Me, how: fn(&mut Me, &Stage)) {
+    let (share, of): (usize, usize) = (me.var("SHARE").parse().unwrap(), me.var("OF").parse().unwrap());
+    let dir = PathBuf::from(me.var("DIR"));
+    for scenario in SCENARIOS.iter().skip(share).step_by(of) {
+        let begun = std::time::Instant::now();
+        me.say(&format!("{} ...", scenario.name));
+        how(me, &Stage::new(scenario, &dir));
+        me.say(&format!("{} in {:?}", scenario.name, begun.elapsed()));
+        std::fs::remove_file(dir.join("origin")).unwrap();
+    }
+}
+
+fn create(me: &mut Me) {
+    let dir = PathBuf::from(me.var("DIR"));
+    let path = dir.join("store");
+    for n in 1.. {
+        let child = in_fork(|| {
+            arm(n);
+            let store = tiny().create(&path).unwrap();
+            put(&store, 1, 1);
+            0
+        });
+        let names: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let ended = wait_for(child);
+        match Store::open(&path) {
+            Ok(store) => assert!(store.len().unwrap() <= 1 && store.verify().unwrap().is_clean()),
+            Err(Error::NotFound { .. }) => assert!(names.is_empty(), "left behind: {names:?}"),
+            Err(e) => panic!("{e}"),
+        }
+        let _ = std::fs::remove_file(&path);
+        if ended != End::Killed {
+            assert_eq!(ended, End::Exited(0));
+            return;
+        }
+    }
+}
+
+/// An operation that passes no step can't be tested by these tests.
+fn steps(me: &mut Me) {
+    let path = me.var("DIR") + "/store";
+    let store = tiny().create(&path).unwrap();
+    arm(0);
+    put(&store, 1, 1);
+    assert!(steps_seen() > 3, "{} steps in a put", steps_seen());
+}
+
+#[test]
+fn child_entry() {
+    let Some(mut me) = Me::from_env() else { return };
+    match me.role.as_str() {
+        "once" => play(&mut me, once),
+        "twice" => play(&mut me, twice),
+        "finally" => play(&mut me, finally),
+        "finally twice" => play(&mut me, finally_twice),
+        "create" => create(&mut me),
+        "steps" => steps(&mut me),
+        other => panic!("no role {other}"),
+    }
+}
+
+fn run(role: &str, share: usize, of: usize) {
+    let dir = common::scratch();
+    let seed = common::seed().to_string();
+    let with = [
+        ("DIR", dir.path().to_str().unwrap()),
+        ("SHARE", &share.to_string()),
+        ("OF", &of.to_string()),
+        ("RECSTORE_SEED", &seed),
+    ];
+    common::alone(role, &with);
+}
+
+#[test]
+fn a_process_that_dies_at_any_step_leaves_the_model_before_or_after() {
+    run("once", 0, 1);
+}
+
+#[test]
+fn what_is_read_after_a_death_at_any_step_does_not_change_when_somebody_heals() {
+    run("finally", 0, 1);
+}
+
+#[test]
+fn what_is_read_after_a_death_does_not_change_when_the_healer_dies_too() {
+    run("finally twice", 0, 1);
+}
+
+#[test]
+fn a_process_that_dies_in_the_repair_of_another_leaves_the_same() {
+    run("twice", 0, 2);
+}
+
+#[test]
+fn a_process_that_dies_in_the_repair_of_another_leaves_the_same_second_half() {
+    run("twice", 1, 2);
+}
+
+#[test]
+fn a_process_that_dies_while_it_creates_a_store_leaves_a_whole_one_or_none() {
+    run("create", 0, 1);
+}
+
+#[test]
+fn a_write_passes_steps_to_die_at() {
+    run("steps", 0, 1);
+}

@@ -1,0 +1,119 @@
+//! What is built on records (rings, counters, typed stores) after a loss of power: an image is made of what had been synced and
+//! any of the sectors that were written since.
+//!
+//! Fails when: a push after the loss stores nothing, gives a number that was given before, or one between numbers that came
+//! back; a value that was synced is missing; a record of a tagged store comes back without its tag.
+
+#![cfg(feature = "testing")]
+
+use std::path::Path;
+
+use crate::common;
+use rand::Rng;
+use recstore::testing::set_boot_id;
+use recstore::{Durability, Error, Options, Store};
+
+/// As the disk may be: each sector as it was at the flush, or as it is now.
+fn lose_power(image: &Path, synced: &[u8], now: &[u8], share: f64, rng: &mut impl Rng) {
+    let mut bytes = now.to_vec();
+    for (at, sector) in synced.chunks(512).enumerate() {
+        if rng.random_bool(share) {
+            bytes[at * 512..][..sector.len()].copy_from_slice(sector);
+        }
+    }
+    std::fs::write(image, bytes).unwrap();
+    set_boot_id(image).unwrap();
+}
+
+#[test]
+fn a_ring_goes_on_behind_all_that_came_back() {
+    let mut rng = common::seeded();
+    let dir = common::scratch();
+    for round in 0..60 {
+        let path = dir.path().join(format!("store {round}"));
+        let store = Options::new().regions(2).record_size(64).slots_per_extent(64).create(&path).unwrap();
+        let ring = store.ring::<u64>(100, 16).unwrap();
+        let durable = rng.random_range(0..40);
+        for n in 0..durable {
+            assert_eq!(ring.push(&n).unwrap(), n);
+        }
+        store.sync().unwrap();
+        let synced = std::fs::read(&path).unwrap();
+        let pushed = durable + rng.random_range(0..60);
+        for n in durable..pushed {
+            assert_eq!(ring.push(&n).unwrap(), n);
+        }
+        let now = std::fs::read(&path).unwrap();
+        let image = dir.path().join(format!("image {round}"));
+        lose_power(&image, &synced, &now, 0.5, &mut rng);
+        let store = Store::open(&image).unwrap();
+        let ring = store.ring::<u64>(100, 16).unwrap();
+        let back: Vec<(u64, u64)> = ring.iter().unwrap().collect::<Result<_, _>>().unwrap();
+        assert!(back.iter().all(|(number, value)| number == value), "round {round}: {back:?}");
+        let highest = back.last().map_or(0, |(number, _)| number + 1);
+        assert!(ring.pushed().unwrap() >= durable, "round {round}");
+        assert!(highest >= durable.min(1), "round {round}: {durable} were synced: {back:?}");
+        let mut numbers = Vec::new();
+        for n in 0..20 {
+            let number = ring.push(&(1000 + n)).unwrap();
+            assert!(number >= highest.max(durable), "round {round}: {number}, and {highest} had come back");
+            numbers.push((number, 1000 + n));
+            assert_eq!(ring.latest(1).unwrap().last(), numbers.last(), "round {round}: it stored nothing");
+        }
+        assert!(numbers.windows(2).all(|two| two[0].0 + 1 == two[1].0), "round {round}: {numbers:?}");
+        assert_eq!(ring.latest(16).unwrap(), numbers[4..], "round {round}");
+    }
+}
+
+#[test]
+fn a_counter_comes_back_at_no_less_than_it_was_synced_at() {
+    let mut rng = common::seeded();
+    let dir = common::scratch();
+    for round in 0..30 {
+        let path = dir.path().join(format!("store {round}"));
+        let durability = if round % 2 == 0 { Durability::Process } else { Durability::Disk };
+        Options::new().regions(1).record_size(64).create(&path).unwrap();
+        let store = Options::new().durability(durability).open(&path).unwrap();
+        for _ in 0..10 {
+            store.counter(7).add(1).unwrap();
+        }
+        store.sync().unwrap();
+        let synced = std::fs::read(&path).unwrap();
+        for _ in 0..10 {
+            store.counter(7).add(1).unwrap();
+        }
+        let now = std::fs::read(&path).unwrap();
+        let image = dir.path().join(format!("image {round}"));
+        lose_power(&image, &synced, &now, 0.5, &mut rng);
+        let count = Store::open(&image).unwrap().counter(7).get().unwrap();
+        assert!((10..=20).contains(&count), "round {round}: {count}");
+    }
+}
+
+#[test]
+fn the_tag_of_a_type_is_on_disk_before_a_record_of_it() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    Options::new().regions(1).record_size(64).create(&path).unwrap();
+    let store = Options::new().durability(Durability::Disk).open(&path).unwrap();
+    store.put(9, b"in use").unwrap();
+    store.sync().unwrap();
+    // What is on disk: the file as it was at each flush, by the steps around them.
+    let flushed = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let (image, seen) = (path.clone(), flushed.clone());
+    recstore::testing::set_hook(Some(Box::new(move |step| {
+        if step == "tag: flushed" {
+            *seen.borrow_mut() = std::fs::read(&image).unwrap();
+        }
+    })));
+    store.typed_tagged::<u64>("number").unwrap();
+    recstore::testing::set_hook(None);
+    let bytes = flushed.borrow().clone();
+    assert!(!bytes.is_empty(), "no flush");
+    let image = dir.path().join("image");
+    std::fs::write(&image, bytes).unwrap();
+    set_boot_id(&image).unwrap();
+    let store = Store::open(&image).unwrap();
+    assert!(matches!(store.typed_tagged::<f64>("real"), Err(Error::TypeMismatch { .. })));
+    assert!(store.typed_tagged::<u64>("number").is_ok());
+}

@@ -1,0 +1,35 @@
+//! What the calls promise: in one process, in several, in threads, and after a fork.
+//!
+//! Each module says at its top what it fails for. A worker is this binary again, with the `child_entry` of its module.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod batches;
+mod create;
+mod durability;
+mod features;
+mod fork;
+mod fork_views;
+mod full;
+mod growth;
+mod handles;
+mod histories;
+mod iteration;
+mod lacking;
+mod lent_or_copied;
+mod mirrors;
+mod model;
+mod namespaces;
+mod pins;
+mod reservations;
+mod ring_tail;
+mod shared_memory;
+mod shared_names;
+mod snapshots;
+mod stopped;
+mod surroundings;
+mod syscalls;
+mod threads;
+mod waits;
+mod watching;
