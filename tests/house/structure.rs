@@ -241,17 +241,6 @@ fn the_functions_that_the_chapters_name_exist() {
 }
 
 #[test]
-fn the_tests_that_the_promises_name_exist() {
-    let text = std::fs::read_to_string(src().join("design/promises.md")).unwrap();
-    let named: Vec<&str> =
-        text.split('`').skip(1).step_by(2).filter(|name| name.starts_with("tests/")).collect();
-    assert!(named.len() > 30, "{} tests are named", named.len());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let missing: Vec<_> = named.into_iter().filter(|name| !root.join(name).is_file()).collect();
-    assert!(missing.is_empty(), "the promises name tests that are not there: {missing:?}");
-}
-
-#[test]
 fn one_word_names_one_type_of_the_library() {
     let mut found = Vec::new();
     files(&src(), &mut found);

@@ -26,6 +26,7 @@ mod reservations;
 mod ring_tail;
 mod shared_memory;
 mod shared_names;
+mod small_calls;
 mod snapshots;
 mod stopped;
 mod surroundings;

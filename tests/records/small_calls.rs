@@ -5,13 +5,11 @@
 //! meanwhile is deleted; a durability is not that which the call asked for; a wait is woken for nothing, or waits for what is
 //! there; a dead handle is said to live, or a stopped one to be dead.
 
-mod common;
-
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Me, PATIENCE, Worker};
+use crate::common::{self, Me, PATIENCE, Worker};
 use nix::sys::signal::Signal;
 use recstore::{Action, Durability, Error, HandleId, Options, Store, Swap, bytemuck};
 
