@@ -18,6 +18,9 @@ mod case;
 mod common;
 #[path = "open_bits/disk.rs"]
 mod disk;
+#[path = "common/layout.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod layout;
 #[path = "open_bits/words.rs"]
 mod words;
 
@@ -41,7 +44,7 @@ fn a_flipped_bit_in_an_open_store_is_never_silently_wrong() {
     let cases: Vec<(u64, u64)> = match one {
         Some(bit) => vec![(seed, bit)],
         None if is_long => (0..bits).map(|bit| (seed.wrapping_add(bit), bit)).collect(),
-        None => (0..SAMPLE).map(|n| (seed.wrapping_add(n), common::layout::hash(n, seed) % bits)).collect(),
+        None => (0..SAMPLE).map(|n| (seed.wrapping_add(n), layout::hash(n, seed) % bits)).collect(),
     };
     let now = Arc::new(AtomicU64::new(0));
     let watched = Arc::clone(&now);

@@ -11,7 +11,6 @@
 // Every test binary uses a part of this.
 #![allow(dead_code)]
 
-pub(crate) mod layout;
 pub(crate) mod superblock;
 pub(crate) mod value;
 

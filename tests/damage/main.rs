@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/layout.rs"]
+mod layout;
 
 mod every_bit;
 mod fixtures;

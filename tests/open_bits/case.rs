@@ -11,9 +11,9 @@ use rand::{Rng, SeedableRng};
 use recstore::{Commit, Error, Options, RepairReport, Store, testing};
 use tempfile::TempDir;
 
-use crate::common::layout::CONTROL;
 use crate::common::{End, in_fork, scratch, wait_for};
 use crate::disk;
+use crate::layout::CONTROL;
 use crate::words::{LAYOUT, place};
 
 /// What a record is, or absent.

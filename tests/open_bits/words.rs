@@ -1,8 +1,6 @@
 //! The words of a store's file that are not data.
 
-use crate::common::layout::{
-    CONTROL, LINE_BYTES, Layout, PAGE, SEAT_BYTES, SEATS, SUPERBLOCK_B, SUPERBLOCK_BYTES,
-};
+use crate::layout::{CONTROL, LINE_BYTES, Layout, PAGE, SEAT_BYTES, SEATS, SUPERBLOCK_B, SUPERBLOCK_BYTES};
 
 pub(crate) const LAYOUT: Layout = Layout { record_size: 64, regions: 2, slots: 32 };
 /// Extents whose words are flipped.

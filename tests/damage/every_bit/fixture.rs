@@ -13,8 +13,8 @@ use std::path::Path;
 
 use recstore::{Commit, Options, Store};
 
-use crate::common::layout::{ENTRIES, Layout, first_home, hash, region};
 use crate::common::superblock;
+use crate::layout::{ENTRIES, Layout, first_home, hash, region};
 
 const KEY: u64 = 0x1234_5678_9abc_def0;
 

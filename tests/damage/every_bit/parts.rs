@@ -1,7 +1,7 @@
 //! Which part of the file a byte is.
 
 use super::fixture::{LAYOUT, Model};
-use crate::common::layout::{
+use crate::layout::{
     CONTROL, EXTENT_HEADER_BYTES, HEAD_BYTES, LINK_BYTES, PAGE, REGION_TABLE, SEAT_BYTES, SEATS,
     SLOT_HEADER_BYTES, SUPERBLOCK_B, SUPERBLOCK_BYTES, word,
 };

@@ -21,7 +21,7 @@ use recstore::{Commit, Error, RepairReport, Store};
 
 use super::fixture::{Fixture, LAYOUT, data, options};
 use super::parts::Part;
-use crate::common::layout::CONTROL;
+use crate::layout::CONTROL;
 
 /// What came of a flip.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

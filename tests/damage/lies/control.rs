@@ -3,7 +3,7 @@
 use recstore::Durability;
 
 use super::file::{Lied, checked, in_time, options};
-use crate::common::layout::CONTROL;
+use crate::layout::CONTROL;
 
 const EPOCH: usize = CONTROL;
 const DURABLE: usize = CONTROL + 8;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use recstore::{Options, Store};
 use tempfile::TempDir;
 
-use crate::common::layout::{CONTROL, Layout};
+use crate::layout::{CONTROL, Layout};
 
 pub(crate) const LAYOUT: Layout = Layout { record_size: 64, regions: 2, slots: 64 };
 /// The region that lies.
@@ -149,9 +149,7 @@ pub(crate) fn checked(number: u64) -> u64 {
 
 /// The lock word of a claim of a seat.
 pub(crate) fn lock_word(seat: u64, generation: u64) -> u64 {
-    generation << 32
-        | crate::common::layout::hash(generation << 32 | seat, 0x5eed) >> 44 << 12
-        | (seat + 1) << 1
+    generation << 32 | crate::layout::hash(generation << 32 | seat, 0x5eed) >> 44 << 12 | (seat + 1) << 1
 }
 
 /// Fails if a call takes a minute: it hangs. The thread can't be stopped from outside.

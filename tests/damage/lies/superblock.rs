@@ -1,7 +1,7 @@
 //! A superblock whose checksum is right, and that is another store's.
 
 use super::file::{Lied, options};
-use crate::common::layout::SUPERBLOCK_B;
+use crate::layout::SUPERBLOCK_B;
 use recstore::{Error, Store};
 
 #[test]
