@@ -23,7 +23,7 @@ pub(crate) enum SlotState {
     Version(Header),
     /// The deletion of a record of the region.
     Tombstone(Header),
-    /// Anything else.
+    /// None of the above.
     Damaged(Header, &'static str),
     /// It changed during the look.
     Moved,

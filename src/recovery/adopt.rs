@@ -1,6 +1,6 @@
-//! Extents whose header was lost, or lies: what lies in them, and what leads to them, says what they are.
+//! Extents whose header is lost or wrong. Their slots, and the words that lead to them, show their kind.
 //!
-//! A run for index tables is believed as far as the tables of regions reach and as no whole version lies in its room.
+//! A run for index tables is believed where regions have tables in it, and where no whole version lies in it.
 
 use crate::error::Result;
 use crate::file::arena::Arena;
@@ -10,12 +10,12 @@ use crate::region::head::Region;
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 
-/// What an extent without a header is, as far as anything tells.
+/// The kind of an extent without a header, or `None` if nothing shows it.
 fn kind_of(arena: &Arena, extent: u32) -> Option<ExtentKind> {
     if let Some(region) = arena.region_by_slots(extent) {
         return Some(ExtentKind::Data { region });
     }
-    // Slots that were never used tell nothing; the head of their region does.
+    // Fresh slots show nothing, but the head of their region does.
     let is_fresh_of = |region: u32| {
         let fresh = Region::new(arena, region).fresh().ok().and_then(|mut fresh| fresh.next());
         fresh.is_some_and(|next| arena.geo.extent_of(next) == extent)
@@ -32,9 +32,9 @@ fn kind_of(arena: &Arena, extent: u32) -> Option<ExtentKind> {
     u32::try_from(run).ok().map(|run| ExtentKind::Index { run })
 }
 
-/// Gives every extent that lost its header another one, if anything tells what it was; the regions that
-/// got one back. `wipe`: an extent that nothing tells of is wiped, so that it is used again; else only
-/// if nothing but a header was in it. The caller holds the growth lock, or the whole store.
+/// Gives every extent that lost its header another one, if its kind is known. Returns the regions that got an extent back. An
+/// extent whose kind is not known is wiped, so that it is used again, if all bytes behind its header are zeros, or if `wipe` is
+/// set. The caller holds the growth lock, or the whole store.
 pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Result<Vec<u32>> {
     let mut regions = Vec::new();
     for (start, extent, region) in hidden(arena)? {
@@ -98,9 +98,9 @@ pub(crate) fn headless(arena: &Arena) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Extents that lie, as their header or the one of a run before them says, in a run for index tables, though no region's
-/// table lies there, and that hold whole versions or, inside of the run, have a header of their own. Each with the first
-/// extent of the run and with its region, in order.
+/// Data extents that a wrong header hides. By their own header, or by that of a run before them, they lie in a run for index
+/// tables. But no region's table lies there, and they hold whole versions or, inside the run, have a header of their own.
+/// Each is given with the first extent of the run and with its region, in order.
 fn hidden(arena: &Arena) -> Result<Vec<(u32, u32, u32)>> {
     let count = arena.extent_count()?;
     let mut runs = Vec::new();

@@ -1,12 +1,12 @@
-//! What a region had, by what is derived from its slots: its index leads to every record, and its head counts them.
+//! The records that a region had, by its derived parts: the index leads to every record, and the head counts them.
 //!
-//! A slot that is gone says nothing, so what looks into a wreck asks these. Nothing is built on their answer but a
-//! report: they may be damaged themselves, and then it is said that nothing is known.
+//! A slot that is gone shows nothing. So `verify`, `repair` and `salvage` ask the index and the count. The answer is used only
+//! for a report: both may be damaged, and then the report says that the number is not known.
 //!
-//! 1. An index whose lines all hold is asked for each entry: is there a version where it leads to? One that is
-//!    damaged is reported by its slot.
-//! 2. Where a line is damaged, or the table is not where the head says, the head's count of records is compared.
-//! 3. A deletion that its process died in leaves an entry to a slot whose `seq` alone is 0. That is no loss.
+//! 1. If all lines of an index hold, each entry is followed: does it lead to a version? A damaged version is reported by its
+//!    slot.
+//! 2. If a line is damaged, or the table is not where the head says, the head's count of records is compared.
+//! 3. If a process dies in a deletion, an entry may lead to a slot of which only `seq` is 0. That is no loss.
 
 use crate::format::geometry::Geometry;
 use crate::format::index::{FIRST_LINES_LOG2, LINE_WORDS, LINES_LOG2_MAX, Shape};
@@ -19,7 +19,7 @@ use crate::report::Missing;
 use crate::sys::atomic::Ordering;
 use crate::sys::mapping::Mapping;
 
-/// What a slot is, to who counts what is missing.
+/// The content of a slot, for counting missing records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
     /// A whole version.
@@ -30,10 +30,10 @@ pub(crate) enum Held {
     Nothing,
 }
 
-/// What is known of the records that a region had.
+/// The result for the records that a region had.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// Nothing is missing.
+    /// No record is missing.
     Complete,
     /// Records are missing.
     Missing(Missing),
@@ -46,8 +46,8 @@ pub(crate) fn head<'a>(map: &'a Mapping, geo: &Geometry, region: u32) -> Option<
     Head::of(map.words(geo.head_offset(region), HEAD_WORDS)?)
 }
 
-/// Compares what was found of a region with what its index and head tell. `found`: records of it that are whole;
-/// `damaged`: records of it that are reported by their slots.
+/// Compares the records that were found of a region with its index and its head. `found`: its whole records; `damaged`: its
+/// records that are reported by their slots.
 pub(crate) fn missing(
     map: &Mapping,
     geo: &Geometry,
@@ -83,11 +83,11 @@ pub(crate) fn missing(
     }
 }
 
-/// Entries of an index that lead to nothing.
+/// The number of entries of an index that lead to no version.
 enum Index {
-    /// All of it could be read.
+    /// The whole index could be read.
     Whole(u64),
-    /// A part of it, or nothing.
+    /// Only a part of it could be read, or nothing.
     Damaged(u64),
 }
 

@@ -1,7 +1,7 @@
-//! What a file is, when its parts contradict each other: two superblocks and every extent header tell the geometry.
+//! The geometry of a file whose parts contradict each other. Two superblocks and every extent header give a geometry.
 //!
-//! A superblock with a good checksum may still be another store's, or forged. The one is believed that the most
-//! extent headers agree with: each of them repeats the geometry, and lies where that geometry puts it.
+//! A superblock with a good checksum may be another store's, or forged. The superblock with which the most extent headers agree
+//! is believed: each header repeats the geometry, and lies where that geometry puts it.
 
 use crate::format::PAGE_BYTES;
 use crate::format::extent::{ExtentHeader, HEADER_WORDS};
@@ -10,7 +10,7 @@ use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::sys::copy::copy_out;
 use crate::sys::mapping::Mapping;
 
-/// What tells the geometry of a file.
+/// The part of a file that gives its geometry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ToldBy {
     /// The first superblock.
@@ -21,21 +21,21 @@ pub(crate) enum ToldBy {
     Extent(u64),
 }
 
-/// A geometry, and who tells it.
+/// A geometry, and the part of the file that gives it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
     /// The geometry.
     pub(crate) geometry: Geometry,
-    /// Who tells it.
+    /// The part that gives it.
     pub(crate) witness: ToldBy,
     /// Extent headers that agree.
     pub(crate) agreeing: u64,
-    /// Whether both superblocks hold, and they contradict each other.
+    /// Whether both superblocks hold and contradict each other.
     pub(crate) is_disputed: bool,
 }
 
 impl Identity {
-    /// What tells the geometry, in words.
+    /// The part that gives the geometry, in words.
     pub(crate) fn source(&self) -> String {
         let what = match self.witness {
             ToldBy::First => "the first superblock tells the geometry".to_owned(),
@@ -53,8 +53,8 @@ impl Identity {
     }
 }
 
-/// The geometry of a file, by the most evidence. One look at each extent header; where no header agrees with a
-/// superblock, one at the first bytes of each page of the file.
+/// The geometry of a file for which there is the most evidence. One look at each extent header. If no header agrees with a
+/// superblock, one look at the first bytes of each page of the file.
 pub(crate) fn identify(map: &Mapping) -> Option<Identity> {
     let mut told: Vec<(Geometry, ToldBy)> = Vec::new();
     for (witness, at) in [(ToldBy::First, 0), (ToldBy::Second, SUPERBLOCK_B)] {
@@ -75,7 +75,7 @@ pub(crate) fn identify(map: &Mapping) -> Option<Identity> {
         .or_else(|| most_agreed(map, &told, is_disputed))
 }
 
-/// The first one of those that the most extent headers agree with.
+/// The first geometry with which the most extent headers agree.
 fn most_agreed(map: &Mapping, told: &[(Geometry, ToldBy)], is_disputed: bool) -> Option<Identity> {
     let mut best: Option<Identity> = None;
     for &(geometry, witness) in told {
@@ -96,24 +96,24 @@ fn agreeing(map: &Mapping, geometry: &Geometry) -> u64 {
     (0..extents_begun(map, geometry)).filter(agrees).count() as u64
 }
 
-/// Extents of which the file has at least the header.
+/// The number of extents of which the file has at least the header.
 pub(crate) fn extents_begun(map: &Mapping, geometry: &Geometry) -> u32 {
     geometry.extents_in(map.len()).saturating_add(1).min(geometry.extents_max())
 }
 
-/// Whether two geometries are the same but for the ceiling of the file's size, which no extent header tells.
+/// Whether two geometries are the same, apart from the ceiling of the file's size, which no extent header repeats.
 fn is_same(a: &Geometry, b: &Geometry) -> bool {
     Geometry { max_size: 0, ..*a } == Geometry { max_size: 0, ..*b }
 }
 
-/// What the extent header at an offset tells, if there is one.
+/// The geometry and the number of the extent header at an offset, if there is one.
 fn header_at(map: &Mapping, offset: u64) -> Option<(Geometry, u32)> {
     let mut bytes = [0; HEADER_WORDS * 8];
     copy_out(map.words(offset, HEADER_WORDS)?, &mut bytes);
     ExtentHeader::geometry(&bytemuck::cast(bytes))
 }
 
-/// Geometries that extent headers tell that lie where these put them: the first few that differ.
+/// The geometries of extent headers that lie where their geometry puts them: the first few different ones.
 fn told_by_headers(map: &Mapping) -> Vec<(Geometry, ToldBy)> {
     const DIFFERENT_MAX: usize = 8;
     let mut told: Vec<(Geometry, ToldBy)> = Vec::new();

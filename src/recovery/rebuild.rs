@@ -1,6 +1,6 @@
 //! Rebuilding one region from its slots.
 //!
-//! The caller holds the region's lock. The numbered steps stand in the chapter on recovery.
+//! The caller holds the region's lock. The numbered steps are in the chapter on recovery.
 //!
 //! Time: one pass over the region's slots, their checksums included, and a sort of the versions.
 
@@ -28,18 +28,18 @@ use crate::report::Damage;
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 
-/// What has happened, and so what may be given up.
+/// The cause of a rebuild. It decides which versions may be given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The region's owner died: its last write took effect or is taken back. Damaged versions stay where they are.
+    /// The region's owner died: if its last write took no effect, the write is taken back. Damaged versions stay in their slots.
     Death,
-    /// A part that is derived is damaged, or a rebuild was cut off: damaged versions stay where they are.
+    /// A derived part is damaged, or a rebuild was cut off. Damaged versions stay in their slots.
     Process,
-    /// The operating system went down: what fails its checksum was torn, and is given up.
+    /// The operating system went down: a version that fails its checksum was torn, and is given up.
     OsCrash,
-    /// The same, once more: what the first rebuild scrubbed is on disk, so tombstones can go.
+    /// The same, once more: the scrubs of the first rebuild are on disk, so tombstones are freed.
     OsCrashFlushed,
-    /// Somebody asked for a repair: damaged versions are given up.
+    /// `repair` was called: damaged versions are given up.
     Repair,
 }
 
@@ -53,7 +53,7 @@ impl Cause {
     }
 }
 
-/// What a rebuild found.
+/// The result of a rebuild.
 #[derive(Debug, Default)]
 pub(crate) struct Rebuilt {
     /// Versions that were given up.
@@ -62,12 +62,12 @@ pub(crate) struct Rebuilt {
     pub(crate) epoch_max: Epoch,
     /// Tombstones that are left, after a crash of the operating system.
     pub(crate) tombstones: u64,
-    /// Writes of batches that do not count.
+    /// Members of batches that do not count.
     pub(crate) of_lost_batches: u64,
 }
 
 impl Rebuilt {
-    /// Takes note of a stamp's epoch, unless it can't be.
+    /// Takes note of a stamp's epoch, if it is credible.
     fn note_epoch(&mut self, epoch: Epoch) {
         if epoch.is_credible() {
             self.epoch_max = self.epoch_max.max(epoch);
@@ -80,7 +80,7 @@ struct InSlot {
     id: u64,
     seq: u64,
     epoch: Epoch,
-    /// It may have been flushed by itself.
+    /// It is a lone version: it may have been flushed by itself.
     lone: bool,
     slot: u32,
     state: Holds,
@@ -97,21 +97,21 @@ enum Holds {
 struct Slots {
     versions: Vec<InSlot>,
     free: Vec<u32>,
-    /// A write or a deletion was cut off in them, or they are parked.
+    /// Slots in which a write or a deletion was cut off, or that are parked.
     cut_off: Vec<u32>,
-    /// Damaged ones that are given up.
+    /// Damaged slots that are given up.
     given_up: Vec<u32>,
-    /// Damaged ones that stay where they are.
+    /// Damaged slots that stay as they are.
     damaged: u64,
-    /// Reserved by the living.
+    /// Slots that living handles have reserved.
     reserved: u64,
     extents: u64,
     seq_max: u64,
 }
 
-/// Rebuilds the region. On an error it stays marked, and the next owner begins anew. The mark says that the last write of
-/// a dead owner is decided: after a death nothing but step 3 sets it, and the caller leaves the lock to the dead owner
-/// where that was not reached.
+/// Rebuilds the region. After an error the region is marked, and the next owner begins anew. The mark says that the last write
+/// of a dead owner is decided. So after a death only step 3 sets it. If step 3 was not reached, the caller leaves the lock to
+/// the dead owner.
 pub(crate) fn rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt> {
     let rebuilt = try_rebuild(region, cause);
     if rebuilt.is_err() && cause != Cause::Death && !region.is_being_rebuilt() {
@@ -166,11 +166,12 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     region.head.extents().store(slots.extents, Ordering::Relaxed);
     region.head.reserved().store(slots.reserved, Ordering::Relaxed);
     region.head.reclaimed().store(reclaimed, Ordering::Relaxed);
-    // What did not count is scrubbed. Before the next `seq` may change: by that members are told from others.
+    // Members that did not count are scrubbed. The counts of members are cleared before the next `seq` changes, because the next
+    // `seq` tells which versions are members.
     region.head.pending().store(0, Ordering::Relaxed);
     region.head.members().store(0, Ordering::Relaxed);
-    // Where a forged version leaves no higher number, writing is refused. After a crash of the operating system, recovery
-    // goes on to a block that was not given out before.
+    // If a forged version leaves no higher number, writing is refused. After a crash of the operating system, recovery
+    // begins a block that was not given out before.
     region.set_next_seq(next_seq(region, &slots));
     step("rebuild: counts stored");
     region.set_shape(new); // Step 8.
@@ -178,8 +179,8 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     Ok(rebuilt)
 }
 
-/// Takes the last write of the region back if it did not take effect: see [`crate::region::decided`]. The mark comes after
-/// it: once the table is touched it tells nothing, so a rebuild that finds the mark knows that this is done.
+/// Takes the last write of the region back if it took no effect: see [`crate::region::decided`]. This comes before the mark,
+/// because the table shows nothing after it is changed. So a rebuild that finds the mark knows that this step is done.
 fn take_back_last(region: &Region<'_>, shape: &Shape, slots: &mut Slots) -> Result<(), Trouble> {
     let last = region.head.next_seq().load(Ordering::Relaxed).wrapping_sub(1);
     let is_last = |v: &InSlot| v.seq == last && v.state != Holds::Damaged;
@@ -191,31 +192,29 @@ fn take_back_last(region: &Region<'_>, shape: &Shape, slots: &mut Slots) -> Resu
         retract(words);
         step("rebuild: last write taken back");
         slots.versions.swap_remove(at);
-        slots.free.push(slot); // Nobody borrows from it: it was never the record.
+        slots.free.push(slot); // No borrow has it: it was never the record.
     }
     Ok(())
 }
 
-/// Who wins, who is kept all the same, and who goes.
+/// The versions that win, and the losing ones that are kept.
 struct Chosen {
-    /// The version of each id.
+    /// The current version of each id.
     winners: Vec<InSlot>,
-    /// Versions and tombstones that are kept, each with the epoch that must be on disk first; in the
-    /// order of these.
+    /// Retired versions and tombstones, each with the epoch that must be on disk before it is freed, in the order of these
+    /// epochs.
     retired: Vec<(u32, u64)>,
-    /// Slots that nothing needs but readers who borrow from them.
+    /// Slots that only borrows may need.
     parked: Vec<(u32, u64)>,
-    /// The last epoch in which a version was freed that may be on disk.
+    /// The last epoch in which a slot was freed whose version may be on disk.
     reclaimed: Epoch,
-    /// Which of the winners may stand in for a newer version that was given up; those first of which it is known.
+    /// The winners that may stand in for a newer version that was given up. First come those of which this is known.
     stand_ins: Vec<usize>,
 }
 
-/// Chooses; who goes is added to `slots.free`. The versions of an id are gone through from the newest
-/// to the oldest. After the winner a version is kept if it may be the one on disk and the one after
-/// it isn't there yet, or if somebody reads an epoch in which it was the record. A tombstone is kept,
-/// behind all that it hides.
-/// `table`: the table as it was, if it can be trusted.
+/// Chooses the winner of each id, from its newest version to its oldest. A losing version is kept if it may be the one on disk
+/// and its successor is not there yet, or if a snapshot reads it. A tombstone is kept behind the versions that it hides. The
+/// slots of all other versions are added to `slots.free`. `table`: the table as it was, if it can be trusted.
 fn choose(
     region: &Region<'_>,
     cause: Cause,
@@ -225,7 +224,7 @@ fn choose(
 ) -> Chosen {
     let arena = region.arena;
     let durable = arena.durable().unwrap_or(Epoch::BEFORE);
-    // Damaged epochs are put right by `repair`, which rebuilds first.
+    // `repair` finds damaged epochs anew, after the rebuilds.
     let epoch = arena.epoch().unwrap_or(durable.next());
     let known = region.head.reclaimed().load(Ordering::Relaxed).unwrap_or(epoch);
     let pinned = seat::oldest_moment(arena).unwrap_or(Some(Epoch::BEFORE)).unwrap_or(Epoch::LAST);
@@ -239,7 +238,7 @@ fn choose(
         stand_ins: Vec::new(),
     };
     let mut perhaps = Vec::new();
-    // Whoever borrows from a slot may have been given it before it came to this.
+    // A borrow may have got one of these slots before the write or deletion was cut off.
     if borrowed {
         let given_up = slots.given_up.drain(..);
         chosen.parked.extend(slots.cut_off.drain(..).chain(given_up).map(|slot| (slot, clock)));
@@ -247,13 +246,13 @@ fn choose(
         slots.free.append(&mut slots.cut_off);
     }
     if cause.is_os_crash() {
-        chosen.reclaimed = Epoch::BEFORE; // All that is freed now is flushed before anyone gets in.
+        chosen.reclaimed = Epoch::BEFORE; // All slots freed now are flushed before any handle gets in.
     }
     slots.versions.sort_unstable_by_key(|v| {
         let newest_first = if fault::on(Fault::LowerSeqWins) { v.seq } else { !v.seq };
         (v.id, newest_first)
     });
-    // A replaced version may not stand in for a damaged one without a word.
+    // If a replaced version stands in for a damaged one, the report must say so.
     let mut replaced: HashSet<u32> = HashSet::new();
     if slots.damaged != 0 || !rebuilt.dropped.is_empty() {
         replaced.extend(
@@ -262,19 +261,19 @@ fn choose(
     }
     let may_stand_in = |version: &InSlot| slots.damaged == 0 || !replaced.contains(&version.slot);
     let mut retired = Vec::new();
-    let mut kept: Vec<(InSlot, Epoch)> = Vec::new(); // With the epoch that must be on disk first.
+    let mut kept: Vec<(InSlot, Epoch)> = Vec::new(); // With the epoch that must be on disk before it is freed.
     for group in slots.versions.chunk_by(|a, b| a.id == b.id) {
         kept.clear();
         for (i, &version) in group.iter().enumerate() {
             let newer = kept.last().map(|k| k.0);
-            // A tombstone has the stamp of the version that it was; when it was made is not known.
+            // A tombstone has the stamp of the version that it was. The epoch of the deletion is not known.
             let since = |n: &InSlot| if n.state == Holds::Tombstone { epoch } else { n.epoch };
             let keep_until = match version.state {
                 Holds::Tombstone if cause == Cause::OsCrashFlushed => None,
                 Holds::Tombstone if cause == Cause::OsCrash => (i == 0).then_some(epoch),
                 Holds::Tombstone => Some(epoch),
                 _ if i == 0 => Some(Epoch::BEFORE),
-                // Its id may be what is damaged: it stays where it is until a repair.
+                // Its id may be the damaged part: it stays in its slot until a repair.
                 Holds::Damaged => continue,
                 Holds::Whole => newer
                     .filter(|n| !cause.is_os_crash() && (version.epoch != n.epoch || version.lone))
@@ -294,7 +293,7 @@ fn choose(
         }
         for (i, &(version, until)) in kept.iter().enumerate() {
             if version.state == Holds::Tombstone && cause == Cause::OsCrash {
-                rebuilt.tombstones += 1; // Nobody is in; the next rebuild finds it.
+                rebuilt.tombstones += 1; // No handle is in; the second rebuild finds it.
             } else if i == 0 && version.state != Holds::Tombstone && may_stand_in(&version) {
                 let given_up = cause == Cause::Repair && !rebuilt.dropped.is_empty();
                 if given_up && replaced.contains(&version.slot) {
@@ -309,8 +308,8 @@ fn choose(
                 }
                 chosen.winners.push(version);
             } else {
-                // What a tombstone hides goes before it. A version that may not stand in for a damaged
-                // one stays out of the index, and a look for it finds that a slot is damaged.
+                // Versions that a tombstone hides are freed before it. A version that may not stand in for a damaged one is
+                // not in the index, and a look for its id finds that a slot is damaged.
                 let until = if until == Epoch::BEFORE { epoch } else { until };
                 retired.push(((until, version.state == Holds::Tombstone), (version.slot, until.number())));
             }
@@ -322,14 +321,15 @@ fn choose(
     chosen
 }
 
-/// Writes versions anew that may stand in for one that was given up, each with a number of its own: whoever knows the
-/// number of the one that is gone must not see it go back. The old ones are kept, as any that was replaced.
+/// Writes versions anew that may stand in for one that was given up, each with a number of its own: a program that knows the
+/// number of the lost version must not see the record's version go back. The old versions are kept as replaced ones are.
 ///
-/// Nobody sees the new one before the table is the region's. A death before that leaves the old one or the new one. On a full
-/// disk they take the slots of what is given up; where those are still borrowed from, the rest stays as it is.
+/// No reader sees a new version before the table is the region's. A death before that leaves the old version or the new one. On
+/// a full disk the new versions take the slots of versions that are given up. If borrows still need those slots, the remaining
+/// versions are not written anew.
 fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Result<(), Trouble> {
     let arena = region.arena;
-    // Without links the old ones could not be kept; then they stay what they are.
+    // Without links the old versions could not be kept. Then no version is written anew.
     if chosen.stand_ins.is_empty() || region.ensure_linked().is_err() {
         return Ok(());
     }
@@ -339,13 +339,13 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
         let Some(&old) = chosen.winners.get(n) else { continue };
         let next_seq = next_seq(region, slots);
         if next_seq >= u64::MAX - 1 {
-            break; // Writing is refused then.
+            break; // From there on writing is refused.
         }
         if begins_block(next_seq) {
             region.give_out_block(next_seq, 1)?;
         }
         if slots.free.is_empty() {
-            // What was given up stays where it is until step 5: if this repair is killed, the next one finds it.
+            // Versions that are given up stay in their slots until step 7: if this repair is killed, the next one finds them.
             let grown = Growth::lock(arena).and_then(|mut growth| {
                 growth.add_data_extent(region.number, region.is_linked().unwrap_or(true))
             });
@@ -374,18 +374,18 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
     Ok(())
 }
 
-/// The `seq` of the next write: higher than any that was used. Where the head can't be right, a block of versions is
-/// begun: what was used and is in no slot any more is not known.
+/// The `seq` of the next write: higher than any that was used. If the head's number is impossible, a new block of versions is
+/// begun: numbers that were used may be in no slot any more.
 fn next_seq(region: &Region<'_>, slots: &Slots) -> u64 {
     let blocks = region.arena.control().blocks_given_out().unwrap_or(BLOCKS_MAX / 2);
     let end = PRESENT | blocks << BLOCK_LOG2;
-    // Where the word and its complement differ, a bit of one was flipped, or its writer died between the two.
+    // If the word and its complement differ, a bit of one was flipped, or the writer died between the two stores.
     let said = region.head.said_seqs();
     let head = said.into_iter().filter(|seq| (FIRST_SEQ..=end).contains(seq)).max().unwrap_or(end);
     head.max(slots.seq_max.saturating_add(1))
 }
 
-/// `table`: the table as it was, if it can be trusted.
+/// Step 1: looks at every slot. `table`: the table as it was, if it can be trusted.
 fn look_at_slots(
     region: &Region<'_>,
     table: Option<&Shape>,
@@ -414,7 +414,7 @@ fn look_at_slots(
         let state = survey(words, region.number, &arena.geo, &mut buffer);
         match state {
             SlotState::Version(h) | SlotState::Tombstone(h) if is_of_lost_batch(region, cause, &h) => {
-                // It goes as the rest of its batch does. Scrubbed in step 7.
+                // It is freed, as the rest of its batch. Scrubbed in step 7.
                 slots.seq_max = slots.seq_max.max(h.seq());
                 rebuilt.note_epoch(h.epoch());
                 rebuilt.of_lost_batches += 1;
@@ -433,8 +433,8 @@ fn look_at_slots(
                 slots.given_up.push(slot);
             }
             SlotState::Damaged(h, _) => {
-                // Its id is believed if the index leads from it to this slot: then it is the current
-                // version, whatever its `seq` has become.
+                // Its id is believed if the index leads from it to this slot: then it is the current version, even if its
+                // `seq` is damaged.
                 slots.damaged += 1;
                 let hash = arena.geo.hash(h.id());
                 let is_ours = arena.geo.region_of(hash) == region.number;
@@ -448,7 +448,7 @@ fn look_at_slots(
             {
                 slots.reserved += 1;
             }
-            // A borrow from a slot ends before it can be reserved.
+            // All borrows of a slot have ended before it can be reserved.
             SlotState::Reserved(..) => slots.free.push(slot),
             SlotState::CutOff => slots.cut_off.push(slot),
             SlotState::FreeButForSeq if header(words).is_parked_but_for_seq() => slots.cut_off.push(slot),
@@ -459,24 +459,23 @@ fn look_at_slots(
     Ok(slots)
 }
 
-/// Whether a version is one of a batch that does not count: it was cut off before that was decided; or no
-/// flush has made it whole on disk, and so other members may be missing.
+/// Whether a version is a member of a batch that does not count. Either the batch was cut off before its number counted. Or, after
+/// a crash of the operating system, no flush made it whole on disk, so that other members may be missing.
 fn is_of_lost_batch(region: &Region<'_>, cause: Cause, header: &Header) -> bool {
     let arena = region.arena;
     if !cause.is_os_crash() {
         return is_undecided(arena, region.number, header);
     }
-    // Where the word is damaged it is not known which are whole. What there is, is kept then.
+    // If the word is damaged, it is not known which batches are whole. Then all members are kept.
     let settled = arena.control().settled().load(Ordering::SeqCst);
     header.is_of_batch() && settled.is_some_and(|s| header.epoch() > s) && !fault::on(Fault::PartOfBatch)
 }
 
-/// Fills a table with the winners; gives its shape. The growth lock is held until a new table is
-/// the region's, so that nobody else is given its room.
+/// Fills a table with the winners, and returns its shape. The growth lock is held until a new table is the region's, so that no
+/// other region gets its room.
 fn fill_table(region: &Region<'_>, present: Shape, winners: &[InSlot]) -> Result<Shape, Trouble> {
     let slot_max = winners.iter().map(|v| v.slot).max().unwrap_or(0);
-    // A table that is fuller than it should be does: whoever writes next lets it grow, and a rebuild must not fail for
-    // want of room.
+    // A table may be fuller than usual: the next write lets it grow, and a full disk must not make a rebuild fail.
     let fits = |shape: &Shape| winners.len() as u64 <= shape.entries() && shape.holds(slot_max);
     let same_place =
         Shape { version: present.version.wrapping_add(1), rebuilding: false, batch: false, ..present };
@@ -509,10 +508,10 @@ fn fill_table(region: &Region<'_>, present: Shape, winners: &[InSlot]) -> Result
 fn link(region: &Region<'_>, retired: &[(u32, u64)], parked: &[(u32, u64)]) -> Result<(), Trouble> {
     if !matches!(region.is_linked(), Ok(true)) {
         if retired.is_empty() {
-            // Links that are there all the same do no harm: whoever needs them allocates them again.
+            // Links that are allocated all the same do no harm: a write that needs them allocates them again.
             region.head.links().store(0, Ordering::Relaxed);
         } else {
-            // The word is damaged: without links nothing is kept. To allocate what is allocated changes nothing.
+            // The word is damaged: without links no version would be kept. To allocate links again changes nothing.
             Growth::lock(region.arena)?.allocate_links(region.number)?;
             region.set_linked();
         }

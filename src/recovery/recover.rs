@@ -1,5 +1,5 @@
-//! Recovery after a crash of the operating system, or where memory is not known to be that of the last users. The caller holds the whole store. The numbered steps
-//! stand in the chapter on recovery.
+//! Recovery after a crash of the operating system, or if memory is not known to be that of the last users. The caller holds the
+//! whole store. The numbered steps are in the chapter on recovery.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
@@ -23,7 +23,7 @@ use crate::sys::step::step;
 /// The step right after the flush of a recovery.
 pub(crate) const REGIONS_FLUSHED: &str = "recover: regions flushed";
 
-/// Recovers the store; `why` its memory is not believed.
+/// Recovers the store. `why`: the reason why its memory is not believed.
 pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<RepairReport> {
     let mut report = RepairReport { os_crash: true, ..RepairReport::default() };
     report.fixed.push(format!("the store was recovered: {why}"));
@@ -56,7 +56,7 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     }
     let epoch_max = rebuilt.epoch_max;
 
-    // An epoch near the last one is a lie: a store does not get there.
+    // An epoch near the last one is wrong: no store gets there.
     let credible =
         [arena.epoch().ok(), arena.durable().ok()].into_iter().flatten().filter(|e| e.is_credible());
     let known = credible.max().unwrap_or(epoch_max).max(epoch_max);
@@ -76,14 +76,14 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     begin_life(arena, &mut report.fixed);
     step("recover: epochs raised");
     mark_in_use(arena, here)?;
-    // A flush that had failed is forgotten last, so that a recovery that is cut off is done again.
+    // The failed flush is forgotten last, so that a recovery that is cut off is done again.
     arena.control().flush_failed().store(0, Ordering::SeqCst);
     step("recover: done");
     Ok(report)
 }
 
-/// Begins another life of the store: its versions are of blocks that were not given out before. The caller flushes
-/// before anyone gets in.
+/// Begins another life of the store: its versions are of blocks that were not given out before. The caller flushes before any
+/// other handle gets in.
 fn begin_life(arena: &Arena, fixed: &mut Vec<String>) {
     let given_out = arena.control().blocks_given_out();
     let life = given_out.filter(|&blocks| blocks < BLOCKS_MAX - 1).unwrap_or_else(|| {
@@ -99,7 +99,7 @@ fn begin_life(arena: &Arena, fixed: &mut Vec<String>) {
     arena.control().version_blocks().store(life + 1, Ordering::SeqCst);
 }
 
-/// Blocks of versions of which some were used, as far as the heads tell.
+/// The number of blocks of which versions were used, by the heads.
 pub(crate) fn blocks_in_use(arena: &Arena) -> u64 {
     let next = |region| arena.head(region).next_seq().load(Ordering::SeqCst);
     let blocks = (0..arena.geo.regions).map(|region| block_of(next(region)) + 1);
@@ -107,7 +107,7 @@ pub(crate) fn blocks_in_use(arena: &Arena) -> u64 {
     blocks.filter(|&blocks| blocks < BLOCKS_MAX - 1).max().unwrap_or(1)
 }
 
-/// Notes that no batch is under way, whatever the numbers of batches are.
+/// Notes that no batch is under way, even if the numbers of batches are damaged.
 pub(crate) fn end_batches(arena: &Arena) {
     let words = arena.control().batch_numbers();
     let known = words.iter().filter_map(|word| word.load(Ordering::SeqCst)).max();
@@ -116,8 +116,8 @@ pub(crate) fn end_batches(arena: &Arena) {
     }
 }
 
-/// What lies behind the last whole extent was never durable, and must not be found by the growth that
-/// completes it.
+/// Clears the bytes behind the last whole extent. They were never durable, and the growth that completes the extent must not
+/// find them.
 fn clear_tail(arena: &Arena) -> Result<()> {
     let end = arena.geo.extent_offset(arena.extent_count()?);
     let len = arena.file.metadata().map_err(arena.io("looking at the file's length"))?.len();
@@ -126,7 +126,7 @@ fn clear_tail(arena: &Arena) -> Result<()> {
     }
     let failed = arena.io("clearing the end of the file");
     match file::punch(&arena.file, end, len - end) {
-        // Where no hole can be made, the tail is cut off; nothing of it is mapped as a slot.
+        // If no hole can be made, the tail is cut off. No slot lies in it.
         Err(_) => arena.file.set_len(end).map_err(failed),
         Ok(()) => Ok(()),
     }
@@ -141,8 +141,8 @@ pub(crate) fn cut_off(arena: &Arena, extents: u64) -> Error {
     }
 }
 
-/// Notes what shows the continuity of memory, and that the store is in use, on disk: before the first write, or a loss of
-/// power would find a clean mark. Who dies before that is known leaves a mark that says so, and the next one
+/// Notes boot, mount and file, and that the store is in use, on disk. This comes before the first write: otherwise a loss of
+/// power could leave a clean mark. If the process dies before the flush has returned, the mark says so, and the next handle
 /// flushes again.
 pub(crate) fn mark_in_use(arena: &Arena, here: &Continuity) -> Result<()> {
     see_to_all(arena)?;
@@ -155,15 +155,15 @@ pub(crate) fn mark_in_use(arena: &Arena, here: &Continuity) -> Result<()> {
     Ok(())
 }
 
-/// Whether the mark and every region's lock say that the store is clean, so that the first write notes that it is in
-/// use. The mark alone decides nothing.
+/// Whether the mark and the lock of every region say that the store is clean. Then the first write notes that it is in use. The
+/// mark alone does not decide.
 pub(crate) fn is_wholly_clean(arena: &Arena) -> bool {
     arena.control().mark().load(Ordering::SeqCst) == Some(Mark::Clean)
         && (0..arena.geo.regions).all(|r| arena.head(r).lock().load(Ordering::SeqCst) == lock::CLEAN)
 }
 
-/// Whether the mark of use is damaged, or says that the store is clean and a region's lock doesn't: who leaves the clean
-/// state changes the mark first, and who enters it sets the mark last.
+/// Whether the mark of use is wrong: damaged, or clean while a region's lock is not. A handle that leaves the clean state
+/// changes the mark first, and a handle that enters it sets the mark last.
 pub(crate) fn mark_lies(arena: &Arena) -> bool {
     let mark = || arena.control().mark().load(Ordering::SeqCst);
     match mark() {
@@ -173,7 +173,7 @@ pub(crate) fn mark_lies(arena: &Arena) -> bool {
     }
 }
 
-/// Before the first write to a clean store: notes on disk that it is in use. Several may do it at once.
+/// Before the first write to a clean store: notes on disk that it is in use. Several handles may do this at once.
 #[cold]
 pub(crate) fn leave_clean(arena: &Arena) -> Result<()> {
     if arena.control().mark().load(Ordering::SeqCst) != Some(Mark::InUse) {
@@ -190,7 +190,7 @@ fn flush(arena: &Arena) -> Result<()> {
     arena.file.sync_data().map_err(arena.io("flushing during recovery"))
 }
 
-/// Rebuilds all regions; what was found, in all.
+/// Rebuilds all regions. Returns the sum of the results.
 fn rebuild_all(arena: &Arena, cause: Cause, report: &mut RepairReport) -> Result<Rebuilt> {
     let regions = arena.geo.regions;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(regions as usize);
@@ -208,7 +208,7 @@ fn rebuild_all(arena: &Arena, cause: Cause, report: &mut RepairReport) -> Result
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            // Without another thread, this one does its part.
+            // If the thread can't be made, this one does its part.
             let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
         work();

@@ -1,12 +1,12 @@
-//! Salvage: records out of a file that can't be opened. Nothing but the slots is believed.
+//! Salvage: records out of a file that can't be opened. Only the slots are believed.
 //!
-//! 1. The geometry is the one that the most of the file agrees with: see [`identity`](super::identity). Where nothing
-//!    tells it, slots are searched for: see [`search`](super::search).
-//! 2. Per id the whole version with the highest `seq` wins; if that is a tombstone, nobody does.
-//! 3. A member of a batch that does not count is none of them, as in a rebuild: heads and control page tell which
-//!    these are. Where they can't, the members are taken, and the report says so.
-//! 4. What was lost is reported: damaged slots by their ids, and per region how many records its index or its count
-//!    tell of that no slot holds. Where these are destroyed too, the report says that it is not known.
+//! 1. The geometry is the one with which most of the file agrees: see [`identity`](super::identity). If no part gives a
+//!    geometry, slots are searched for: see [`search`](super::search).
+//! 2. Per id the whole version with the highest `seq` wins. If it is a tombstone, the id has no record.
+//! 3. A member of a batch that does not count is left out, as in a rebuild: heads and control page tell which members these
+//!    are. If they are damaged, the members are taken, and the report says so.
+//! 4. Losses are reported: damaged slots by their ids; and per region the number of records that no slot holds, by its index
+//!    or its count. If both are destroyed, the report says that the number is not known.
 
 use std::collections::HashSet;
 
@@ -25,44 +25,44 @@ use crate::sys::atomic::Ordering;
 use crate::sys::copy::copy_out;
 use crate::sys::mapping::Mapping;
 
-/// Longest record that is searched for where nothing tells the record size, in bytes.
+/// Longest record that is searched for if nothing gives the record size, in bytes.
 const SEARCHED_LEN_MAX: u64 = 64 << 10;
 
-/// Versions beyond this are no store's: a write each nanosecond takes three days to get here. Bytes of
-/// index tables, which look like anything, seldom pass.
+/// No store has versions beyond this: with a write each nanosecond it takes three days to get here. Random bytes of index
+/// tables seldom pass this test.
 const LIKELY_MAX: u64 = 1 << 48;
 
-/// What was found of a record.
+/// A slot that was found of a record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remains {
     /// The header of its slot.
     pub(crate) header: Header,
     /// Where its slot is in the file.
     pub(crate) offset: u64,
-    /// The number of its slot, where the geometry is known.
+    /// The number of its slot, if the geometry is known.
     pub(crate) slot: Option<u32>,
 }
 
-/// What was found in a file.
+/// The result of a search of a file.
 #[derive(Debug)]
 pub(crate) struct Salvaged {
-    /// The geometry, if something tells it.
+    /// The geometry, if a part of the file gives it.
     pub(crate) geometry: Option<Geometry>,
-    /// What tells it, in words.
+    /// The part that gives it, in words.
     pub(crate) source: String,
     /// The newest whole version of each record, in the order of the file.
     pub(crate) records: Vec<Remains>,
     /// Damaged slots whose id has no whole version that is as new.
     pub(crate) lost: Vec<Remains>,
-    /// The slots of these, all that an id has.
+    /// All slots of the ids in `lost`.
     lost_slots: HashSet<u32>,
-    /// Records that no slot holds, by what their regions tell.
+    /// Records that no slot holds, by the index or the count of their regions.
     pub(crate) missing: Vec<Missing>,
-    /// What could not be known, in words.
+    /// Questions that could not be answered, in words.
     pub(crate) unknown: Vec<String>,
 }
 
-/// Searches a file. `record_size`: by hand, where nothing in the file tells it. `boot`: this one.
+/// Searches a file. `record_size`: given by the user, for a file in which nothing gives it. `boot`: the present boot.
 pub(crate) fn search(map: &Mapping, record_size: Option<u64>, boot: [u64; 2]) -> Salvaged {
     let mut tally = Tally::default();
     let Some(identity) = identify(map) else {
@@ -117,7 +117,7 @@ pub(crate) fn search(map: &Mapping, record_size: Option<u64>, boot: [u64; 2]) ->
 }
 
 impl Salvaged {
-    /// Step 4: compares with what is derived.
+    /// Step 4: compares the found records with the derived parts.
     fn compare(&mut self, map: &Mapping, geo: &Geometry, held: impl Fn(u32) -> Held) {
         let per_region = |remains: &[Remains]| {
             let mut counts = vec![0; geo.regions as usize];
@@ -153,7 +153,7 @@ impl Salvaged {
     }
 }
 
-/// Reads the data of what was found; whether it is still what was found.
+/// Reads the data of a found record. Returns whether it is still the same.
 pub(crate) fn read(map: &Mapping, remains: &Remains, out: &mut Vec<u8>) -> bool {
     let len = remains.header.len();
     out.resize(len, 0);
@@ -169,17 +169,17 @@ fn control(map: &Mapping) -> Option<Control<'_>> {
     Control::of(map.words(CONTROL, CONTROL_WORDS)?)
 }
 
-/// What is known of batches.
+/// The words that tell which batches count.
 struct Batches<'a> {
     map: &'a Mapping,
     geo: &'a Geometry,
     committed: Option<u64>,
     settled: Option<Epoch>,
-    /// The system went down while the store was in use: only what is settled is whole.
+    /// The system went down while the store was in use: only settled batches are whole.
     is_crashed: bool,
 }
 
-/// What a version is, as far as its batch decides.
+/// The state of a version, by its batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Counts,
@@ -198,7 +198,7 @@ impl<'a> Batches<'a> {
             let noted = control.seen_through().boot;
             let mark = control.mark().load(Ordering::Acquire);
             let is_in_use = mark != Some(Mark::Clean);
-            // A page of zeros was never written; it tells of no boot.
+            // A page of zeros was never written, and notes no boot.
             is_in_use && noted != boot && noted != [0, 0]
         });
         Self {
@@ -238,13 +238,13 @@ struct Tally {
     damaged: Vec<Remains>,
     /// Slots that hold a whole version or tombstone, whether or not its batch counts.
     versions: HashSet<u32>,
-    /// Writes of batches that may not be whole.
+    /// Members of batches that may not be whole.
     given_up: u64,
-    /// Writes of batches of which it is not known whether they count.
+    /// Members of batches of which it is not known whether they count.
     undecided: u64,
 }
 
-/// Whether a header can be one of a version of up to `len_max` bytes.
+/// Whether a header may be that of a version of up to `len_max` bytes.
 fn is_plausible(header: &Header, len_max: u64) -> bool {
     let len = header.len() as u64;
     header.seq() & PRESENT != 0
@@ -315,7 +315,7 @@ impl Tally {
 
 fn by_arithmetic(map: &Mapping, geo: &Geometry, batches: &Batches<'_>, tally: &mut Tally) {
     let mut data = Vec::new();
-    // The last extent may be cut off: its slots count as far as they are there.
+    // The last extent may be cut off: its slots are read as far as they are in the file.
     for extent in 0..extents_begun(map, geo) {
         let first = geo.first_slot(extent);
         for slot in first..first + geo.slots_per_extent() {

@@ -1,8 +1,8 @@
-//! Slots where nothing tells the geometry: at every multiple of their alignment, what looks like a slot's header and
-//! has a checksum that matches is one. Chance makes about one in 2^32 of the lookalikes pass.
+//! Searching for slots without a geometry. Bytes at a multiple of the slots' alignment are a slot if they look like a header and
+//! the checksum matches. By chance about one in 2^32 of the lookalikes passes.
 //!
-//! Time: every byte is summed once, whatever there is; a lookalike costs some hundred instructions more, however
-//! long it says that its data is. Memory: 4 bytes for each 32 of the longest record.
+//! Time: every byte is summed once, whatever the file holds. A lookalike costs some hundred instructions more, for any length of
+//! its data. Memory: 4 bytes for each 32 bytes of the longest record.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use crate::sys::mapping::Mapping;
 /// Words of a piece between two sums that are kept.
 const PIECE_WORDS: usize = SLOT_ALIGN as usize / 8;
 
-/// Has `found` called with every slot whose checksum holds, and its offset. `is_plausible` says what a header can be.
+/// Calls `found` with every slot whose checksum holds, and its offset. `is_plausible` tells whether bytes look like a header.
 pub(crate) fn each_slot(
     map: &Mapping,
     is_plausible: impl Fn(&Header) -> bool,
@@ -35,8 +35,8 @@ pub(crate) fn each_slot(
     }
 }
 
-/// The checksums of the file from its beginning to every piece's end, of those pieces that may be asked for. The
-/// sum of what lies between two of them follows from these.
+/// The checksums of the file from its beginning to every piece's end, for the pieces that may still be asked for. The checksum of
+/// the bytes between two ends follows from the two.
 struct Sums<'a> {
     map: &'a Mapping,
     hasher: crc32fast::Hasher,
@@ -58,7 +58,7 @@ impl<'a> Sums<'a> {
         }
     }
 
-    /// The checksum of a header and the data behind it, or `None` if that is not all in the file.
+    /// The checksum of a header and the data behind it, or `None` if the data is not wholly in the file.
     fn of_slot(&mut self, offset: u64, header: &Header) -> Option<u32> {
         let begin = offset + HEADER_BYTES;
         let end = begin + header.len() as u64;
@@ -68,7 +68,7 @@ impl<'a> Sums<'a> {
         let rest = &mut rest[..(end - whole) as usize];
         copy_out(self.map.words(whole, rest.len().div_ceil(8))?, rest);
         let (before, upto) = (self.up_to(begin)?, self.up_to(whole)?);
-        // Shifted by the same length, what is before the data and the header's sum take each other's place.
+        // The bytes before the data are shifted by the same length as the header: so the header's sum takes the place of theirs.
         let sum = upto ^ self.shift.by(before ^ header.sum(&[]), whole - begin);
         let mut hasher = crc32fast::Hasher::new_with_initial_len(sum, whole - offset);
         hasher.update(rest);
@@ -99,8 +99,8 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// What zeros behind some bytes do to their checksum: a multiplication of polynomials over GF(2), modulo that of
-/// CRC-32; bit 31 is the coefficient of 1.
+/// The effect of zeros behind some bytes on their checksum: a multiplication of polynomials over GF(2), modulo that of
+/// CRC-32. Bit 31 is the coefficient of 1.
 struct Shift {
     /// x^(8 * 2^n), for each n.
     powers: [u32; 40],
@@ -119,7 +119,7 @@ impl Shift {
         Self { powers, last: (0, 1 << 31) }
     }
 
-    /// The sum of `bytes` zeros behind what has the checksum `sum`, less that of the zeros alone.
+    /// The checksum of some bytes with checksum `sum` and `bytes` zeros behind them, less that of the zeros alone.
     fn by(&mut self, sum: u32, bytes: u64) -> u32 {
         if self.last.0 != bytes {
             let factor = (self.powers.iter().enumerate())

@@ -27,10 +27,10 @@ use crate::report::{Damage, Missing, VerifyReport};
 use crate::sys::atomic::Ordering;
 use crate::sys::copy::copy_out;
 
-/// Times that a header is looked at before it is taken for damaged: it may be one that is being written.
+/// A header is looked at this many times before it is taken for damaged: a growth may be writing it.
 const HEADER_LOOKS: u32 = 100;
 
-/// Checks what belongs to the store as a whole.
+/// Checks the parts that belong to the store as a whole.
 pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()> {
     for (name, at) in [("first", 0), ("second", SUPERBLOCK_B)] {
         if !superblock_holds(arena, at) {
@@ -71,11 +71,11 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
     if let LockState::Damaged = lock::state(arena.control().batch_lock().load(Ordering::SeqCst)) {
         report.damage.push(Damage::of_store("the lock word of batches is damaged"));
     }
-    // A growth that is under way writes a header where there is none. It notes the number of extents after that: so of
-    // those that were noted before the look each has a header, unless it is damaged.
+    // A growth that is under way writes a header, and notes the number of extents after that. So each extent that was noted
+    // before the look has a header, unless it is damaged.
     let noted = arena.control().extents().load(Ordering::SeqCst);
     let is_noted = |extent: u32| noted.is_none_or(|noted| u64::from(extent) < noted);
-    // A growth that was cut off leaves extents that are counted by the next one, and used by a later one.
+    // A growth that was cut off leaves extents without a header. The next growth notes their number, and a later one uses them.
     let has_none = |extent: u32| {
         (0..HEADER_LOOKS).all(|_| {
             std::thread::yield_now();
@@ -88,14 +88,14 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
     Ok(())
 }
 
-/// Whether the superblock at `at` says what the store was opened with.
+/// Whether the superblock at `at` has the geometry and the uuid with which the store was opened.
 pub(crate) fn superblock_holds(arena: &Arena, at: u64) -> bool {
     let mut bytes = [0; SUPERBLOCK_BYTES];
     copy_out(arena.fixed(at, SUPERBLOCK_BYTES / 8), &mut bytes);
     matches!(Superblock::parse(&bytes), Ok((geo, uuid)) if geo == arena.geo && uuid == arena.uuid)
 }
 
-/// The slots of a region, as far as they speak for themselves.
+/// The slots of a region, by their own bytes.
 #[derive(Default)]
 struct Census {
     /// Per id: the slot of its newest version, and whether it is a record.
@@ -104,7 +104,7 @@ struct Census {
     live: u64,
     /// Versions, tombstones among them.
     versions: u64,
-    /// The slots of these.
+    /// The slots of the versions.
     version_slots: Vec<u32>,
     damaged_slots: HashSet<u32>,
     free: u64,
@@ -126,7 +126,7 @@ impl Census {
         self.newest.iter().filter(|(.., (_, is_record))| *is_record).map(|(id, _, &(slot, _))| (id, slot))
     }
 
-    /// Slots that belong on a queue: replaced versions, tombstones, and what was taken back.
+    /// Slots that belong on a queue: replaced versions, tombstones, and parked slots.
     fn replaced(&self) -> HashSet<u32> {
         let live: HashSet<u32> = self.records().map(|(_, slot)| slot).collect();
         let versions = self.version_slots.iter().filter(|slot| !live.contains(slot));
@@ -134,8 +134,7 @@ impl Census {
     }
 }
 
-/// Checks one region. `at_rest`: nobody writes to it meanwhile; else only what each slot says of
-/// itself is checked.
+/// Checks one region. `at_rest`: no process writes to it meanwhile. If one may, each slot is checked only by its own bytes.
 pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut VerifyReport) -> Result<()> {
     let number = region.number;
     let census = take_census(region, report)?;
@@ -144,7 +143,7 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
     if !at_rest {
         return Ok(());
     }
-    // Damaged queues are told of by `check_counts`.
+    // `check_counts` reports damaged queues.
     let parked: HashSet<u32> = region.queued(Queue::Parked).unwrap_or_default().into_iter().collect();
     for &slot in &census.cut_off {
         if !parked.contains(&slot) {
@@ -173,7 +172,7 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
     Ok(())
 }
 
-/// Records that the region had, and no slot holds.
+/// The records that the region had, and that no slot holds.
 fn missing(region: &Region<'_>, census: &Census) -> Option<Missing> {
     let versions: HashSet<u32> = census.version_slots.iter().copied().collect();
     let held = |slot| {
