@@ -14,6 +14,12 @@
 //!
 //! While there is no borrow, a write pays one load. A dead process's borrows do not count.
 //!
+//! # Damage
+//!
+//! The clock has a twin, and both have a check. A borrow begins at the lower of the two, what is parked is stamped with the
+//! higher, and a damaged one is as low, or as high, as can be: one clock that lies keeps more slots, and frees none too
+//! early. A damaged count stands for a borrow that began before all others, for as long as its handle is attached.
+//!
 //! # What piles up
 //!
 //! A seat has four words. Each counts a *generation* of borrows: their number, and the clock when the first of them began. A
@@ -29,18 +35,14 @@ use crate::error::{Error, Result};
 use crate::file::arena::Arena;
 use crate::file::hint::{HINT, is_hinted, lower_hint, raise_hint};
 use crate::file::seat::is_held;
-use crate::format::seat::{BORROWS, SEATS};
+use crate::format::seat::{BORROWS, BORROWS_MAX, BorrowWord, CLOCK_MAX, Generation, SEATS};
 use crate::protocol::lock::Owner;
-use crate::sys::atomic::{AtomicU64, Ordering, fence};
-
-const ONE: u64 = 1 << 48;
-const CLOCK_MASK: u64 = ONE - 1;
-const MANY: u64 = 0xffff;
+use crate::sys::atomic::{Ordering, fence};
 
 /// A borrow of a handle. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Borrow<'a> {
-    word: &'a AtomicU64,
+    word: BorrowWord<'a>,
 }
 
 impl<'a> Borrow<'a> {
@@ -48,41 +50,43 @@ impl<'a> Borrow<'a> {
     #[inline]
     pub(crate) fn begin(arena: &'a Arena, owner: Owner) -> Result<Self> {
         while let Some((word, was, is)) = choose(arena, owner.seat) {
-            if word.compare_exchange(was, is, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            if word.change(was, is) {
                 raise_hint(arena.control().borrowed());
                 fence(Ordering::SeqCst); // The index is read after this.
                 return Ok(Self { word });
             }
         }
-        Err(Error::TooManyPins { path: arena.path.clone(), max: u64::from(BORROWS) * MANY })
+        Err(Error::TooManyPins { path: arena.path.clone(), max: u64::from(BORROWS) * BORROWS_MAX })
     }
 }
 
 impl Drop for Borrow<'_> {
     fn drop(&mut self) {
-        self.word.fetch_sub(ONE, Ordering::SeqCst);
+        self.word.leave();
     }
 }
 
 /// The word of a seat that counts a borrow which begins now, with its present value and its next one. `None`: all words are
-/// full.
-fn choose(arena: &Arena, seat: u32) -> Option<(&AtomicU64, u64, u64)> {
-    let now = clock(arena);
+/// full, or damaged.
+fn choose(arena: &Arena, seat: u32) -> Option<(BorrowWord<'_>, Generation, Generation)> {
+    let now = clocks(arena).map(|clock| clock.unwrap_or(0)).into_iter().min().unwrap_or(0);
     let mut unused = None;
-    let mut youngest: Option<(&AtomicU64, u64)> = None;
+    let mut youngest: Option<(BorrowWord<'_>, Generation)> = None;
     for number in 0..BORROWS {
         let word = arena.seat(seat).borrows(number);
-        let is = word.load(Ordering::SeqCst);
-        match is >> 48 {
-            0 => unused = Some((word, is, ONE | now)),
-            MANY => {}
-            _ if youngest.is_some_and(|(_, other)| is & CLOCK_MASK <= other & CLOCK_MASK) => {}
+        let Some(is) = word.load() else { continue };
+        match is.count {
+            0 => unused = Some((word, is, Generation { begun: now, count: 1 })),
+            BORROWS_MAX => {}
+            _ if youngest.is_some_and(|(_, other)| is.begun <= other.begun) => {}
             _ => youngest = Some((word, is)),
         }
     }
     // A generation that begins between these loads makes no difference: an older clock keeps more slots.
     match youngest {
-        Some((word, is)) if is & CLOCK_MASK == now || unused.is_none() => Some((word, is, is + ONE)),
+        Some((word, is)) if is.begun == now || unused.is_none() => {
+            Some((word, is, Generation { count: is.count + 1, ..is }))
+        }
         _ => unused,
     }
 }
@@ -93,23 +97,26 @@ pub(crate) fn may_be_borrowed(arena: &Arena) -> bool {
     is_hinted(arena.control().borrowed())
 }
 
-/// The clock now.
+/// The clock and its twin; `None`: damaged.
+fn clocks(arena: &Arena) -> [Option<u64>; 2] {
+    arena.control().clocks().map(|word| word.load(Ordering::SeqCst).map(|clock| clock.min(CLOCK_MAX)))
+}
+
+/// The clock that what is parked now is stamped with.
 pub(crate) fn clock(arena: &Arena) -> u64 {
-    arena.control().clock().load(Ordering::SeqCst) & CLOCK_MASK
+    clocks(arena).map(|clock| clock.unwrap_or(CLOCK_MAX)).into_iter().max().unwrap_or(CLOCK_MAX)
 }
 
 /// Raises the clock, and returns the clock of the oldest borrow of a living handle.
 pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
-    arena.control().clock().fetch_add(1, Ordering::SeqCst);
+    raise(arena);
     let hint = arena.control().borrowed().load(Ordering::SeqCst);
     if hint & HINT == 0 {
         return Ok(None);
     }
     let mut oldest: Option<u64> = None;
     for seat in 0..SEATS {
-        let of_seat = (0..BORROWS).map(|n| arena.seat(seat).borrows(n).load(Ordering::SeqCst));
-        let begun = of_seat.filter(|word| word >> 48 != 0).map(|word| word & CLOCK_MASK).min();
-        if let Some(begun) = begun
+        if let Some(begun) = begun(arena, seat).min()
             && is_held(arena, seat)?
         {
             oldest = Some(oldest.map_or(begun, |o| o.min(begun)));
@@ -119,4 +126,34 @@ pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
         lower_hint(arena.control().borrowed(), hint); // Step 3.
     }
     Ok(oldest)
+}
+
+/// When each generation of borrows of a seat began. One that is damaged is as old as can be. In a seat that is not taken
+/// no word was written yet, and nobody borrows.
+fn begun(arena: &Arena, seat: u32) -> impl Iterator<Item = u64> {
+    let seat = arena.seat(seat);
+    let words = (0..BORROWS).map(move |number| seat.borrows(number).load());
+    words.filter_map(move |word| match word {
+        Some(Generation { count: 0, .. }) => None,
+        Some(Generation { begun, .. }) => Some(begun),
+        None => (seat.taken().load(Ordering::SeqCst) != 0).then_some(0),
+    })
+}
+
+/// Puts a damaged clock right; whether one was damaged.
+pub(crate) fn mend_clock(arena: &Arena) -> bool {
+    let is_damaged = clocks(arena).contains(&None);
+    if is_damaged {
+        raise(arena);
+    }
+    is_damaged
+}
+
+/// Raises the clock and its twin. Where both are damaged, nothing that is borrowed began later than what they become.
+fn raise(arena: &Arena) {
+    let known = clocks(arena).into_iter().flatten().max();
+    let clock = known.unwrap_or_else(|| (0..SEATS).flat_map(|seat| begun(arena, seat)).max().unwrap_or(0));
+    for word in arena.control().clocks() {
+        word.raise_to(CLOCK_MAX.min(clock + 1));
+    }
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Holder, Lock, Result};
 use crate::file::arena::Arena;
 use crate::file::hint::{HINT, is_hinted, lower_hint, raise_hint};
 use crate::format::epoch::Epoch;
-use crate::format::seat::{BORROWS, LEAVING, SEATS, TAKEN, seat_byte};
+use crate::format::seat::{BORROWS, Generation, LEAVING, SEATS, TAKEN, seat_byte};
 use crate::protocol::lock::Owner;
 use crate::sys::atomic::Ordering;
 use crate::sys::{file, file_lock, process};
@@ -61,7 +61,7 @@ fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
     words.generation().store(u64::from(next), Ordering::SeqCst);
     words.set_moment(None);
     for number in 0..BORROWS {
-        words.borrows(number).store(0, Ordering::SeqCst);
+        words.borrows(number).store(Generation::NONE);
     }
     let here = u64::from(std::process::id()) | u64::from(process::pid_namespace()) << 32;
     words.pid().store(here, Ordering::SeqCst);
@@ -181,6 +181,17 @@ pub(crate) fn oldest_moment(arena: &Arena) -> Result<Option<Epoch>> {
     Ok(oldest)
 }
 
+/// Seats of living handles with a damaged word of those that say which records the handle reads.
+pub(crate) fn damaged_seats(arena: &Arena) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for seat in (0..SEATS).filter(|&seat| arena.seat(seat).is_damaged()) {
+        if is_held(arena, seat)? {
+            found.push(seat);
+        }
+    }
+    Ok(found)
+}
+
 /// Whether the handle that claimed a seat last lives.
 pub(crate) fn is_held(arena: &Arena, seat: u32) -> Result<bool> {
     is_alive(arena, Owner { seat, generation: arena.seat(seat).last_claim() })
@@ -189,6 +200,7 @@ pub(crate) fn is_held(arena: &Arena, seat: u32) -> Result<bool> {
 /// The number of a seat's borrows, and one more for its moment.
 pub(crate) fn pins(arena: &Arena, seat: u32) -> u64 {
     let seat = arena.seat(seat);
-    let borrowed: u64 = (0..BORROWS).map(|n| seat.borrows(n).load(Ordering::SeqCst) >> 48).sum();
+    let counts = (0..BORROWS).filter_map(|number| seat.borrows(number).load());
+    let borrowed: u64 = counts.map(|generation| generation.count).sum();
     borrowed + u64::from(seat.moment().is_some())
 }

@@ -60,9 +60,11 @@ struct Layout {
     moments: u64,
     /// Hint: unless the low 16 bits are all clear, a seat may have a borrow. The rest counts, so that no value repeats.
     borrowed: u64,
-    /// The clock of borrows: raised by each look for the oldest borrow.
+    /// Checked: the clock of borrows: raised by each look for the oldest borrow.
     clock: u64,
-    pad3: [u64; 5],
+    /// Checked: its twin, which is raised after it.
+    clock_twin: u64,
+    pad3: [u64; 4],
     // Line 4: watchers of the whole store.
     /// Raised by a write that finds the store watched.
     changes: u64,
@@ -123,7 +125,8 @@ impl<'a> Control<'a> {
         blocks_of: Checked<'a>,
         moments: &'a AtomicU64,
         borrowed: &'a AtomicU64,
-        clock: &'a AtomicU64,
+        clock: Checked<'a>,
+        clock_twin: Checked<'a>,
         changes: &'a AtomicU64,
         type_tag: &'a AtomicU64,
         durable_tag: &'a AtomicU64,
@@ -140,6 +143,12 @@ impl<'a> Control<'a> {
     /// The three numbers of batches: begun, committed, ended.
     pub(crate) fn batch_numbers(self) -> [Checked<'a>; 3] {
         [self.begun(), self.committed(), self.ended()]
+    }
+
+    /// The clock of borrows and its twin.
+    #[inline]
+    pub(crate) fn clocks(self) -> [Checked<'a>; 2] {
+        [self.clock(), self.clock_twin()]
     }
 
     /// The number of blocks of versions given out, or `None` if the word is damaged or the number is impossible.
@@ -181,6 +190,8 @@ impl<'a> Control<'a> {
             ("number of the batch that ended last", number(self.ended())),
             ("epoch of the last batch", epoch(self.batched())),
             ("epoch of the last settled batch", epoch(self.settled())),
+            ("clock of borrows", number(self.clock())),
+            ("twin of the clock of borrows", number(self.clock_twin())),
             ("number of blocks of versions", self.blocks_given_out().is_none()),
             ("first block of versions of this life", number(self.life())),
         ]
@@ -266,6 +277,8 @@ pub(crate) fn empty_control(seen: &SeenThrough) -> [u64; CONTROL_WORDS] {
         settled: zero,
         version_blocks: one,
         life: zero,
+        clock: zero,
+        clock_twin: zero,
         ..Layout::zeroed()
     })
 }

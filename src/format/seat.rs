@@ -36,7 +36,7 @@ struct Layout {
     pid: u64,
     /// Checked (or zero: none): the epoch whose records the holder still reads.
     moment: u64,
-    /// Generations of borrows: the clock when the first one began (low 48 bits), and how many there are (high 16).
+    /// Generations of borrows, each with a check.
     borrows: [u64; BORROWS as usize],
 }
 
@@ -88,8 +88,18 @@ impl<'a> Seat<'a> {
 
     /// A word that counts borrows.
     #[inline]
-    pub(crate) fn borrows(self, number: u32) -> &'a AtomicU64 {
-        &self.0[offset_of!(Layout, borrows) / 8 + number as usize]
+    pub(crate) fn borrows(self, number: u32) -> BorrowWord<'a> {
+        BorrowWord(&self.0[offset_of!(Layout, borrows) / 8 + number as usize])
+    }
+
+    /// Whether a word is damaged that says which records the holder reads. Not before the claim of the seat is whole.
+    pub(crate) fn is_damaged(self) -> bool {
+        if self.taken().load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        let moment = self.moment_word().load(Ordering::SeqCst);
+        moment != 0 && Epoch::decode(moment).is_none()
+            || (0..BORROWS).any(|number| self.borrows(number).load().is_none())
     }
 
     /// The generation of the last claim; 0 if there was none, or none that is known.
@@ -102,6 +112,73 @@ impl<'a> Seat<'a> {
         for at in [offset_of!(Layout, generation), offset_of!(Layout, moment), offset_of!(Layout, taken)] {
             self.0[at / 8].store(0, Ordering::SeqCst);
         }
+    }
+}
+
+/// A generation of borrows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Generation {
+    /// The clock when the first of them began, at most [`CLOCK_MAX`].
+    pub(crate) begun: u64,
+    /// How many there are, at most [`BORROWS_MAX`].
+    pub(crate) count: u64,
+}
+
+/// Most borrows of a generation.
+pub(crate) const BORROWS_MAX: u64 = 0xfff;
+/// The clock of borrows goes no further.
+pub(crate) const CLOCK_MAX: u64 = (1 << COUNT_AT) - 1;
+const COUNT_AT: u32 = 40;
+const CHECK_AT: u32 = 52;
+/// What one borrow adds to the word: to the count, and to the check.
+const ONE: u64 = 1 << COUNT_AT | 1 << CHECK_AT;
+
+impl Generation {
+    /// No borrows.
+    pub(crate) const NONE: Self = Self { begun: 0, count: 0 };
+
+    /// The clock in bits 0 to 39, the count in bits 40 to 51, and in the rest the check: the count, plus the complement of the
+    /// exclusive-or of the clock's 12-bit parts. So one subtraction takes a borrow from both, a flipped bit makes the two
+    /// disagree, and zeros are no generation.
+    #[inline]
+    const fn encode(self) -> u64 {
+        let begun = self.begun & CLOCK_MAX;
+        let parts = begun ^ begun >> 12 ^ begun >> 24 ^ begun >> 36;
+        begun | self.count << COUNT_AT | (self.count + (!parts & BORROWS_MAX)) << CHECK_AT
+    }
+
+    #[inline]
+    const fn decode(word: u64) -> Option<Self> {
+        let generation = Self { begun: word & CLOCK_MAX, count: word >> COUNT_AT & BORROWS_MAX };
+        if generation.encode() == word { Some(generation) } else { None }
+    }
+}
+
+/// A word that counts the borrows of a generation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BorrowWord<'a>(&'a AtomicU64);
+
+impl BorrowWord<'_> {
+    /// The generation, or `None` if the word is damaged.
+    #[inline]
+    pub(crate) fn load(self) -> Option<Generation> {
+        Generation::decode(self.0.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn store(self, generation: Generation) {
+        self.0.store(generation.encode(), Ordering::SeqCst);
+    }
+
+    /// Changes `was` to `is`; whether it was that.
+    #[inline]
+    pub(crate) fn change(self, was: Generation, is: Generation) -> bool {
+        self.0.compare_exchange(was.encode(), is.encode(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Takes one borrow from the count. A damaged word stays damaged, or counts more than there are.
+    #[inline]
+    pub(crate) fn leave(self) {
+        self.0.fetch_sub(ONE, Ordering::SeqCst);
     }
 }
 
@@ -122,3 +199,30 @@ pub(crate) const GROWTH_BYTE: u64 = LOCKS + (1 << 30);
 pub(crate) const SYNC_BYTE: u64 = LOCKS + (1 << 30) + 1;
 /// The byte whose lock is held to remove the name of a store in memory.
 pub(crate) const NAME_BYTE: u64 = LOCKS + (1 << 30) + 2;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_of_a_count_of_borrows_is_seen_and_hides_none_when_they_end() {
+        for begun in [0, 1, 0xfff, 0x12_3456_789a, CLOCK_MAX] {
+            for count in [0, 1, 2, 0x800, BORROWS_MAX] {
+                let generation = Generation { begun, count };
+                let word = generation.encode();
+                assert_eq!(Generation::decode(word), Some(generation));
+                assert!(count == 0 || Generation::decode(word - ONE) == Some(Generation { begun, count: count - 1 }));
+                for bit in 0..64 {
+                    let mut flipped = word ^ 1 << bit;
+                    assert_eq!(Generation::decode(flipped), None, "bit {bit} of {generation:?}");
+                    for left in (0..count).rev().take(3) {
+                        flipped = flipped.wrapping_sub(ONE);
+                        let seen = Generation::decode(flipped);
+                        assert!(seen.is_none_or(|seen| seen.count > left), "bit {bit} of {generation:?}: {seen:?}");
+                    }
+                }
+            }
+        }
+        assert_eq!(Generation::decode(0), None);
+    }
+}

@@ -72,6 +72,10 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     for word in [control.batched(), control.settled()] {
         word.store(known, Ordering::SeqCst);
     }
+    // Nobody borrows, and nothing is parked.
+    for clock in control.clocks() {
+        clock.store(0, Ordering::SeqCst);
+    }
     end_batches(arena);
     begin_life(arena, &mut report.fixed);
     step("recover: epochs raised");

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use crate::error::Result;
 use crate::file::arena::Arena;
 use crate::file::pass;
+use crate::file::seat::damaged_seats;
 use crate::file::survey::{SlotState, survey};
 use crate::format::epoch::Epoch;
 use crate::format::geometry::SUPERBLOCK_B;
@@ -67,6 +68,10 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
             let what = format!("the number of {name} is {noted}, and the file has {count}");
             report.damage.push(Damage::of_store(what));
         }
+    }
+    for seat in damaged_seats(arena)? {
+        let what = "which records it reads is not known: the slots of all are kept until its process closes the store";
+        report.damage.push(Damage::of_store(format!("seat {seat} is damaged; {what}")));
     }
     if let LockState::Damaged = lock::state(arena.control().batch_lock().load(Ordering::SeqCst)) {
         report.damage.push(Damage::of_store("the lock word of batches is damaged"));

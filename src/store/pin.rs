@@ -62,7 +62,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::ReadOnly`]: whoever borrows has to say so in the file; [`Error::Forked`];
-    /// [`Error::TooManyPins`] beyond 262,140 pins of one handle at once.
+    /// [`Error::TooManyPins`] beyond 16,380 pins of one handle at once.
     pub fn pin(&self) -> Result<Pin<'_>> {
         self.handle.check_writable()?;
         let arena = &self.handle.arena;

@@ -1,6 +1,7 @@
 //! Verify and repair: the whole store, region by region.
 
 use crate::error::Result;
+use crate::file::borrow;
 use crate::file::grow::Growth;
 use crate::format::epoch::Epoch;
 use crate::format::geometry::SUPERBLOCK_B;
@@ -133,6 +134,9 @@ impl Store {
         };
         self.repair_batches(&mut report)?;
         self.repair_versions(&mut report)?;
+        if borrow::mend_clock(arena) {
+            report.fixed.push("the clock of borrows in the control page was put right".to_owned());
+        }
         let mut epoch_max = Epoch::BEFORE;
         for number in 0..arena.geo.regions {
             let locked = handle.lock(number)?;

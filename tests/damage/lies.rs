@@ -10,6 +10,7 @@ mod file;
 
 mod control;
 mod counts;
+mod lent;
 mod queues;
 mod sequence;
 mod superblock;

@@ -303,11 +303,11 @@ fn more_pins_than_a_handle_can_have_is_an_error() {
             Ok(pin) => pins.push(pin),
             Err(error) => break error,
         }
-        assert!(pins.len() <= 262_140);
+        assert!(pins.len() <= 16_380);
     };
     assert!(matches!(error, Error::TooManyPins { .. }), "{error}");
-    assert_eq!(pins.len(), 262_140);
-    assert_eq!(store.stats().unwrap().attached[0].pins, 262_140);
+    assert_eq!(pins.len(), 16_380);
+    assert_eq!(store.stats().unwrap().attached[0].pins, 16_380);
     pins.pop();
     assert_eq!(store.pin().unwrap().get(1).unwrap(), Some(&b"one"[..]));
 }

@@ -24,7 +24,7 @@ pub(crate) struct Parts {
     parts: Vec<Part>,
 }
 
-const CONTROL_WORDS: [(usize, usize, &str); 25] = [
+const CONTROL_WORDS: [(usize, usize, &str); 26] = [
     (0, 8, "control: epoch"),
     (8, 8, "control: durable epoch"),
     (64, 16, "control: boot id"),
@@ -39,6 +39,7 @@ const CONTROL_WORDS: [(usize, usize, &str); 25] = [
     (192, 8, "control: hint of pins"),
     (200, 8, "control: hint of borrows"),
     (208, 8, "control: clock of borrows"),
+    (216, 8, "control: twin of the clock of borrows"),
     (256, 8, "control: changes"),
     (320, 8, "control: type of the records"),
     (328, 8, "control: type that is on disk"),

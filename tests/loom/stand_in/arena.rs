@@ -102,14 +102,14 @@ impl Arena {
         // as SeqCst it knows to be older than a later SeqCst store.
         let locks = all.heads.iter().map(|head| head_of(head).lock());
         let control = control_of(&all.control);
-        let hints = [control.moments(), control.borrowed(), control.clock(), control.changes()];
+        let hints = [control.moments(), control.borrowed(), control.changes()];
         for word in all.seats.iter().flatten().chain(locks).chain(hints) {
             word.store(word.load(Ordering::Relaxed), Ordering::SeqCst);
         }
         control.epoch().store(Epoch::FIRST.next(), Ordering::SeqCst);
         control.durable().store(Epoch::FIRST, Ordering::SeqCst);
         control.version_blocks().store(1, Ordering::SeqCst);
-        for number in control.batch_numbers() {
+        for number in control.batch_numbers().into_iter().chain(control.clocks()) {
             number.store(0, Ordering::SeqCst);
         }
         for epoch in [control.batched(), control.settled()] {
