@@ -2,6 +2,30 @@
 
 use std::fmt;
 
+/// How far long work is: see [`Store::verify_with_progress`](crate::Store::verify_with_progress).
+///
+/// ```
+/// # use recstore::Store;
+/// # let dir = tempfile::tempdir()?;
+/// # let store = Store::create(dir.path().join("a.rec"))?;
+/// store.verify_with_progress(|progress| println!("{} of {}", progress.done, progress.total))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// How many parts of the work are done. The parts take about the same time each.
+    pub done: u64,
+    /// How many parts there are, as far as that is known: others may write meanwhile.
+    pub total: u64,
+}
+
+impl Progress {
+    pub(crate) fn of(done: u64, total: u64) -> Self {
+        Self { done, total: total.max(done) }
+    }
+}
+
 /// One damaged place: see [`Store::verify`](crate::Store::verify).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

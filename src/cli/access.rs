@@ -7,13 +7,15 @@ use std::time::Duration;
 use recstore::{Error, Options, RepairReport, Store};
 
 use super::failure::Failure;
-use super::output::{counted, say};
+use super::output::{counted, note, say};
 
 /// The capacity of a record in a store that a command creates on its own, in bytes.
 pub(crate) const RECORD_SIZE_DEFAULT: usize = 256;
 
 /// How long a command whose work is done waits for others before it says that it is not on disk yet.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After so long a user is told what a command waits for.
+const NOTICE_AFTER: Duration = Duration::from_secs(2);
 /// And how long for marking the store clean.
 const PATIENCE_FOR_THE_MARK: Duration = Duration::from_millis(100);
 
@@ -40,6 +42,11 @@ impl Access {
     pub(crate) fn options(&self) -> Options {
         Store::options()
             .lock_timeout(self.lock_timeout)
+            .on_wait(NOTICE_AFTER, |busy| {
+                say(format_args!(
+                    "waiting: {busy}; Ctrl-C gives up, and --lock-timeout SECONDS does so by itself"
+                ));
+            })
             .allow_network_file_system(self.allow_network_file_system)
     }
 
@@ -119,7 +126,7 @@ impl Access {
         }
         match self.options().record_size(RECORD_SIZE_DEFAULT).create(path) {
             Ok(store) => {
-                say(format_args!(
+                note(format_args!(
                     "{}: created, for records of up to {RECORD_SIZE_DEFAULT} bytes",
                     path.display()
                 ));

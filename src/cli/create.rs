@@ -5,13 +5,18 @@ use std::path::PathBuf;
 use super::access::Access;
 use super::failure::Failure;
 use super::ids;
-use super::output::say;
+use super::output::note;
 
 /// Create an empty store
 ///
 /// The geometry is chosen here, once. The file grows by itself as records come; an empty store is
 /// small. Fails if STORE exists.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  recstore create s.rec                                  records of up to 256 bytes
+  recstore create s.rec --record-size 4K --regions 64    for many writers
+  recstore create s.rec --max-size 2G --mode 660         for a group, and no larger than that")]
 pub(crate) struct Create {
     /// The file to create
     store: PathBuf,
@@ -45,7 +50,7 @@ impl Create {
             options = options.slots_per_extent(slots);
         }
         options.create(&self.store)?.close()?;
-        say(format_args!(
+        note(format_args!(
             "{}: created, for records of up to {} bytes, in {} regions",
             self.store.display(),
             self.record_size,

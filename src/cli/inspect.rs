@@ -10,6 +10,10 @@ use super::output::Output;
 ///
 /// Without --region and --slot: every region. The form may change with any version.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  recstore inspect s.rec --region 3
+  recstore inspect s.rec --slot 2048     a slot that `recstore verify` named")]
 pub(crate) struct Inspect {
     /// The store
     store: PathBuf,

@@ -39,6 +39,7 @@ use self::writers::Writers;
 use super::access::Access;
 use super::failure::Failure;
 use super::output::{counted, note};
+use super::progress;
 
 /// Load many records from JSON lines, CSV or other text, with several processes at once
 ///
@@ -113,7 +114,7 @@ impl Load {
         let mut outcome = dealer.run(&inbox);
         let after = store.len().ok();
         // One flush for what all the writers wrote, also when the load ended early.
-        let closed = store.close();
+        let closed = progress::while_working("flushing to disk", || store.close());
         if let Some(failure) = outcome.stopped.take() {
             return Err(self.how_far(failure, &outcome, before.filter(|_| !is_new), after));
         }

@@ -84,10 +84,7 @@ impl Map {
         let store = access.look(&self.store)?;
         let stats = store.stats()?;
         let damage = if self.verify {
-            let spinner = progress::working("checking every slot");
-            let report = store.verify();
-            spinner.finish_and_clear();
-            report?.damage
+            progress::of_work("checking every slot", |tell| store.verify_with_progress(tell))?.damage
         } else {
             Vec::new()
         };

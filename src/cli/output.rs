@@ -21,9 +21,14 @@ pub(crate) fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }
 
+/// Whether [`note`] says nothing.
+pub(crate) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
 /// Says what went well, or what is about to happen; not with `--quiet`.
 pub(crate) fn note(message: fmt::Arguments<'_>) {
-    if !QUIET.load(Ordering::Relaxed) {
+    if !is_quiet() {
         say(message);
     }
 }

@@ -1,9 +1,18 @@
-//! Progress of long work, on standard error, when that is a terminal. In a pipe there is none.
+//! Progress of long work, on standard error, where that is a terminal which nothing else writes to meanwhile: standard
+//! output is no pipe then, since what reads it may write there too. The commands that print records to a terminal as
+//! they go have no bar either.
 
+use std::env;
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use recstore::Progress;
+
+use super::output::is_quiet;
 
 const REDRAWS_PER_SECOND: u8 = 10;
 
@@ -23,14 +32,33 @@ pub(crate) fn records(total: Option<u64>) -> ProgressBar {
     }
 }
 
-/// A sign of life for work that does not say how far it is.
-pub(crate) fn working(message: &'static str) -> ProgressBar {
+/// Does work that says how far it is, with a bar.
+pub(crate) fn of_work<T>(message: &'static str, work: impl FnOnce(&dyn Fn(Progress)) -> T) -> T {
+    let bar = bar(100, "{elapsed_precise} {msg} {wide_bar} {percent} % {eta}");
+    bar.set_message(message);
+    keep_moving(&bar);
+    let done = work(&|at| {
+        bar.set_length(at.total);
+        bar.set_position(at.done);
+    });
+    bar.finish_and_clear();
+    done
+}
+
+/// Does work that does not say how far it is, with a sign of life.
+pub(crate) fn while_working<T>(message: &'static str, work: impl FnOnce() -> T) -> T {
     let spinner = spinner("{elapsed_precise} {spinner} {msg}");
     spinner.set_message(message);
-    if !spinner.is_hidden() {
-        spinner.enable_steady_tick(Duration::from_millis(100));
+    keep_moving(&spinner);
+    let done = work();
+    spinner.finish_and_clear();
+    done
+}
+
+fn keep_moving(bar: &ProgressBar) {
+    if !bar.is_hidden() {
+        bar.enable_steady_tick(Duration::from_millis(100));
     }
-    spinner
 }
 
 fn bar(total: u64, template: &str) -> ProgressBar {
@@ -49,9 +77,16 @@ fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
 }
 
 fn target() -> ProgressDrawTarget {
-    if io::stderr().is_terminal() {
+    let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if io::stderr().is_terminal() && !is_dumb && !is_quiet() && !output_is_pipe() {
         ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_SECOND)
     } else {
         ProgressDrawTarget::hidden()
     }
+}
+
+fn output_is_pipe() -> bool {
+    let output = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let kind = output.and_then(|output| output.metadata()).map(|metadata| metadata.file_type());
+    kind.is_ok_and(|kind| kind.is_fifo() || kind.is_socket())
 }

@@ -16,6 +16,10 @@ use super::progress;
 /// damage that `verify` found. On a healthy store, in use or not, it does nothing. Lists each version that it gave
 /// up, and per region how many records are gone. Exit code 3 if a record is lost, or if damage remains.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cp --sparse=never s.rec s-before.rec && recstore repair s.rec     with a way back
+  recstore repair s.rec > what-was-done.txt")]
 pub(crate) struct Repair {
     /// The store
     store: PathBuf,
@@ -24,11 +28,8 @@ pub(crate) struct Repair {
 impl Repair {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
         let store = access.options().open(&self.store)?;
-        let spinner = progress::working("checking and repairing");
-        let repaired = store.repair();
-        let checked = repaired.and_then(|repaired| Ok((repaired, store.verify()?)));
-        spinner.finish_and_clear();
-        let (repaired, left) = checked?;
+        let repaired = progress::of_work("repairing", |tell| store.repair_with_progress(tell))?;
+        let left = progress::of_work("checking every slot", |tell| store.verify_with_progress(tell))?;
 
         let mut out = Output::new();
         print(&mut out, store.opened())?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::failure::Failure;
-use super::output::{Output, counted, say};
+use super::output::{Output, counted, note, say};
 use super::{ids, progress, verify};
 
 /// Recover every record with a good checksum from a destroyed store into a new one
@@ -14,6 +14,10 @@ use super::{ids, progress, verify};
 /// region how many records are gone without a trace of their ids. What could not be known is said on standard error.
 /// Exit code 3 if a record is lost. Fails if OUT exists.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  recstore salvage broken.rec saved.rec                       when `recstore repair` can't open it
+  recstore salvage broken.rec saved.rec --record-size 4K      when nothing in it tells how long records are")]
 pub(crate) struct Salvage {
     /// The file to recover from
     store: PathBuf,
@@ -30,10 +34,9 @@ pub(crate) struct Salvage {
 
 impl Salvage {
     pub(crate) fn run(&self) -> Result<(), Failure> {
-        let spinner = progress::working("searching for records");
-        let report = recstore::salvage(&self.store, &self.out, self.record_size);
-        spinner.finish_and_clear();
-        let report = report?;
+        let report = progress::of_work("searching for records", |tell| {
+            recstore::salvage_with_progress(&self.store, &self.out, self.record_size, tell)
+        })?;
         let mut out = Output::new();
         if self.json {
             let lost: Vec<_> = report.lost.iter().map(verify::damage_json).collect();
@@ -60,7 +63,7 @@ impl Salvage {
             say(format_args!("not known: {unknown}"));
         }
         let saved = counted(report.records, "record");
-        say(format_args!("{}: {saved} saved; {}", self.out.display(), report.source));
+        note(format_args!("{}: {saved} saved; {}", self.out.display(), report.source));
         match report.lost_records() {
             0 => Ok(()),
             1 => Err(Failure::Damaged(format!("{}: 1 record is lost", self.store.display()))),

@@ -14,6 +14,10 @@ use super::output::{Output, counted};
 /// it by its name begins anew, and `rm` removes the file. What can't be opened is listed with the
 /// reason.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  recstore shared
+  recstore shared --json | jq -r 'select(.attached == []).path'     what was left behind")]
 pub(crate) struct Shared {
     /// Print an object for each store, one a line
     #[arg(long)]

@@ -14,6 +14,11 @@ use super::progress;
 ///
 /// Lists each damage on standard output. Exit code 3 if there is any.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  recstore verify s.rec
+  recstore verify s.rec --json | jq '.damage[].id'     which records are damaged
+  recstore verify s.rec -q || recstore repair s.rec")]
 pub(crate) struct Verify {
     /// The store
     store: PathBuf,
@@ -73,10 +78,7 @@ impl Verify {
 
     fn check(&self, access: &Access) -> Result<VerifyReport, Failure> {
         let store = access.look(&self.store)?;
-        let spinner = progress::working("checking every slot");
-        let report = store.verify();
-        spinner.finish_and_clear();
-        Ok(report?)
+        Ok(progress::of_work("checking every slot", |tell| store.verify_with_progress(tell))?)
     }
 }
 

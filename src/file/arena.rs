@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::file::extents::Extents;
+use crate::file::notice::Notice;
 use crate::file::survey::{SlotState, survey};
 use crate::format::control::{CONTROL, CONTROL_WORDS, Control};
 use crate::format::epoch::Epoch;
@@ -40,6 +41,8 @@ pub(crate) struct Arena {
     pub(crate) owner: Option<Owner>,
     /// How long to wait for a live owner of a lock.
     pub(crate) lock_timeout: Option<Duration>,
+    /// What to do about a long wait for one, besides waiting.
+    pub(crate) notice: Option<Notice>,
     /// The extents that are known to be in use. The mutex is held together with the growth byte.
     pub(crate) extents: Mutex<Extents>,
 }

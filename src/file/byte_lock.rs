@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Holder, Lock, Result};
 use crate::file::arena::Arena;
+use crate::file::notice::wait_and_tell;
 use crate::file::seat;
 use crate::protocol::lock::{self, LockState, Owner};
 use crate::sys::atomic::{AtomicU64, Ordering};
@@ -18,17 +19,19 @@ pub(crate) fn take(
     note: &AtomicU64,
     deadline: &Deadline,
 ) -> Result<()> {
-    match file_lock::lock(&arena.file, byte, deadline) {
+    let busy = || {
+        let foreign = || file_lock::foreign_holder(&arena.file, byte);
+        let foreign = || foreign().map(|pid| Holder { pid, exists: (pid != 0).then_some(true) });
+        let owner = noted_holder(arena, note).or_else(foreign);
+        Error::Busy { path: arena.path.clone(), lock, owner, waited: deadline.waited() }
+    };
+    let wait = |deadline: &Deadline| file_lock::lock(&arena.file, byte, deadline);
+    match wait_and_tell(arena.notice.as_ref(), deadline, wait, &busy) {
         Ok(true) => {
             note.store(arena.owner.map_or(0, Owner::word), Ordering::SeqCst);
             Ok(())
         }
-        Ok(false) => {
-            let foreign = || file_lock::foreign_holder(&arena.file, byte);
-            let foreign = || foreign().map(|pid| Holder { pid, exists: (pid != 0).then_some(true) });
-            let owner = noted_holder(arena, note).or_else(foreign);
-            Err(Error::Busy { path: arena.path.clone(), lock, owner, waited: deadline.waited() })
-        }
+        Ok(false) => Err(busy()),
         Err(source) => Err(arena.io("waiting for a byte-range lock (F_OFD_SETLK)")(source)),
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod continuity;
 pub(crate) mod extents;
 pub(crate) mod grow;
 pub(crate) mod hint;
+pub(crate) mod notice;
 pub(crate) mod pass;
 pub(crate) mod seat;
 pub(crate) mod survey;

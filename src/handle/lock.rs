@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use crate::error::{self, Error, Result};
 use crate::file::arena::Arena;
+use crate::file::notice::ToldOnce;
 use crate::file::seat;
 use crate::format::control::Mark;
 use crate::format::region::Head;
 use crate::format::seat::queue_byte;
 use crate::handle::Handle;
-use crate::protocol::lock::{self, LockState, SLEEPERS};
+use crate::protocol::lock::{self, LockState, Owner, SLEEPERS};
 use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
@@ -145,6 +146,16 @@ impl Handle {
         let mut head_of_queue = QueueByte { handle: self, region: number, held: false };
         let mut slept = 0;
         let mut spins = 0;
+        let mut told = ToldOnce::new(self.arena.notice.as_ref());
+        let busy = |owner: Option<Owner>| {
+            let is_region = number < self.arena.geo.regions;
+            Error::Busy {
+                path: self.arena.path.clone(),
+                lock: if is_region { error::Lock::Region(number) } else { error::Lock::Batches },
+                owner: owner.map(|owner| seat::holder(&self.arena, owner.seat)),
+                waited: deadline.waited(),
+            }
+        };
         loop {
             let word = lock.load(Ordering::Relaxed);
             let owner = match lock::state(word) {
@@ -189,16 +200,11 @@ impl Handle {
             let mut limit = if head_of_queue.try_hold() { LOOK_FIRST } else { LOOK_OTHERS };
             if let Some(left) = deadline.left() {
                 if left.is_zero() {
-                    let is_region = number < self.arena.geo.regions;
-                    return Err(Error::Busy {
-                        path: self.arena.path.clone(),
-                        lock: if is_region { error::Lock::Region(number) } else { error::Lock::Batches },
-                        owner: owner.map(|owner| seat::holder(&self.arena, owner.seat)),
-                        waited: deadline.waited(),
-                    });
+                    return Err(busy(owner));
                 }
                 limit = limit.min(left);
             }
+            told.perhaps(&deadline, || busy(owner));
             if lock::mark_sleeper(lock, word) {
                 futex::wait(lock, (word | SLEEPERS) as u32, limit);
                 slept = SLEEPERS; // Others may still sleep: an owner that gives the lock back wakes one.

@@ -63,7 +63,13 @@ pub(crate) struct Salvaged {
 }
 
 /// Searches a file. `record_size`: given by the user, for a file in which nothing gives it. `boot`: the present boot.
-pub(crate) fn search(map: &Mapping, record_size: Option<u64>, boot: [u64; 2]) -> Salvaged {
+/// `tell` is told how many bytes of the file were searched.
+pub(crate) fn search(
+    map: &Mapping,
+    record_size: Option<u64>,
+    boot: [u64; 2],
+    mut tell: impl FnMut(u64),
+) -> Salvaged {
     let mut tally = Tally::default();
     let Some(identity) = identify(map) else {
         let len_max = record_size.unwrap_or(SEARCHED_LEN_MAX);
@@ -73,6 +79,7 @@ pub(crate) fn search(map: &Mapping, record_size: Option<u64>, boot: [u64; 2]) ->
             |offset, header| {
                 tally.take(Remains { header: *header, offset, slot: None });
             },
+            &mut tell,
         );
         let mut found = tally.end(None);
         found.source = "slots were searched for: no superblock and no extent header is left".to_owned();
@@ -86,7 +93,7 @@ pub(crate) fn search(map: &Mapping, record_size: Option<u64>, boot: [u64; 2]) ->
     };
     let geo = &identity.geometry;
     let batches = Batches::new(map, geo, boot);
-    by_arithmetic(map, geo, &batches, &mut tally);
+    by_arithmetic(map, geo, &batches, &mut tally, tell);
     let versions = std::mem::take(&mut tally.versions);
     let (given_up, undecided) = (tally.given_up, tally.undecided);
     let mut found = tally.end(Some(*geo));
@@ -313,10 +320,17 @@ impl Tally {
     }
 }
 
-fn by_arithmetic(map: &Mapping, geo: &Geometry, batches: &Batches<'_>, tally: &mut Tally) {
+fn by_arithmetic(
+    map: &Mapping,
+    geo: &Geometry,
+    batches: &Batches<'_>,
+    tally: &mut Tally,
+    mut tell: impl FnMut(u64),
+) {
     let mut data = Vec::new();
     // The last extent may be cut off: its slots are read as far as they are in the file.
     for extent in 0..extents_begun(map, geo) {
+        tell(geo.extent_offset(extent));
         let first = geo.first_slot(extent);
         for slot in first..first + geo.slots_per_extent() {
             tally.look(map, geo, slot, batches, &mut data);

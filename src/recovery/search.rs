@@ -15,14 +15,20 @@ use crate::sys::mapping::Mapping;
 /// Words of a piece between two sums that are kept.
 const PIECE_WORDS: usize = SLOT_ALIGN as usize / 8;
 
+/// After so many bytes the search says how far it is.
+const TOLD_BYTES: u64 = 1 << 20;
+
 /// Calls `found` with every slot whose checksum holds, and its offset. `is_plausible` tells whether bytes look like a header.
+/// `tell` is told how many bytes were searched.
 pub(crate) fn each_slot(
     map: &Mapping,
     is_plausible: impl Fn(&Header) -> bool,
     mut found: impl FnMut(u64, &Header),
+    mut tell: impl FnMut(u64),
 ) {
     let mut sums = Sums::new(map);
     let mut offset = 0;
+    let mut told = 0;
     while let Some(words) = map.words(offset, HEADER_WORDS) {
         let header = header(words);
         let mut bytes = SLOT_ALIGN;
@@ -31,6 +37,10 @@ pub(crate) fn each_slot(
             bytes = round_up(HEADER_BYTES + header.len() as u64, SLOT_ALIGN);
         }
         offset += bytes;
+        if offset - told >= TOLD_BYTES {
+            tell(offset);
+            told = offset;
+        }
         sums.forget_before(offset);
     }
 }

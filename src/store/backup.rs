@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::error::Result;
+use crate::report::Progress;
 use crate::store::Store;
 use crate::store::open;
 use crate::store::options::Options;
@@ -32,18 +33,37 @@ impl Store {
     /// copy it with `dump` and `load`); [`Error::Full`](crate::Error::Full); [`Error::ReadOnly`](crate::Error::ReadOnly): a store that nobody
     /// writes to is copied as any file; as [`snapshot`](Self::snapshot).
     pub fn backup(&self, to: impl AsRef<Path>) -> Result<u64> {
+        self.backup_with_progress(to, |_| {})
+    }
+
+    /// [`backup`](Self::backup) that says how far it is, after each record. Writing the copy to disk comes last.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// store.backup_with_progress(dir.path().join("copy.rec"), |at| eprint!("\r{} of {}", at.done, at.total))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`backup`](Self::backup).
+    pub fn backup_with_progress(&self, to: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> Result<u64> {
         let mut snapshot = self.snapshot()?;
         snapshot.verify = true; // No damage goes into a copy.
         let arena = &self.handle.arena;
         let metadata = arena.file.metadata().map_err(arena.io("looking at the file"))?;
         let options =
             Options::new().allow_network_file_system(true).mode(metadata.permissions().mode() & 0o777);
+        let total = self.len()?;
         let mut records = 0;
         let fill = |copy: &Store| {
             for record in snapshot.records() {
                 let record = record?;
                 copy.put(record.id(), record.data())?;
                 records += 1;
+                tell(Progress::of(records, total));
             }
             Ok(())
         };

@@ -27,7 +27,7 @@ use crate::region::read::{Look, look, look_at_every_slot};
 use crate::store::Store;
 use crate::store::iter::{gather, gather_beside_owner};
 use crate::store::read::{Looked, look_again};
-use crate::store::watch::{LOOK_EVERY, Progress, heal_all, wait_in_store};
+use crate::store::watch::{LOOK_EVERY, RegionState, heal_all, wait_in_store};
 use crate::sys::atomic::Ordering;
 
 /// What a feed tells: see [`Store::changes`].
@@ -67,7 +67,7 @@ pub struct Changes<'a> {
 #[derive(Debug, Default)]
 struct Followed {
     /// How far it had come before it was last compared; `None`: it never was.
-    last: Option<Progress>,
+    last: Option<RegionState>,
     /// Not all could be told then: it is compared again by the clock.
     is_open: bool,
     /// The `seq` of each record as it was last told.
@@ -197,7 +197,7 @@ impl Changes<'_> {
         let count = self.regions.len();
         for n in 0..count {
             let region = (self.turn + n) % count;
-            let now = Progress::of(self.store, region as u32);
+            let now = RegionState::of(self.store, region as u32);
             let followed = &mut self.regions[region];
             let is_due = match &followed.last {
                 None => !followed.is_open || by_clock,
@@ -226,7 +226,7 @@ impl Changes<'_> {
     }
 
     /// Steps 1 and 2.
-    fn compare(&mut self, region: u32, progress: Progress) -> Result<()> {
+    fn compare(&mut self, region: u32, progress: RegionState) -> Result<()> {
         let store = self.store;
         let Some(Followed { last, is_open, known }) = self.regions.get_mut(region as usize) else {
             return Ok(());

@@ -14,6 +14,7 @@ use crate::error::{Error, Holder, Lock, Result};
 use crate::file::arena::{Arena, io_error, no_room};
 use crate::file::blocks::{see_to_fixed_parts, see_to_reads};
 use crate::file::continuity::{self, Continuity};
+use crate::file::notice::{ToldOnce, wait_and_tell};
 use crate::file::seat;
 use crate::format::control::{CONTROL, Mark, empty_control};
 use crate::format::extent::{ExtentHeader, HEADER_WORDS};
@@ -288,6 +289,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         name: if has_name { std::fs::canonicalize(path).ok() } else { None },
         owner: None,
         lock_timeout: options.lock_timeout,
+        notice: options.notice.clone(),
         extents: Mutex::default(),
     };
     let mut report = RepairReport::default();
@@ -426,8 +428,14 @@ fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
     let here = Continuity::here(arena)?;
     let deadline = arena.deadline();
     let mut pauses = Pauses::default();
+    let mut told = ToldOnce::new(arena.notice.as_ref());
     loop {
-        let locked = file_lock::lock_whole_shared(&arena.file, &deadline);
+        let locked = wait_and_tell(
+            arena.notice.as_ref(),
+            &deadline,
+            |deadline| file_lock::lock_whole_shared(&arena.file, deadline),
+            || whole_file_is_locked(arena, &deadline),
+        );
         if !locked.map_err(arena.io("taking the lock of the whole file (flock)"))? {
             return Err(whole_file_is_locked(arena, &deadline));
         }
@@ -454,6 +462,7 @@ fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
         }
         // Others may be coming in, or a program that is no handle has a shared lock.
         if !file_lock::try_lock_whole(&arena.file) {
+            told.perhaps(&deadline, || whole_file_is_locked(arena, &deadline));
             if !pauses.rest(&deadline) {
                 return Err(whole_file_is_locked(arena, &deadline));
             }

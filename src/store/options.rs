@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::file::notice::Notice;
 use crate::format::geometry::Geometry;
 use crate::record::Durability;
 
@@ -28,6 +29,7 @@ pub struct Options {
     require_geometry: bool,
     pub(crate) mode: u32,
     pub(crate) lock_timeout: Option<Duration>,
+    pub(crate) notice: Option<Notice>,
     pub(crate) allow_network_file_system: bool,
     pub(crate) allow_copy_on_write: bool,
     pub(crate) verify_reads: bool,
@@ -63,6 +65,7 @@ impl Options {
             require_geometry: false,
             mode: 0o600,
             lock_timeout: None,
+            notice: None,
             allow_network_file_system: false,
             allow_copy_on_write: false,
             verify_reads: true,
@@ -201,6 +204,27 @@ impl Options {
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// Has `tell` called when a call has waited for this long for a lock of another process: with the
+    /// [`Error::Busy`] that the call would end with if its time was over. The call goes on waiting. `tell` must not
+    /// use the store.
+    ///
+    /// For a program that has a user in front of it, who else sees it hang. Opening and closing count.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::{Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let options = Options::new().on_wait(Duration::from_secs(2), |busy| eprintln!("waiting: {busy}"));
+    /// options.open(store.path())?.put(1, b"one")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn on_wait(mut self, after: Duration, tell: impl Fn(&Error) + Send + Sync + 'static) -> Self {
+        self.notice = Some(Notice::new(after, tell));
         self
     }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::file::arena::io_error;
 use crate::format::geometry::Geometry;
 use crate::recovery::salvage::{read, search};
-use crate::report::{Damage, SalvageReport};
+use crate::report::{Damage, Progress, SalvageReport};
 use crate::store::Store;
 use crate::store::open;
 use crate::store::options::Options;
@@ -56,6 +56,32 @@ pub fn salvage(
     to: impl AsRef<Path>,
     record_size: Option<usize>,
 ) -> Result<SalvageReport> {
+    salvage_with_progress(from, to, record_size, |_| {})
+}
+
+/// [`salvage`] that says how far it is: the search is half of the work, and writing the records the other half.
+///
+/// ```
+/// # fn main() -> recstore::Result<()> {
+/// # let wreck = std::env::temp_dir().join(format!("recstore-wreck-2-{}.rec", std::process::id()));
+/// # let saved = std::env::temp_dir().join(format!("recstore-saved-2-{}.rec", std::process::id()));
+/// # recstore::Store::create(&wreck)?.put(7, b"seven")?;
+/// let tell = |at: recstore::Progress| eprint!("\r{} %", at.done * 100 / at.total);
+/// assert_eq!(recstore::salvage_with_progress(&wreck, &saved, None, tell)?.records, 1);
+/// # std::fs::remove_file(wreck).unwrap();
+/// # std::fs::remove_file(saved).unwrap();
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`salvage`].
+pub fn salvage_with_progress(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    record_size: Option<usize>,
+    mut tell: impl FnMut(Progress),
+) -> Result<SalvageReport> {
     let (from, to) = (from.as_ref(), to.as_ref());
     let file = file::open(from, false).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::NotFound { path: from.to_path_buf() },
@@ -68,7 +94,8 @@ pub fn salvage(
     }
     let map = Mapping::of_file(&file).map_err(io_error(from, "mapping the file"))?;
     let boot = file::boot_id().map_err(io_error(from, "asking for the boot id"))?;
-    let found = search(&map, record_size.map(|n| n as u64), boot.unwrap_or_default());
+    let searched = |bytes| tell(Progress::of(bytes, map.len() * 2));
+    let found = search(&map, record_size.map(|n| n as u64), boot.unwrap_or_default(), searched);
     let geometry = match found.geometry {
         Some(geometry) => geometry,
         None if found.records.is_empty() => return Err(nothing("no slot with a good checksum is in it")),
@@ -93,7 +120,9 @@ pub fn salvage(
     let mut moved = Vec::new();
     let fill = |copy: &Store| {
         let mut data = Vec::new();
-        for remains in &found.records {
+        let count = found.records.len() as u64;
+        for (done, remains) in (1..).zip(&found.records) {
+            tell(Progress::of(count + done, count * 2));
             if read(&map, remains, &mut data) {
                 copy.put(remains.header.id(), &data)?;
             } else {

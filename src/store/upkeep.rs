@@ -12,7 +12,7 @@ use crate::recovery::rebuild::{Cause, epochs_hold, rebuild};
 use crate::recovery::recover::{blocks_in_use, end_batches, is_wholly_clean, leave_clean, mark_lies};
 use crate::recovery::verify::{check_region, check_store, superblock_holds};
 use crate::region::head::Region;
-use crate::report::{RepairReport, VerifyReport};
+use crate::report::{Progress, RepairReport, VerifyReport};
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
 use crate::sys::copy::copy_in;
@@ -44,6 +44,23 @@ impl Store {
     /// [`Error::Busy`](crate::Error::Busy) if a lock time-out is set, and the like. Damage is no
     /// error: it is in the report.
     pub fn verify(&self) -> Result<VerifyReport> {
+        self.verify_with_progress(|_| {})
+    }
+
+    /// [`verify`](Self::verify) that says how far it is, after each region.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let report = store.verify_with_progress(|at| eprint!("\r{} %", at.done * 100 / at.total))?;
+    /// assert!(report.is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub fn verify_with_progress(&self, mut tell: impl FnMut(Progress)) -> Result<VerifyReport> {
         self.handle.check()?;
         self.check_outside(0)?;
         let handle = &self.handle;
@@ -57,6 +74,7 @@ impl Store {
             } else {
                 self.verify_unlocked(&region, &mut report)?;
             }
+            tell(Progress::of(u64::from(number) + 1, handle.arena.geo.regions.into()));
         }
         Ok(report)
     }
@@ -103,6 +121,23 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put). What was repaired before the error stays so.
     pub fn repair(&self) -> Result<RepairReport> {
+        self.repair_with_progress(|_| {})
+    }
+
+    /// [`repair`](Self::repair) that says how far it is, after each region.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let report = store.repair_with_progress(|at| eprint!("\r{} %", at.done * 100 / at.total))?;
+    /// assert!(report.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`repair`](Self::repair).
+    pub fn repair_with_progress(&self, mut tell: impl FnMut(Progress)) -> Result<RepairReport> {
         self.handle.check_writable()?;
         self.check_outside(0)?;
         let handle = &self.handle;
@@ -139,6 +174,7 @@ impl Store {
         }
         let mut epoch_max = Epoch::BEFORE;
         for number in 0..arena.geo.regions {
+            tell(Progress::of(number.into(), arena.geo.regions.into()));
             let locked = handle.lock(number)?;
             let region = Region::new(arena, number);
             let mut found = VerifyReport::default();
@@ -155,6 +191,7 @@ impl Store {
             report.dropped.extend(rebuilt.dropped);
             report.missing.extend(found.missing);
         }
+        tell(Progress::of(arena.geo.regions.into(), arena.geo.regions.into()));
         let had_epochs = epochs_hold(&Region::new(arena, 0));
         if !had_epochs {
             // An epoch that can be is kept: others write in it.

@@ -39,7 +39,7 @@ pub struct Watch<'a> {
 pub struct WatchAll<'a> {
     store: &'a Store,
     /// Per region: how far it was when it was last told of, and how far when that was told by the clock.
-    last: Vec<(Progress, Option<Progress>)>,
+    last: Vec<(RegionState, Option<RegionState>)>,
     looked: Instant,
 }
 
@@ -82,7 +82,7 @@ impl Store {
     pub fn watch_all(&self) -> Result<WatchAll<'_>> {
         self.handle.check_writable()?;
         let regions = 0..self.handle.arena.geo.regions;
-        let last = regions.map(|region| (Progress::of(self, region), None)).collect();
+        let last = regions.map(|region| (RegionState::of(self, region), None)).collect();
         Ok(WatchAll { store: self, last, looked: Instant::now() })
     }
 }
@@ -249,7 +249,7 @@ pub(super) fn heal_all(store: &Store) -> Result<()> {
 
 /// How far a region has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct RegionState {
     /// All versions before this `seq` are visible.
     cut: u64,
     /// Its count of records, if it is undamaged.
@@ -260,7 +260,7 @@ pub(super) struct Progress {
     pub(super) is_held: bool,
 }
 
-impl Progress {
+impl RegionState {
     pub(super) fn of(store: &Store, region: u32) -> Self {
         let head = store.handle.arena.head(region);
         let next = head.next_seq().load(Ordering::SeqCst);
@@ -313,7 +313,7 @@ impl WatchAll<'_> {
             }
             let mut changed = false;
             for (region, (last, told)) in (0..).zip(last.iter_mut()) {
-                let now = Progress::of(store, region);
+                let now = RegionState::of(store, region);
                 if now.is_beyond(last) {
                     *last = now.after(last);
                     changed = true;

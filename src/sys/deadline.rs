@@ -19,6 +19,11 @@ impl Deadline {
         Self { started: Instant::now(), limit }
     }
 
+    /// The same call, with an end of its patience that comes so long after its beginning.
+    pub(crate) fn shortened(&self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..*self }
+    }
+
     /// How long the call has waited.
     pub(crate) fn waited(&self) -> Duration {
         self.started.elapsed()

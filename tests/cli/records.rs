@@ -75,6 +75,20 @@ fn a_deleted_record_is_gone_and_the_others_are_not() {
 }
 
 #[test]
+fn several_records_are_deleted_and_the_absent_ones_are_named() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"1"), (2, b"2"), (3, b"3"), (4, b"4"), (5, b"5")]);
+    let ended = run(args!["delete", store, "1", "9", "0x2", "8"]).refused(1, "no record 8");
+    assert!(ended.err.contains("no record 9 (0x9)\n"), "{ended:?}");
+    let ids = dir.file("ids", "3\n\n0x4\n");
+    run(args!["rm", store, "--ids", ids]).done();
+    assert_eq!(dump(&store), [r#"{"id":5,"data":"5"}"#]);
+    run_with(args!["delete", store, "--ids", "-"], "5\nfive\n").refused(4, "line 2: `five` is not an id");
+    assert_eq!(dump(&store).len(), 1, "nothing is deleted before all is understood");
+    run(args!["delete", store]).refused(2, "required");
+}
+
+#[test]
 fn read_gives_text_as_text_and_the_rest_as_base64_in_json() {
     let dir = Dir::new();
     let store = store_of(&dir, "a.rec", &[(1, "crab 🦀\n".as_bytes()), (2, b"\xff\0")]);

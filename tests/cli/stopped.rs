@@ -1,11 +1,12 @@
 //! Beside a process that stays inside of one region: what the others do, and what they say.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::mpsc::channel;
 
 use recstore::Store;
 
-use super::command::{Dir, args, read, run, store_of};
+use super::command::{Dir, args, command, finish, read, run, store_of};
 
 /// Runs `commands` while this process is inside of `id`'s region.
 fn beside_an_owner_of(path: &Path, id: u64, commands: impl FnOnce()) {
@@ -67,4 +68,24 @@ fn what_is_done_and_cannot_be_flushed_because_of_others_is_said_with_a_code_of_i
         run(args!["delete", path, id]).refused(1, "no record");
     });
     assert_eq!(store.get(other).unwrap(), None);
+}
+
+#[test]
+fn a_command_that_waits_says_for_whom_and_how_to_give_up() {
+    let dir = Dir::new();
+    let path = store_of(&dir, "s.rec", &[(1, b"one")]);
+    let mut waiting = None;
+    beside_an_owner_of(&path, 1, || {
+        let mut child = command(args!["write", path, "1", "new"]).spawn().unwrap();
+        let mut said = String::new();
+        // It comes while the other one is inside still.
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+        let holder = std::process::id();
+        assert!(said.starts_with("recstore: waiting: "), "{said}");
+        assert!(said.contains(&format!("is held by live process {holder}")), "{said}");
+        assert!(said.contains("Ctrl-C gives up, and --lock-timeout SECONDS"), "{said}");
+        waiting = Some(child);
+    });
+    assert_eq!(finish(waiting.unwrap()).code, 0);
+    assert_eq!(read(&path, 1), b"new");
 }

@@ -114,11 +114,25 @@ fn help_and_version_go_to_standard_output() {
     let help = run(["--help"]).done();
     for name in COMMANDS {
         assert!(help.text().contains(&format!("\n  {name} ")), "{name} is not in the help");
-        assert!(run([name, "--help"]).done().text().contains("Usage: recstore"), "{name}");
+        let help = run([name, "--help"]).done();
+        assert!(help.text().contains("Usage: recstore"), "{name}");
+        assert!(help.text().contains("\nExamples:\n  ") || name == "help", "{name} has no examples");
     }
     assert!(help.text().contains("Exit codes:"));
     assert!(!help.text().contains("load-writer"), "what is for the program's own use is shown to users");
     assert_eq!(run(["--version"]).done().text(), concat!("recstore ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn quiet_leaves_what_went_wrong() {
+    let dir = Dir::new();
+    let (store, copy) = (dir.path("a.rec"), dir.path("b.rec"));
+    run(args!["create", store, "-q"]).done();
+    run_with(args!["load", store, "-q"], "{\"id\":1,\"data\":\"x\"}\n").done();
+    run(args!["backup", store, copy, "-q"]).done();
+    run(args!["salvage", store, dir.path("c.rec"), "-q"]).done();
+    run(args!["write", dir.path("new.rec"), "1", "x", "-q"]).done();
+    run(args!["create", store, "-q"]).refused(4, "exists");
 }
 
 #[test]

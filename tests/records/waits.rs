@@ -170,6 +170,75 @@ fn closing_beside_an_owner_that_stays_inside_ends_at_the_time_out_and_keeps_nobo
     owner.expect("done");
 }
 
+/// Options that tell of a wait, and what they tell.
+fn telling() -> (Options, std::sync::mpsc::Receiver<String>) {
+    let (tell, told) = channel();
+    (Options::new().on_wait(TIMEOUT, move |busy| tell.send(busy.to_string()).unwrap()), told)
+}
+
+#[track_caller]
+fn assert_told(told: &std::sync::mpsc::Receiver<String>, lock: Lock, pid: u32) {
+    let said = told.recv_timeout(PATIENCE / 2).expect("a notice");
+    assert!(said.contains(&format!("{lock} is held by live process {pid}")), "{said}");
+}
+
+#[test]
+fn a_long_wait_is_told_of_once_with_the_lock_and_its_holder_and_goes_on() {
+    let (_dir, path) = new_store();
+    let with_path = ("STORE", path.to_str().unwrap());
+
+    // A region.
+    let (options, told) = telling();
+    let store = options.open(&path).unwrap();
+    let mut owner = Worker::spawn("stays_inside", &[with_path, ("ID", "7")]);
+    owner.expect("inside");
+    std::thread::scope(|scope| {
+        let put = scope.spawn(|| store.put(7, b"after it"));
+        assert_told(&told, Lock::Region(store.region_of(7)), owner.pid());
+        assert!(!put.is_finished());
+        owner.say("go");
+        owner.expect("done");
+        put.join().unwrap().unwrap();
+    });
+    assert!(told.try_recv().is_err(), "one wait, one notice");
+    owner.kill();
+    store.put(8, b"no wait").unwrap();
+    store.close().unwrap();
+    assert!(told.try_recv().is_err());
+
+    // The lock of the whole file, in opening.
+    for how in ["alone", "shared"] {
+        if how == "shared" {
+            set_boot_id(&path).unwrap();
+        }
+        let (options, told) = telling();
+        let mut holder = Worker::spawn("locks_the_file", &[with_path, ("HOW", how)]);
+        holder.expect("locked");
+        std::thread::scope(|scope| {
+            let open = scope.spawn(|| options.open(&path));
+            assert_told(&told, Lock::WholeFile, holder.pid());
+            holder.kill();
+            open.join().unwrap().unwrap().close().unwrap();
+        });
+    }
+
+    // The lock of flushes, which the kernel queues for.
+    let (options, told) = telling();
+    let store = options.open(&path).unwrap();
+    store.put(1, b"to be flushed").unwrap();
+    let at = "sync: writers of the old epoch are done";
+    let mut stopped = Worker::spawn("stops", &[with_path, ("AT", at)]);
+    stopped.expect("written");
+    stopped.wait_until_stopped();
+    std::thread::scope(|scope| {
+        let sync = scope.spawn(|| store.sync());
+        assert_told(&told, Lock::Sync, stopped.pid());
+        stopped.signal(Signal::SIGCONT);
+        sync.join().unwrap().unwrap();
+    });
+    stopped.expect("closed");
+}
+
 #[test]
 fn closing_beside_a_checkpoint_lets_others_in() {
     let (_dir, path) = new_store();
