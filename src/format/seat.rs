@@ -211,14 +211,20 @@ mod tests {
                 let generation = Generation { begun, count };
                 let word = generation.encode();
                 assert_eq!(Generation::decode(word), Some(generation));
-                assert!(count == 0 || Generation::decode(word - ONE) == Some(Generation { begun, count: count - 1 }));
+                assert!(
+                    count == 0
+                        || Generation::decode(word - ONE) == Some(Generation { begun, count: count - 1 })
+                );
                 for bit in 0..64 {
                     let mut flipped = word ^ 1 << bit;
                     assert_eq!(Generation::decode(flipped), None, "bit {bit} of {generation:?}");
                     for left in (0..count).rev().take(3) {
                         flipped = flipped.wrapping_sub(ONE);
                         let seen = Generation::decode(flipped);
-                        assert!(seen.is_none_or(|seen| seen.count > left), "bit {bit} of {generation:?}: {seen:?}");
+                        assert!(
+                            seen.is_none_or(|seen| seen.count > left),
+                            "bit {bit} of {generation:?}: {seen:?}"
+                        );
                     }
                 }
             }
