@@ -1,5 +1,4 @@
-//! The blocks of a file: which are there, which it shares with a copy, and what the file system does when one is
-//! written again.
+//! The blocks of a file: which are there, which the file shares with a copy, and whether a block is written in place.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +14,7 @@ pub(crate) struct Piece {
     pub(crate) is_shared: bool,
 }
 
-/// What the kernel's `FS_IOC_FIEMAP` takes and gives.
+/// The argument and the result of the kernel's `FS_IOC_FIEMAP`.
 #[repr(C)]
 struct Fiemap {
     start: u64,
@@ -50,8 +49,8 @@ const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
 const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
 const FS_NOCOW_FL: libc::c_int = 0x0080_0000;
 
-/// The pieces of a range that have blocks, in order; `None` if the file system does not tell. Where nothing was
-/// written yet counts, if the blocks are there. A system call for some hundred pieces.
+/// The pieces of a range that have blocks, in order; `None` if the file system does not tell. Allocated blocks count even if they
+/// were never written. One system call for some hundred pieces.
 pub(crate) fn pieces(file: &File, bytes: Range<u64>) -> io::Result<Option<Vec<Piece>>> {
     let mut found: Vec<Piece> = Vec::new();
     let none =
@@ -92,7 +91,7 @@ pub(crate) fn pieces(file: &File, bytes: Range<u64>) -> io::Result<Option<Vec<Pi
     Ok(Some(found))
 }
 
-/// Gives a range blocks of its own where it shares them; whether the file system can do that by itself.
+/// Gives a range blocks of its own where it shares them. Returns whether the file system has a call for this.
 pub(crate) fn unshare(file: &File, bytes: &Range<u64>) -> io::Result<bool> {
     let mode = libc::FALLOC_FL_UNSHARE_RANGE | libc::FALLOC_FL_KEEP_SIZE;
     match fallocate(file, mode, bytes.clone()) {
@@ -109,18 +108,17 @@ fn flags(file: &File) -> Option<libc::c_int> {
     (done == 0).then_some(flags)
 }
 
-/// Has the file system write the blocks of a file again where they are, if it is one that would take new ones. The
-/// file is empty yet.
+/// Makes the file system write the blocks of a file in place, if it would take new ones for each write. The file must be empty.
 pub(crate) fn forbid_copy_on_write(file: &File) {
     if let Some(flags) = flags(file) {
         let flags = flags | FS_NOCOW_FL;
-        // SAFETY: the kernel reads an `int`. It refuses where there is no such flag, and it is not needed there.
+        // SAFETY: the kernel reads an `int`. A file system without this flag refuses the call, and does not need the flag.
         unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS as _, &flags) };
     }
 }
 
-/// The name of the file system, if it takes new blocks for whatever is written, also for this file: then allocated
-/// blocks are no promise that a write finds room.
+/// The name of the file system, if it takes new blocks for every write to this file: then a write into allocated blocks may find
+/// no room.
 pub(crate) fn copy_on_write(file: &File) -> io::Result<Option<&'static str>> {
     let name = match file_system_kind(file)? {
         0x9123_683e => "btrfs",
@@ -136,7 +134,7 @@ pub(crate) fn copy_on_write(file: &File) -> io::Result<Option<&'static str>> {
 const TMPFS: u32 = 0x0102_1994;
 const EXT: u32 = 0xef53;
 
-/// Whether the file system has its files in memory, where to read a hole takes room.
+/// Whether the file system has its files in memory. There, reading a hole takes room.
 pub(crate) fn is_in_memory(file: &File) -> bool {
     file_system_kind(file).is_ok_and(|kind| kind == TMPFS)
 }

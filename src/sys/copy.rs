@@ -1,10 +1,9 @@
 //! Copies between private memory and words that other processes may be writing.
 //!
-//! Every access to shared memory is a relaxed atomic load or store of an aligned 8-byte word, so a
-//! race gives a mix of old and new words, which the caller's sequence check rejects, and is no
-//! undefined behaviour (compare Boehm, "Can seqlocks get along with programming language memory
-//! models?", 2012). The compiler does not join atomic accesses, so on x86-64 whole blocks go two words at
-//! a time by assembly.
+//! Every access to shared memory is a relaxed atomic load or store of an aligned 8-byte word. So a race is no undefined
+//! behavior: it gives a mix of old and new words, which the caller's check of `seq` rejects (compare Boehm, "Can seqlocks get
+//! along with programming language memory models?", 2012). The compiler does not join atomic accesses, so on x86-64 assembly
+//! copies whole blocks, two words at a time.
 
 use super::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +12,7 @@ const BLOCK_WORDS: usize = 8;
 /// Bytes of a block.
 const BLOCK_BYTES: usize = 8 * BLOCK_WORDS;
 
-/// What moves whole blocks.
+/// Copying whole blocks, by assembly.
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 mod blocks {
     use super::{AtomicU64, BLOCK_BYTES};
@@ -21,16 +20,15 @@ mod blocks {
     /// Copies blocks.
     ///
     /// # Safety
-    /// `from` and `to` have room for as many blocks, and do not overlap. What of them is shared is at a
-    /// multiple of 8.
+    /// `from` and `to` have room for this many blocks, and do not overlap. The shared one is at a multiple of 8.
     #[inline]
     unsafe fn copy(from: *const u8, to: *mut u8, blocks: usize) {
         if blocks == 0 {
             return;
         }
-        // SAFETY: inside of both (the caller's promise). To the machine, a load or store of 16 bytes is one
-        // of each of its aligned 8-byte words, none of which is torn, in no order: what two relaxed atomic
-        // accesses are. The compiler sees an access to memory that it knows nothing of.
+        // SAFETY: the accesses are inside both (the caller's promise). To the machine, a load or store of 16 bytes is one load or
+        // store of each of its aligned 8-byte words, in no order, and no word is torn: the same as two relaxed atomic accesses.
+        // To the compiler, it is an access to unknown memory.
         unsafe {
             std::arch::asm!(
                 "2:",
@@ -79,7 +77,7 @@ mod blocks {
     }
 }
 
-/// What moves whole blocks, where it is left to the compiler.
+/// Copying whole blocks, by code of the compiler.
 #[cfg(not(all(target_arch = "x86_64", not(loom))))]
 mod blocks {
     use super::{AtomicU64, BLOCK_BYTES, BLOCK_WORDS, Ordering};
@@ -113,8 +111,7 @@ mod blocks {
     }
 }
 
-/// Copies the first `to.len()` bytes of `from`. `from` must hold as many; what it lacks stays as
-/// it was.
+/// Copies the first `to.len()` bytes of `from`. If `from` is shorter, the rest of `to` stays as it was.
 #[inline]
 pub(crate) fn copy_out(from: &[AtomicU64], to: &mut [u8]) {
     let done = blocks::load(from, to);
@@ -145,8 +142,8 @@ pub(crate) fn copy_in(to: &[AtomicU64], from: &[u8]) {
     }
 }
 
-/// Copies `from` to byte `offset` of `to` and the bytes after it; all other bytes stay as they are. Nobody else may store to
-/// these words meanwhile. What `to` has no room for is left out.
+/// Copies `from` to byte `offset` of `to` and the bytes after it. All other bytes stay as they are. No other thread or process may
+/// store to these words meanwhile. Bytes for which `to` has no room are left out.
 pub(crate) fn copy_in_at(to: &[AtomicU64], offset: usize, from: &[u8]) {
     let change = |word: Option<&AtomicU64>, at: usize, new: &[u8]| {
         if let (false, Some(word)) = (new.is_empty(), word) {
@@ -168,7 +165,7 @@ pub(crate) fn copy_in_at(to: &[AtomicU64], offset: usize, from: &[u8]) {
     }
 }
 
-/// Copies the bytes of `from` from byte `offset` on. What `from` lacks stays as it was.
+/// Copies the bytes of `from` from byte `offset` on. If `from` has too few, the rest of `to` stays as it was.
 pub(crate) fn copy_out_at(from: &[AtomicU64], offset: usize, to: &mut [u8]) {
     let at = offset % 8;
     let before = if at == 0 { 0 } else { to.len().min(8 - at) };

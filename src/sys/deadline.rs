@@ -1,12 +1,12 @@
-//! When a call stops waiting for what others hold.
+//! Deadlines: when a call stops waiting for locks.
 
 use std::time::{Duration, Instant};
 
-/// Pauses between the tries for what nobody wakes a waiter for.
+/// Pauses between tries for a lock that wakes no waiter.
 const PAUSE_FIRST: Duration = Duration::from_micros(50);
 const PAUSE_MAX: Duration = Duration::from_millis(2);
 
-/// The end of a call's patience: one for all locks that it waits for.
+/// The deadline of a call: one for all locks that it waits for.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadline {
     started: Instant,
@@ -14,27 +14,27 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// From now on for so long; `None`: for ever.
+    /// A deadline after this time from now; `None`: never.
     pub(crate) fn after(limit: Option<Duration>) -> Self {
         Self { started: Instant::now(), limit }
     }
 
-    /// The same call, with an end of its patience that comes so long after its beginning.
+    /// The same call, with a deadline this long after its beginning.
     pub(crate) fn shortened(&self, limit: Duration) -> Self {
         Self { limit: Some(limit), ..*self }
     }
 
-    /// How long the call has waited.
+    /// The time that the call has waited.
     pub(crate) fn waited(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// How long it may wait still; `None`: for ever.
+    /// The time that the call may still wait; `None`: for ever.
     pub(crate) fn left(&self) -> Option<Duration> {
         self.limit.map(|limit| limit.saturating_sub(self.waited()))
     }
 
-    /// Tries until it succeeds or the time is over; at least once.
+    /// Tries until a try succeeds or the time is over; at least once.
     pub(crate) fn keep_trying<T, E>(
         &self,
         mut attempt: impl FnMut() -> Result<Option<T>, E>,
@@ -51,12 +51,12 @@ impl Deadline {
     }
 }
 
-/// Ever longer pauses between tries.
+/// Pauses between tries, each longer than the one before.
 #[derive(Default)]
 pub(crate) struct Pauses(Duration);
 
 impl Pauses {
-    /// Pauses; whether there is time for another try.
+    /// Pauses. Returns whether there is time for another try.
     pub(crate) fn rest(&mut self, deadline: &Deadline) -> bool {
         let left = deadline.left().unwrap_or(PAUSE_MAX);
         if left.is_zero() {

@@ -1,4 +1,4 @@
-//! Files and what they lie on: creation that is seen whole or not at all, room, flushes.
+//! Files and file systems: atomic creation, room, flushes.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,13 +16,13 @@ pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(writable).custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)
 }
 
-/// Opens the same file anew: another open file description, with no part in the locks of `file`.
-/// A mapping keeps its description open in forked children, so it must not be the one with the locks.
+/// Opens the same file anew. The new open file description has no part in the locks of `file`. A mapping keeps its description
+/// open in forked children, so it must not be the description that has the locks.
 pub(crate) fn open_again(file: &File, writable: bool) -> io::Result<File> {
     open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), writable).map_err(without_proc)
 }
 
-/// The error of a call that goes through `/proc`, with what is the matter if that is missing.
+/// The error of a call that goes through `/proc`, with an explanation if `/proc` is missing.
 fn without_proc(error: io::Error) -> io::Error {
     if Path::new("/proc/self/fd").exists() {
         error
@@ -31,7 +31,7 @@ fn without_proc(error: io::Error) -> io::Error {
     }
 }
 
-/// The error of a call that a kernel, a file system or a sandbox may refuse always, with what that means.
+/// The error of a call that some kernels, file systems or sandboxes always refuse, with an explanation.
 pub(super) fn unless_allowed(error: io::Error, means: &str) -> io::Error {
     match error.raw_os_error() {
         Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOLCK) => {
@@ -115,7 +115,7 @@ pub(crate) fn create_whole(
     File::open(dir)?.sync_all()
 }
 
-/// Gives a file another name, which nobody has, by a link or, where there are none, by a change of its name.
+/// Gives a file another name, which must be free, by a link or, on a file system without links, by a rename.
 fn give_name(from: &Path, to: &Path) -> io::Result<()> {
     let Err(error) = std::fs::hard_link(from, to) else { return Ok(()) };
     if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS)) {
@@ -129,14 +129,14 @@ fn give_name(from: &Path, to: &Path) -> io::Result<()> {
     if renamed == 0 { Ok(()) } else { Err(unless_allowed(io::Error::last_os_error(), NO_LINKS)) }
 }
 
-/// The mode as asked for, whatever the umask says.
+/// The mode as asked for, independent of the umask.
 fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file.set_permissions(std::fs::Permissions::from_mode(mode))
 }
 
-/// An error if the file ends before `end` and this process may not extend a file as far (`RLIMIT_FSIZE`): the kernel
-/// would kill it (`SIGXFSZ`), which nobody who writes records expects.
+/// Fails if the file ends before `end` and this process may not extend a file so far (`RLIMIT_FSIZE`): the kernel would kill the
+/// process (`SIGXFSZ`).
 pub(crate) fn may_extend(file: &File, end: u64) -> io::Result<()> {
     let Some(limit) = limit::file_bytes().filter(|&limit| end > limit) else { return Ok(()) };
     if file.metadata()?.len() >= end {
@@ -148,13 +148,13 @@ pub(crate) fn may_extend(file: &File, end: u64) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::FileTooLarge, why))
 }
 
-/// Whether a call that writes before `end` is safe from `SIGXFSZ`, which also comes where the file is long enough.
+/// Whether a call that writes before `end` is safe from `SIGXFSZ`. The signal comes even if the file is long enough.
 fn may_write(end: u64) -> bool {
     limit::file_bytes().is_none_or(|limit| end <= limit)
 }
 
-/// Writes zeros over a range that nothing was ever written to, in pieces up to multiples of `piece`, unless that is
-/// not known of it, or not allowed. Only speed depends on it.
+/// Writes zeros over a range that was never written to, in pieces up to multiples of `piece`. Does nothing if the file system does
+/// not know this of the range, or if the write is not allowed. Only speed depends on it.
 pub(crate) fn write_zeros(file: &ForkFile, mut at: u64, bytes: u64, piece: u64, zeros: &[u8]) {
     let end = at + bytes;
     let Ok(file) = file.same() else { return };
@@ -186,8 +186,8 @@ pub(crate) fn allocate(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
 pub(super) fn fallocate(file: &File, mode: libc::c_int, bytes: Range<u64>) -> io::Result<()> {
     let (at, len) = (bytes.start as libc::off_t, (bytes.end - bytes.start) as libc::off_t);
     loop {
-        // SAFETY: the descriptor is open, and the call touches no memory but mapped pages of the file: in every mode of
-        // this crate these stay as they are, or read as zeros afterwards.
+        // SAFETY: the descriptor is open, and the call touches only mapped pages of the file. In every mode that this crate uses,
+        // these stay as they are, or read as zeros afterwards.
         if unsafe { libc::fallocate(file.as_raw_fd(), mode, at, len) } == 0 {
             return Ok(());
         }
@@ -198,21 +198,19 @@ pub(super) fn fallocate(file: &File, mode: libc::c_int, bytes: Range<u64>) -> io
     }
 }
 
-/// Whether the file system knows that nothing was ever written to a range.
+/// Whether the file system knows that a range was never written to.
 fn is_unwritten(file: &File, offset: u64, bytes: u64) -> bool {
     first_data(file, offset) >= offset + bytes
 }
 
-/// The first offset from `offset` on where something was written, as far as the file system knows; `u64::MAX` if
-/// nothing was.
+/// The first offset from `offset` on that was written to, as far as the file system knows; `u64::MAX` if there is none.
 pub(crate) fn first_data(file: &File, offset: u64) -> u64 {
-    // SAFETY: the descriptor is open; the call touches no memory. Nobody reads or writes this file where its
-    // position is.
+    // SAFETY: the descriptor is open; the call touches no memory. No read or write uses the position of this file.
     let data = unsafe { libc::lseek(file.as_raw_fd(), offset as libc::off_t, libc::SEEK_DATA) };
     match u64::try_from(data) {
         Ok(data) => data,
         Err(_) if io::Error::last_os_error().raw_os_error() == Some(libc::ENXIO) => u64::MAX,
-        // It does not know.
+        // The file system does not know.
         Err(_) => offset,
     }
 }
@@ -231,8 +229,8 @@ pub(crate) fn random() -> io::Result<u64> {
     if got == bytes.len() as isize { Ok(u64::from_le_bytes(bytes)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The boot that this machine is in: differs after every start of the kernel. `None` where the file that tells is not the
-/// kernel's own: some containers lay another over it.
+/// The id of this boot: another one after every start of the kernel. `None` if the file with the id is not the kernel's own: some
+/// containers cover it with another file.
 pub(crate) fn boot_id() -> io::Result<Option<[u64; 2]>> {
     let mut file = File::open("/proc/sys/kernel/random/boot_id").map_err(without_proc)?;
     if file_system_kind(&file)? != libc::PROC_SUPER_MAGIC as u32 {
@@ -245,21 +243,21 @@ pub(crate) fn boot_id() -> io::Result<Option<[u64; 2]>> {
     Ok(Some([(number >> 64) as u64, number as u64]))
 }
 
-/// What a file is, and what it is seen through.
+/// The identity of a file, and the mount that it is seen through.
 pub(crate) struct SeenAs {
-    /// The mount's number, if it is one that the kernel never gives again in this boot; else 0.
+    /// The mount's number, if the kernel never gives it again in this boot; otherwise 0.
     pub(crate) mount: u64,
-    /// Device, inode, and when the inode was made: the number of an inode is given again.
+    /// Device, inode, and the birth of the inode: the number of an inode is given again.
     pub(crate) file: [u64; 4],
 }
 
-/// What identifies a file's pages in memory.
+/// The identity of a file's pages in memory.
 pub(crate) fn identity(file: &File) -> io::Result<SeenAs> {
     use std::os::unix::fs::MetadataExt;
     /// Asks for the birth of the inode, and for a mount number that is not used again (Linux 6.8).
     const BIRTH: u32 = 0x800;
     const UNIQUE_MOUNT: u32 = 0x4000;
-    /// Where in the kernel's `struct statx` they are.
+    /// Offsets in the kernel's `struct statx`.
     const BIRTH_AT: [usize; 2] = [10, 11];
     const MOUNT_AT: usize = 18;
     let metadata = file.metadata()?;
@@ -276,7 +274,7 @@ pub(crate) fn identity(file: &File) -> io::Result<SeenAs> {
             answer.as_mut_ptr(),
         )
     };
-    // What the kernel does not know is told by its answer's mask, the first half of the first word.
+    // The mask in the answer, the first half of the first word, says which fields the kernel knows.
     let mask = if asked == 0 { answer[0] as u32 } else { 0 };
     let known = |bit, at: usize| if mask & bit != 0 { answer[at] } else { 0 };
     let birth = BIRTH_AT.map(|at| known(BIRTH, at));
@@ -284,8 +282,8 @@ pub(crate) fn identity(file: &File) -> io::Result<SeenAs> {
     Ok(SeenAs { mount: known(UNIQUE_MOUNT, MOUNT_AT), file: parts })
 }
 
-/// A hint of how long the file's data live, which says nothing, and differs from none: the kernel keeps it with the inode in
-/// memory, and nowhere else. So an inode that has it was never out of memory since it was set.
+/// The mark of an inode: a hint of the life time of the file's data. The value means nothing, but differs from no hint. The kernel
+/// keeps it with the inode in memory, and nowhere else. So an inode that has it was never out of memory since it was set.
 const MARK: u64 = 1;
 
 /// Marks the inode in memory. Only the file's owner may.
@@ -308,7 +306,7 @@ pub(crate) fn is_marked_in_memory(file: &File) -> bool {
     asked == 0 && hint == MARK
 }
 
-/// The number of the kind of file system that the file lies on.
+/// The number of the type of the file's file system.
 pub(super) fn file_system_kind(file: &File) -> io::Result<u32> {
     // SAFETY: `statfs` is plain old data; the call fills it.
     unsafe {
@@ -320,13 +318,13 @@ pub(super) fn file_system_kind(file: &File) -> io::Result<u32> {
     }
 }
 
-/// Whether the file may lie on an overlay, where one inode number may stand for two files, one after the other.
+/// Whether the file may be on an overlay, where one inode number may stand for two files, one after the other.
 pub(crate) fn is_on_overlay(file: &File) -> bool {
     const OVERLAYFS: u32 = 0x794c_7630;
     file_system_kind(file).is_ok_and(|kind| kind == OVERLAYFS)
 }
 
-/// The name of the file system that the file lies on, if it is shared between hosts.
+/// The name of the file's file system, if it is shared between hosts.
 pub(crate) fn network_file_system(file: &File) -> io::Result<Option<&'static str>> {
     Ok(match file_system_kind(file)? {
         0x6969 => Some("NFS"),
@@ -352,15 +350,15 @@ pub(crate) fn network_file_system(file: &File) -> io::Result<Option<&'static str
     })
 }
 
-/// Whether the file lies in memory alone (tmpfs, ramfs, hugetlbfs): it is gone with the system, and no flush changes that.
+/// Whether the file is only in memory (tmpfs, ramfs, hugetlbfs): it is lost with the system, and no flush changes that.
 pub(crate) fn is_in_memory(file: &File) -> bool {
     matches!(file_system_kind(file), Ok(0x0102_1994 | 0x8584_58f6 | 0x9584_58f6))
 }
 
-/// An open file of its own, which sees every error of writing back that happens from here on.
+/// An open file description of its own, which is told of every error of writing back from here on.
 ///
-/// The kernel tells of such an error once for each open file. Threads that flush at the same time through
-/// one could miss what was told to another.
+/// The kernel reports such an error once for each open file description. If several threads flushed through one, a thread could
+/// miss an error that was reported to another.
 pub(crate) struct Witness(File);
 
 impl Witness {
@@ -373,14 +371,14 @@ impl Witness {
         self.0.sync_data()
     }
 
-    /// Gives an error that happened since it was last asked. Nothing is written.
+    /// Fails if writing back has failed since the last call. Writes nothing.
     pub(crate) fn ask(&self) -> io::Result<()> {
         ask_for_error(&self.0)
     }
 }
 
-/// An error of writing back that was not told to this open file yet. One that just was opened is told of an error
-/// that nobody was told of.
+/// Fails if there is an error of writing back that was not reported to this open file description yet. To a new one the kernel
+/// reports an error that was reported to none.
 pub(crate) fn ask_for_error(file: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open; the call changes nothing.
     let asked = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 1, libc::SYNC_FILE_RANGE_WAIT_AFTER) };

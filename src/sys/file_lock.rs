@@ -1,10 +1,9 @@
 //! Byte-range file locks that belong to an open file description (`F_OFD_SETLK`).
 //!
-//! They are not lost when another descriptor of the file is closed, they exclude handles of one
-//! process from each other, and the kernel drops them when the last descriptor is gone: when the
-//! process dies, however it dies.
+//! Closing another descriptor of the file does not release them. They exclude handles of one process from each other. The kernel
+//! releases them when the last descriptor is gone: when the process dies, in any way.
 //!
-//! A descriptor that leads to another file by now is never asked, nor told anything: see [`ForkFile::same`].
+//! A descriptor that leads to another file by now is never used: see [`ForkFile::same`].
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,7 +20,7 @@ const NO_OFD_LOCKS: &str = "this kernel, file system or sandbox does not allow l
 const NO_FLOCK: &str = "this file system or sandbox does not allow flock, which keeps others out during recovery; use a \
     local file system, and a sandbox that allows the call";
 
-/// Takes the lock of the whole file (`flock`), shared; whether it did before the deadline.
+/// Takes the lock of the whole file (`flock`), shared. Returns whether it did before the deadline.
 pub(crate) fn lock_whole_shared(file: &ForkFile, deadline: &Deadline) -> io::Result<bool> {
     let file = file.same()?;
     if deadline.left().is_none() {
@@ -40,15 +39,15 @@ pub(crate) fn lock_whole_shared(file: &ForkFile, deadline: &Deadline) -> io::Res
     Ok(locked.is_some())
 }
 
-/// Takes the lock of the whole file for this handle alone, if no other one has it; whether it did. The handle's
-/// shared lock is gone in either case: on Linux, a change that would wait gives the lock up.
+/// Takes the lock of the whole file exclusively, if no other handle has it. Returns whether it did. The handle's
+/// shared lock is gone in either case: on Linux, a change of the lock that would have to wait gives the lock up.
 pub(crate) fn try_lock_whole(file: &ForkFile) -> bool {
     file.same().is_ok_and(|file| FileExt::try_lock_exclusive(file).is_ok())
 }
 
 /// Gives the lock of the whole file back.
 pub(crate) fn unlock_whole(file: &ForkFile) {
-    // Closing the file does it too, but for descriptors that somebody else duplicated.
+    // Closing the file does it too, unless another process has a duplicate of the descriptor.
     let _ = file.same().and_then(FileExt::unlock);
 }
 
@@ -76,7 +75,7 @@ fn fcntl(
         }
         let error = io::Error::last_os_error();
         if error.raw_os_error() == Some(libc::EAGAIN) {
-            return Err(error); // Somebody has it.
+            return Err(error); // Another handle has it.
         }
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(unless_allowed(error, NO_OFD_LOCKS));
@@ -84,7 +83,7 @@ fn fcntl(
     }
 }
 
-/// Takes the byte's lock if no other handle has it; whether it did.
+/// Takes the byte's lock if no other handle has it. Returns whether it did.
 pub(crate) fn try_lock(file: &ForkFile, byte: u64) -> io::Result<bool> {
     match fcntl(file, libc::F_OFD_SETLK, libc::F_WRLCK, byte, 1) {
         Ok(_) => Ok(true),
@@ -93,8 +92,7 @@ pub(crate) fn try_lock(file: &ForkFile, byte: u64) -> io::Result<bool> {
     }
 }
 
-/// Takes the byte's lock, waiting for it in the kernel's queue, or, if there is a limit to the wait,
-/// trying again and again; whether it did.
+/// Takes the byte's lock. Waits in the kernel's queue or, if there is a deadline, tries again and again. Returns whether it did.
 pub(crate) fn lock(file: &ForkFile, byte: u64, deadline: &Deadline) -> io::Result<bool> {
     if deadline.left().is_none() {
         return fcntl(file, libc::F_OFD_SETLKW, libc::F_WRLCK, byte, 1).map(|_| true);
@@ -114,8 +112,8 @@ pub(crate) fn is_locked_by_other(file: &ForkFile, byte: u64) -> io::Result<bool>
     Ok(first_locked_by_other(file, byte, 1)?.is_some())
 }
 
-/// The first of `bytes` bytes whose lock another handle has. A lock of another kind, which a program took on the file for
-/// purposes of its own (`lockf`), says that no handle has one there: they exclude each other.
+/// The first of `bytes` bytes whose lock another handle has. A program may have a lock of another kind on a byte (`lockf`). Then no
+/// handle has the byte's lock: the two exclude each other.
 pub(crate) fn first_locked_by_other(file: &ForkFile, byte: u64, bytes: u64) -> io::Result<Option<u64>> {
     let mut from = byte;
     while from < byte + bytes {
@@ -134,7 +132,7 @@ pub(crate) fn first_locked_by_other(file: &ForkFile, byte: u64, bytes: u64) -> i
     Ok(None)
 }
 
-/// The process that has a lock of another kind on the byte, if one has. 0: one of another PID namespace.
+/// The process that has a lock of another kind on the byte, if one has. 0: a process of another PID namespace.
 pub(crate) fn foreign_holder(file: &ForkFile, byte: u64) -> Option<u32> {
     let lock = fcntl(file, libc::F_OFD_GETLK, libc::F_RDLCK, byte, 1).ok()?;
     let is_foreign = lock.l_type != libc::F_UNLCK as libc::c_short && lock.l_pid != OF_A_FILE;

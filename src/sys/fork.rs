@@ -1,10 +1,9 @@
-//! What happens to open handles in a forked child.
+//! Open handles in a forked child.
 //!
-//! A child inherits the open file descriptions, and with them the parent's locks: were they left
-//! open, a dead parent would seem alive for as long as the child lives. So the descriptors of all
-//! handles are closed in the child (`pthread_atfork`), and a generation counter tells an inherited
-//! handle that it is one. A descriptor is opened and registered, and unregistered and closed, while
-//! no fork can happen (`GATE`). The mapping is not there in a child (see `mapping`).
+//! A child inherits the open file descriptions, and with them the parent's locks. If they stayed open, a dead parent would seem
+//! alive for as long as the child lives. So the descriptors of all handles are closed in the child (`pthread_atfork`). A
+//! generation counter tells an inherited handle that it is one. A descriptor is opened and registered, and unregistered and
+//! closed, while no fork can happen (`GATE`). A child does not have the mapping (see `mapping`).
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -66,14 +65,14 @@ pub(super) fn without_fork<T>(body: impl FnOnce() -> T) -> T {
     result
 }
 
-/// How many forks lie between this process and the first one that used the crate.
+/// The number of forks between the first process that used the crate and this one.
 #[inline]
 pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// The process in which something was made. By its id it is told also from a child that was made without the handlers
-/// of `fork` (`_Fork`, raw `clone`), which costs a system call: for what is done seldom.
+/// The process in which a value was made. Its id differs even in a child that was made without the handlers of `fork`
+/// (`_Fork`, raw `clone`). Asking for the id costs a system call, so this is for rare calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Birthplace {
     generation: u64,
@@ -94,8 +93,8 @@ impl Birthplace {
 
 /// A file whose descriptor a forked child does not keep.
 ///
-/// A descriptor is a number, and other code of the process may close it and open another file under it. So
-/// the file is known by device and inode: whoever is about to lock, grow or flush asks [`same`](Self::same) first.
+/// A descriptor is a number, and other code of the process may close it and open another file under it. So the file is identified
+/// by device and inode: before each lock, growth and flush [`same`](Self::same) compares them.
 pub(crate) struct ForkFile {
     file: ManuallyDrop<File>,
     node: &'static Node,
@@ -103,7 +102,7 @@ pub(crate) struct ForkFile {
     identity: Inode,
 }
 
-/// What makes a file the same one: its device and its inode.
+/// The identity of a file: its device and its inode.
 pub(crate) type Inode = (u64, u64);
 
 /// The identity of an open file.
@@ -135,7 +134,7 @@ impl ForkFile {
             }
             node = n.next;
         }
-        // The gate is held, so nobody else pushes.
+        // The gate is held, so no other thread pushes.
         let node: &'static Node =
             Box::leak(Box::new(Node { descriptor: AtomicI32::new(descriptor), next: head }));
         NODES.store(ptr::from_ref(node).cast_mut(), Ordering::Release);
@@ -152,7 +151,7 @@ impl ForkFile {
         self.same_metadata().map(|_| &*self.file)
     }
 
-    /// What the file system says of the file, if the descriptor still leads to it: one system call.
+    /// The file's metadata, if the descriptor still leads to the file: one system call.
     pub(crate) fn same_metadata(&self) -> io::Result<Metadata> {
         let found = self.file.metadata();
         match found {
@@ -173,7 +172,7 @@ impl ForkFile {
         self.opened_in.generation == generation()
     }
 
-    /// The same, also for a child that was made without the handlers of `fork`.
+    /// The same, even in a child that was made without the handlers of `fork`.
     pub(crate) fn is_surely_ours(&self) -> bool {
         self.opened_in.is_here()
     }
@@ -194,7 +193,7 @@ impl Drop for ForkFile {
         }
         without_fork(|| {
             self.node.descriptor.store(-1, Ordering::Release);
-            // A number that leads to another file is not ours to close.
+            // A descriptor that leads to another file must stay open.
             if self.same().is_ok() {
                 // SAFETY: dropped once, here; the field is not used afterwards.
                 unsafe { ManuallyDrop::drop(&mut self.file) };

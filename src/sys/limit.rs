@@ -1,6 +1,6 @@
-//! What the system lets this process have (`getrlimit`).
+//! The limits of this process (`getrlimit`).
 
-/// Bytes that this process may extend a file to; `None`: it is not limited, as far as the system says.
+/// The length in bytes to which this process may extend a file; `None`: no limit is known.
 pub(crate) fn file_bytes() -> Option<u64> {
     // SAFETY: the call fills a value of its own type.
     soft(|limit| unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, limit) })
@@ -12,7 +12,7 @@ pub(crate) fn address_space() -> Option<u64> {
     soft(|limit| unsafe { libc::getrlimit(libc::RLIMIT_AS, limit) })
 }
 
-/// The limit that is enforced. The type of a resource is another one in each libc, so the caller names it.
+/// The limit that is enforced. Each libc has another type for a resource, so the caller makes the call.
 fn soft(ask: impl FnOnce(&mut libc::rlimit) -> libc::c_int) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     (ask(&mut limit) == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)

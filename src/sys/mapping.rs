@@ -1,24 +1,25 @@
 //! The file as words of shared memory.
 //!
-//! 1. **One mapping for a file and a process.** All handles of a process on one file share it (those for reading
-//!    another one, which can't be written): what is reserved does not depend on how many handles there are.
-//! 2. **What is reserved follows the file.** More address space than the file has is reserved, so that it grows in one
-//!    process without a remap in another. A file that outgrows it is mapped once more, and longer; the mapping before
-//!    stays until the last handle is gone, so what was lent from it stays where it is. Both are the same pages.
-//! 3. **A length goes with a base that covers it.** Only what lies inside the file may be touched: every access is
-//!    checked against a length that this handle has seen the file to have. The base is stored before the length
-//!    (Release), and the length is loaded before the base (Acquire).
-//! 4. A process that ends with a core dump does not write the file into it: a dump would walk all that is
-//!    reserved, and the process, with its locks, would live for as long.
-//! 5. A forked child has none of it: what was lent to its parent changes when the parent says so, and the child
-//!    would see it, or write to it, without a word.
+//! 1. **One mapping for a file and a process.** All writable handles of a process on one file share one mapping, and all
+//!    read-only handles share another one, which can't be written. So the reserved address space does not depend on the number
+//!    of handles.
+//! 2. **The reserved address space follows the file.** It is larger than the file, so that the file grows in one process without
+//!    a remap in another. A file that outgrows it is mapped once more, and longer. The previous mapping stays until the last
+//!    handle is gone, so lent bytes stay in place. Both mappings have the same pages.
+//! 3. **A length goes with a base that covers it.** Only bytes inside the file may be touched: every access is checked against a
+//!    length that this handle has seen. The base is stored before the length (Release), and the length is loaded before the base
+//!    (Acquire).
+//! 4. A core dump does not include the file. A dump would walk the whole reserved range, and the process would live, with its
+//!    locks, for as long.
+//! 5. A forked child does not have the mapping. Bytes that were lent to its parent may change when the parent ends a borrow, and
+//!    the child could see that, or write to them, without an error.
 //!
 //! # Hazards that no check removes
 //!
-//! A file that is *truncated* by somebody while it is mapped, or a disk that fails to read a page,
-//! gives SIGBUS; a store's file is only ever extended by this crate.
+//! If another program *truncates* the file while it is mapped, or the disk fails to read a page, the process gets SIGBUS. This
+//! crate only extends the file of a store.
 //!
-//! A forked child that touches what was lent to its parent gets SIGSEGV.
+//! A forked child that touches bytes that were lent to its parent gets SIGSEGV.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -35,7 +36,7 @@ use super::limit;
 
 /// One handle's view of a file that grows.
 pub(crate) struct Mapping {
-    /// Where the file's bytes are: at least as many as `known` says.
+    /// The address of the file's bytes. At least `known` of them are mapped there.
     base: AtomicPtr<u8>,
     known: AtomicU64,
     ceiling: u64,
@@ -43,10 +44,10 @@ pub(crate) struct Mapping {
     shared: Arc<Spans>,
 }
 
-/// In what units a file grows: a part of one at its end is not used.
+/// The units in which a file grows. An incomplete unit at its end is not used.
 #[derive(Clone, Copy)]
 pub(crate) struct Grain {
-    /// Where the first unit begins.
+    /// The offset of the first unit.
     pub(crate) base: u64,
     /// Bytes of a unit.
     pub(crate) unit: u64,
@@ -56,16 +57,16 @@ impl Grain {
     /// Every byte of the file is used.
     pub(crate) const BYTE: Self = Self { base: 0, unit: 1 };
 
-    /// How much of a file of `len` bytes is used.
+    /// The number of used bytes of a file of `len` bytes.
     fn whole(self, len: u64) -> u64 {
         len - len.saturating_sub(self.base) % self.unit
     }
 }
 
-/// What a process maps of a file, for all of its handles.
+/// The mappings of a file in this process, for all of its handles.
 struct Spans {
     key: Option<Key>,
-    /// The last one is the longest; those before it may be in use still.
+    /// The last one is the longest. The ones before it may still be in use.
     spans: Mutex<Vec<Span>>,
 }
 
@@ -76,28 +77,27 @@ struct Span {
     mapped_in: Birthplace,
 }
 
-// SAFETY: the pointer is an address that only `Mapping::words` and the calls of the kernel here make anything of, and
-// both may be used from any thread.
+// SAFETY: only `Mapping::words` and the system calls here use the address, and both may be used from any thread.
 unsafe impl Send for Span {}
 
-/// A file, whether the mapping may be written, and the process that has it: a forked child has not its parent's.
+/// A file, whether the mapping may be written, and the process that has it: a forked child does not have its parent's mapping.
 type Key = (Inode, bool, Birthplace);
 
-/// The mappings of this process. Only locked while no fork can happen, so that no child finds it locked.
+/// The mappings of this process. The mutex is locked only while no fork can happen, so no child finds it locked.
 static MAPPINGS: LazyLock<Mutex<HashMap<Key, Weak<Spans>>>> = LazyLock::new(Mutex::default);
 
 /// Address space that all mappings of this process have reserved, in bytes.
 static RESERVED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-/// Of a process's 128 TiB, or of as much as `ulimit -v` gives it, mappings take half.
+/// Mappings take half of a process's 128 TiB, or of its `ulimit -v`.
 const BUDGET_BYTES: u64 = 64 << 40;
-/// Each takes this part of what is left of it, or so many bytes.
+/// Each mapping takes this part of the rest, or this many bytes.
 const PART: u64 = 1024;
 const LEAST_BYTES: u64 = 256 << 20;
-/// And so many times the file's length; fewer times if nothing is left.
+/// At least it takes this many times the file's length; fewer times if the rest is too small.
 const TIMES: u64 = 4;
 const TIMES_AT_LEAST: u64 = 2;
 
-/// How much to reserve for a file of `len` bytes that may grow to `ceiling`.
+/// The bytes to reserve for a file of `len` bytes that may grow to `ceiling`.
 fn wanted(len: u64, ceiling: u64) -> u64 {
     let budget = limit::address_space().map_or(BUDGET_BYTES, |bytes| BUDGET_BYTES.min(bytes / 2));
     let left = budget.saturating_sub(RESERVED.load(Ordering::Relaxed));
@@ -114,7 +114,7 @@ fn page_bytes() -> u64 {
 }
 
 impl Span {
-    /// What `map` gives for as many bytes as are wanted, or, where there is no address space, for as few as the file has.
+    /// A span that `map` makes for the wanted number of bytes or, if there is no address space, for the bytes of the file alone.
     fn of(len: u64, ceiling: u64, map: impl Fn(usize) -> *mut libc::c_void) -> io::Result<Self> {
         let page = page_bytes();
         let least = len.max(1).next_multiple_of(page);
@@ -145,19 +145,19 @@ impl Span {
         Self::of(len, ceiling, map)
     }
 
-    /// Maps the same file once more, for more bytes. It takes no descriptor: that of the file may be gone, or may not be
-    /// opened again by now.
+    /// Maps the same file once more, for more bytes. This takes no descriptor: the file's descriptor may be gone, and the file may
+    /// not be opened again.
     fn longer(&self, len: u64, ceiling: u64) -> io::Result<Self> {
-        // SAFETY: with an old size of 0, a shared mapping stays as it is, and is mapped a second time where nothing is.
+        // SAFETY: with an old size of 0, a shared mapping stays as it is, and is mapped a second time at a free address.
         let map = |size| unsafe { libc::mremap(self.at.cast(), 0, size, libc::MREMAP_MAYMOVE) };
         Self::of(len, ceiling, map)
     }
 
     fn advise(&self) {
-        // By itself the kernel reads far ahead at the first touch of a new extent, which one write then waits
-        // for; and what is read ahead lies in large folios, all of which a flush writes for one changed byte.
-        // Whoever goes through the file asks for it (`will_read`). Only speed depends on it. The second is rule 4, the
-        // third rule 5; the kernel refuses them to mappings of devices alone.
+        // The first: by default the kernel reads far ahead at the first touch of a new extent, and one write waits for this. The
+        // pages that it reads ahead are in large folios, and a flush writes the whole folio for one changed byte. A pass
+        // through the file asks for reading ahead (`will_read`). Only speed depends on it. The second is rule 4, the third
+        // rule 5; the kernel refuses them only for mappings of devices.
         for advice in [libc::MADV_RANDOM, libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
             // SAFETY: the span is mapped, and the advice changes no content.
             unsafe { libc::madvise(self.at.cast(), self.bytes, advice) };
@@ -170,8 +170,8 @@ impl Drop for Span {
         RESERVED.fetch_sub(self.bytes as u64, Ordering::Relaxed);
         // In a child other memory may be at this address, perhaps the same file that it opened anew.
         if self.mapped_in.is_here() {
-            // SAFETY: this process mapped it, and nobody has a reference into it: all of them borrow from a `Mapping`, and
-            // the last one is gone.
+            // SAFETY: this process mapped it, and there is no reference into it: all of them borrow from a `Mapping`, and the
+            // last one is gone.
             unsafe { libc::munmap(self.at.cast(), self.bytes) };
         }
     }
@@ -182,7 +182,7 @@ impl Drop for Spans {
         let Some(key) = self.key else { return };
         fork::without_fork(|| {
             let mut mappings = MAPPINGS.lock().unwrap_or_else(PoisonError::into_inner);
-            // It may be another one's by now.
+            // The entry may be that of another `Spans` by now.
             if mappings.get(&key).is_some_and(|shared| shared.strong_count() == 0) {
                 mappings.remove(&key);
             }
@@ -191,7 +191,7 @@ impl Drop for Spans {
 }
 
 impl Mapping {
-    /// The view of a handle, of which no more than `ceiling` bytes are ever used, in whole units.
+    /// The view of a handle. It never uses more than `ceiling` bytes, in whole units.
     pub(crate) fn of_handle(file: &ForkFile, ceiling: u64, writable: bool, grain: Grain) -> io::Result<Self> {
         let len = file.same_metadata()?.len().min(ceiling);
         // The lower and the upper file of an overlay may have the same inode number, one after the other.
@@ -211,7 +211,7 @@ impl Mapping {
         Self::view(shared, len, ceiling, grain)
     }
 
-    /// All of a file as it is now, for reading.
+    /// A view of the whole file as it is now, for reading.
     pub(crate) fn of_file(file: &File) -> io::Result<Self> {
         let len = file.metadata()?.len();
         let shared = Spans { key: None, spans: Mutex::new(vec![Span::new(file, len, len, false)?]) };
@@ -225,8 +225,8 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Length of the file in bytes, in whole units, as last seen. Whoever goes on to the base sees one that covers
-    /// it (Acquire: pairs with the Release in `extend`).
+    /// Length of the file in bytes, in whole units, as last seen. A base that is loaded afterwards covers it (Acquire: pairs with
+    /// the Release in `extend`).
     #[inline]
     pub(crate) fn len(&self) -> u64 {
         self.known.load(Ordering::Acquire)
@@ -246,7 +246,7 @@ impl Mapping {
         Ok(self.len())
     }
 
-    /// Goes on with `len` bytes, which the file has. Rules 2 and 3.
+    /// Makes `len` bytes usable, which the file has. Rules 2 and 3.
     #[cold]
     fn extend(&self, len: u64) -> io::Result<()> {
         let mut spans = self.shared.spans.lock().unwrap_or_else(PoisonError::into_inner);
@@ -279,31 +279,30 @@ impl Mapping {
         })
     }
 
-    /// Asks for the pages of a range to be there, writable, before they are touched. Only speed
-    /// depends on it, so a failure is of no consequence.
+    /// Makes the pages of a range present and writable before they are touched. Only speed depends on it, so a failure is ignored.
     pub(crate) fn populate(&self, offset: u64, bytes: u64) {
-        // Pages that are read together cost less than those that a fault brings in, one by one.
+        // Pages that are read together cost less than pages that faults bring in one by one.
         self.will_read(offset, bytes);
         self.populate_cached(offset, bytes);
     }
 
-    /// The same for pages that are in memory already, and only not mapped.
+    /// The same for pages that are in memory already, and not mapped.
     pub(crate) fn populate_cached(&self, offset: u64, bytes: u64) {
         let _ = self.advise(offset, bytes, libc::MADV_POPULATE_WRITE);
     }
 
-    /// Makes the pages of a range ready to be written, with their blocks: where a write would be a SIGBUS for want of
-    /// room, this is an error.
+    /// Makes the pages of a range ready to be written, with their blocks. If the disk is full, this is an error, and a write would be
+    /// a SIGBUS.
     pub(crate) fn make_writable(&self, offset: u64, bytes: u64) -> io::Result<()> {
         self.advise(offset, bytes, libc::MADV_POPULATE_WRITE).map_err(no_room)
     }
 
-    /// The same for pages that are only read.
+    /// The same for pages that will only be read.
     pub(crate) fn make_readable(&self, offset: u64, bytes: u64) -> io::Result<()> {
         self.advise(offset, bytes, libc::MADV_POPULATE_READ).map_err(no_room)
     }
 
-    /// Has the kernel begin to read a range from the disk, if it is not in memory. Only speed depends on it.
+    /// Makes the kernel begin to read a range from the disk, if it is not in memory. Only speed depends on it.
     pub(crate) fn will_read(&self, offset: u64, bytes: u64) {
         let _ = self.advise(offset, bytes, libc::MADV_WILLNEED);
     }
@@ -326,7 +325,7 @@ impl Mapping {
         if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Where the pages of a range are, and their bytes, up to the end of the range.
+    /// The address of the pages of a range, and their bytes up to the end of the range.
     fn pages(&self, offset: u64, bytes: u64) -> io::Result<(*mut u8, usize)> {
         if offset.saturating_add(bytes) > self.len() {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -349,7 +348,7 @@ impl Mapping {
     }
 }
 
-/// What the kernel says where touching a page would be a SIGBUS, put as what it means.
+/// The meaning of the kernel's error for a page whose touch would be a SIGBUS.
 fn no_room(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EFAULT) => io::Error::from_raw_os_error(libc::ENOSPC),
@@ -357,11 +356,11 @@ fn no_room(error: io::Error) -> io::Error {
     }
 }
 
-/// The first `len` bytes of words that nobody writes any more, or `None` if there are not as many.
+/// The first `len` bytes of words that no process writes any more, or `None` if the words are fewer.
 ///
 /// # Safety
-/// No process may write to the words while the slice lives. The protocol sees to that; a process that
-/// does not keep the protocol can break it, as it can for every mapping of a file.
+/// No process may write to the words while the slice lives. The protocol ensures this for every process that keeps it. A process
+/// that does not keep the protocol can write to them, as to every mapping of a file.
 pub(crate) unsafe fn frozen(words: &[AtomicU64], len: usize) -> Option<&[u8]> {
     if len > size_of_val(words) {
         return None;

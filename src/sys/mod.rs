@@ -1,5 +1,5 @@
-//! The machine below: shared mapping, file locks, futex, fork. All `unsafe` of the crate is here, but for the calls of
-//! `mapping::frozen` and `mapping::exclusive`: what they ask for is the protocol's to keep.
+//! The operating system: shared mapping, file locks, futex, fork. All `unsafe` of the crate is here, except for the calls of
+//! `mapping::frozen` and `mapping::exclusive`: the protocol keeps their conditions.
 
 pub(crate) mod atomic;
 pub(crate) mod blocks;

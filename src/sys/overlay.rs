@@ -1,8 +1,8 @@
-//! Overlay file systems, and what lies below them.
+//! Overlay file systems, and their upper directories.
 //!
-//! A file of the upper directory has two inodes: its own, and that of the overlay. What is mapped is the same; file locks
-//! belong to the inode that was opened. So a process that opens it in the upper directory takes one for dead that has it
-//! open through the overlay.
+//! A file of the upper directory has two inodes: its own, and that of the overlay. Both map the same pages, but file locks belong
+//! to the inode that was opened. So a process that opens the file in the upper directory would take a process for dead that has
+//! it open through the overlay.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,20 +11,20 @@ use std::path::{Path, PathBuf};
 
 use super::file::directory;
 
-/// Where the overlay is mounted in whose upper directory `path` lies, if this process sees one.
+/// The mount point of the overlay in whose upper directory `path` lies, if this process sees one.
 pub(crate) fn overlay_above(path: &Path) -> Option<PathBuf> {
     let mounts = fs::read("/proc/self/mountinfo").ok()?;
     let overlays = overlays(&mounts);
     if overlays.is_empty() {
         return None;
     }
-    // What is about to be created is where its directory is.
+    // A file that is about to be created is where its directory is.
     let path = fs::canonicalize(path).or_else(|_| fs::canonicalize(directory(path))).ok()?;
     let is_above = |upper: &PathBuf| fs::canonicalize(upper).is_ok_and(|upper| path.starts_with(upper));
     overlays.into_iter().find(|(_, upper)| is_above(upper)).map(|(mounted, _)| mounted)
 }
 
-/// Of each overlay in a table of mounts: where it is mounted, and its upper directory.
+/// The mount point and the upper directory of each overlay in a table of mounts.
 fn overlays(mounts: &[u8]) -> Vec<(PathBuf, PathBuf)> {
     let overlay = |line: &[u8]| {
         // 36 35 98:0 / /mnt/merged rw,noatime shared:1 - overlay overlay rw,lowerdir=/a,upperdir=/b,workdir=/c

@@ -1,12 +1,12 @@
-//! What the kernel tells of processes, for people: nothing is decided by it but what an error says.
+//! Facts about processes, for people: only the texts of errors depend on them.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
-/// Looks at the table of locks before it is believed that a lock is not in it.
+/// The table of locks is read this many times before a lock is believed not to be in it.
 const LOOKS_AT_LOCKS: u32 = 8;
 
-/// The number of this process's PID namespace, or 0 where `/proc` does not tell.
+/// The number of this process's PID namespace, or 0 if `/proc` does not tell.
 pub(crate) fn pid_namespace() -> u32 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino() as u32)
 }
@@ -16,20 +16,20 @@ pub(crate) fn exists(pid: u32) -> bool {
     let Some(number) = libc::pid_t::try_from(pid).ok().filter(|&number| number > 0) else { return false };
     // SAFETY: signal 0 is not sent; the call only says whether it could be.
     let refused = unsafe { libc::kill(number, 0) } != 0;
-    // What exists and belongs to somebody else may not be signalled.
+    // A process of another user may not be signaled, but exists.
     if refused && std::io::Error::last_os_error().raw_os_error() != Some(libc::EPERM) {
         return false;
     }
-    // One that nobody has waited for has ended all the same. After the name, which may hold anything, comes the state.
+    // A zombie has ended, though its id exists. The state follows the name, which may hold any characters.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
     !matches!(state, Some('Z' | 'X'))
 }
 
-/// A process that has a `flock` on the file, as `/proc/locks` tells it: the one that has it alone, if there is one.
+/// A process that has a `flock` on the file, by `/proc/locks`: the one that has it exclusively, if there is one.
 pub(crate) fn flock_holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
-    // The table is read in parts, and while others lock and unlock, what stands between two of them may be missing.
+    // The table is read in parts. While other processes lock and unlock, lines between two parts may be missing.
     (0..LOOKS_AT_LOCKS).find_map(|_| {
         let locks = std::fs::read_to_string("/proc/locks").ok()?;
         flock_holder_in(&locks, metadata.dev(), metadata.ino())

@@ -1,4 +1,4 @@
-//! Kill points: between every two steps that matter, a test may have the process killed.
+//! Kill points: a test may kill the process between any two steps that matter.
 //!
 //! Without the feature `testing` a step is nothing. With it, `arm(n)` makes the process send itself SIGKILL at its n-th step
 //! from then on, and a hook of the thread is called at each step.
@@ -25,7 +25,7 @@ pub(crate) mod armed {
         static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
     }
 
-    /// Has the process killed at the n-th step from now (1 is the next one); 0 disarms.
+    /// Makes the process kill itself at the n-th step from now (1 is the next one); 0 disarms.
     pub(crate) fn arm(n: i64) {
         SEEN.store(0, Ordering::SeqCst);
         LEFT.store(if n == 0 { -1 } else { n }, Ordering::SeqCst);
@@ -36,7 +36,7 @@ pub(crate) mod armed {
         SEEN.load(Ordering::SeqCst)
     }
 
-    /// Has `hook` called at every step of this thread. It may not use a store.
+    /// Makes every step of this thread call `hook`, which may not use a store.
     pub(crate) fn set_hook(hook: Option<Hook>) {
         HOOK.set(hook);
     }
