@@ -8,8 +8,11 @@ use crate::error::{Error, Result};
 use crate::file::arena::Arena;
 use crate::file::blocks::see_to_all;
 use crate::file::continuity::{self, Continuity};
+use crate::file::grow::Growth;
 use crate::file::seat;
 use crate::format::control::Mark;
+use crate::format::extent::ExtentKind;
+use crate::format::index::LINE_BYTES;
 use crate::format::slot::{BLOCKS_MAX, block_of, first_of_block};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
@@ -31,7 +34,9 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     flush(arena)?;
     let durable_extents = arena.control().durable_extents().load(Ordering::SeqCst);
     let extents = arena.extent_count()?;
-    if let Some(needed) = durable_extents.filter(|&n| n > u64::from(extents)) {
+    if let Some(needed) = durable_extents.filter(|&n| n > u64::from(extents))
+        && is_cut_off(arena)?
+    {
         return Err(cut_off(arena, needed));
     }
     see_to_all(arena)?;
@@ -134,6 +139,46 @@ fn clear_tail(arena: &Arena) -> Result<()> {
         Err(_) => arena.file.set_len(end).map_err(failed),
         Ok(()) => Ok(()),
     }
+}
+
+/// Whether an extent is missing that held slots or an index table, or it can't be known. If not, a number of extents that is higher
+/// than the file's length is wrong: the file was not cut.
+pub(crate) fn is_cut_off(arena: &Arena) -> Result<bool> {
+    let mut found = vec![0_u64; arena.geo.regions as usize];
+    arena.each_extent(|extent, kind| {
+        let owner = match kind {
+            Some(ExtentKind::Data { region }) => Some(region),
+            Some(ExtentKind::Index { .. }) => None,
+            None => arena.region_by_slots(extent),
+        };
+        if let Some(count) = owner.and_then(|region| found.get_mut(region as usize)) {
+            *count += 1;
+        }
+    })?;
+    let end = arena.geo.extent_offset(arena.extent_count()?);
+    Ok((0..).zip(found).any(|(region, found)| {
+        let head = arena.head(region);
+        let shape = head.shape().load(Ordering::Acquire);
+        head.extents().load(Ordering::Acquire).is_none_or(|counted| counted > found)
+            || shape.offset().saturating_add(shape.lines() * LINE_BYTES) > end
+    }))
+}
+
+/// Refuses a file that has fewer extents than it had: records are missing. A number of extents that is wrong is counted anew,
+/// if the handle may write.
+pub(crate) fn refuse_cut_off(arena: &Arena, writable: bool) -> Result<()> {
+    let word = arena.control().extents();
+    let noted = word.load(Ordering::SeqCst);
+    let extents = arena.extent_count()?;
+    let Some(noted) = noted.filter(|&noted| noted > u64::from(extents)) else { return Ok(()) };
+    if is_cut_off(arena)? {
+        return Err(cut_off(arena, noted));
+    }
+    if writable {
+        let _growth = Growth::lock(arena)?;
+        word.store(u64::from(arena.extents_in_use()?), Ordering::SeqCst);
+    }
+    Ok(())
 }
 
 /// The error for a file that has fewer extents than it had.

@@ -24,7 +24,7 @@ use crate::format::region::empty_head;
 use crate::format::superblock::{NotSuperblock, SUPERBLOCK_BYTES, Superblock, store_tag, unknown_ro_compat};
 use crate::format::{FORMAT_VERSION, round_up};
 use crate::handle::Handle;
-use crate::recovery::recover::{cut_off, is_wholly_clean, mark_in_use, recover};
+use crate::recovery::recover::{cut_off, is_cut_off, is_wholly_clean, mark_in_use, recover, refuse_cut_off};
 use crate::report::RepairReport;
 use crate::store::Store;
 use crate::store::options::Options;
@@ -306,11 +306,11 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
             let extents = u64::from(arena.extent_count()?);
             let durable = arena.control().durable_extents().load(Ordering::SeqCst);
             return Err(match durable.filter(|&noted| noted > extents) {
-                Some(noted) => cut_off(&arena, noted),
-                None => Error::NeedsRepair { path: arena.path, why: why.to_owned() },
+                Some(noted) if is_cut_off(&arena)? => cut_off(&arena, noted),
+                _ => Error::NeedsRepair { path: arena.path, why: why.to_owned() },
             });
         }
-        refuse_cut_off(&arena)?;
+        refuse_cut_off(&arena, false)?;
         None
     };
     step("open: seat claimed");
@@ -413,16 +413,6 @@ fn more_agreed(
     }
 }
 
-/// A file that has fewer extents than it had is missing records.
-fn refuse_cut_off(arena: &Arena) -> Result<()> {
-    let noted = arena.control().extents().load(Ordering::SeqCst);
-    let extents = arena.extent_count()?;
-    match noted {
-        Some(noted) if noted > u64::from(extents) => Err(cut_off(arena, noted)),
-        _ => Ok(()),
-    }
-}
-
 /// Takes the whole-file lock, shared, and sees to it that memory is that of the last users, or was recovered.
 fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
     let here = Continuity::here(arena)?;
@@ -441,14 +431,14 @@ fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
         }
         let flush_failed = arena.control().flush_failed().load(Ordering::SeqCst) != 0;
         if !flush_failed && is_wholly_clean(arena) {
-            return refuse_cut_off(arena);
+            return refuse_cut_off(arena, true);
         }
         let is_in_use = arena.control().mark().load(Ordering::SeqCst) == Some(Mark::InUse);
         if seat::any_alive(arena)? {
             if is_in_use {
                 continuity::note(arena, &here);
                 continuity::mark_inode(arena);
-                return refuse_cut_off(arena);
+                return refuse_cut_off(arena, true);
             }
             // The word is damaged, or the mark was set by one that left while the other was leaving.
             mark_in_use(arena, &here)?;
@@ -458,7 +448,7 @@ fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
         if is_in_use && continuity::doubt(arena, &here).is_none() {
             continuity::note(arena, &here);
             continuity::mark_inode(arena);
-            return refuse_cut_off(arena);
+            return refuse_cut_off(arena, true);
         }
         // Others may be coming in, or a program that is no handle has a shared lock.
         if !file_lock::try_lock_whole(&arena.file) {
@@ -497,7 +487,7 @@ fn put_right(arena: &Arena, here: &Continuity, report: &mut RepairReport) -> Res
             Ok(())
         }
         _ => {
-            refuse_cut_off(arena)?;
+            refuse_cut_off(arena, true)?;
             mark_in_use(arena, here)
         }
     }

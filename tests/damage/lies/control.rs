@@ -1,8 +1,8 @@
 //! The mark of use, the epochs, the number of extents, and the hints, in the control page.
 
-use recstore::Durability;
+use recstore::{Durability, Error};
 
-use super::file::{Lied, checked, in_time, options};
+use super::file::{LAYOUT, Lied, checked, in_time, options};
 use crate::layout::CONTROL;
 
 const EPOCH: usize = CONTROL;
@@ -112,6 +112,43 @@ fn a_number_of_extents_that_is_too_high_is_named_and_does_not_lock_out() {
             assert_eq!(again.verify().unwrap().damage, []);
             assert!(ids.iter().all(|&id| again.get(id).unwrap().unwrap().data() == b"2"));
             drop(dir);
+        }
+    }
+}
+
+#[test]
+fn a_number_of_extents_that_is_too_high_locks_nobody_out_beside_it_or_after_a_crash() {
+    for word in [EXTENTS, EXTENTS + 8] {
+        for more in [1, 1000] {
+            let (lied, ids) = with_records();
+            lied.store.sync().unwrap();
+            let lie = checked((lied.get(EXTENTS) & 0xffff_ffff) + more);
+            lied.set(word, lie);
+            let reader = options().open_read_only(&lied.path).unwrap();
+            assert_eq!(reader.get(ids[0]).unwrap().unwrap().data(), b"2");
+            let beside = options().open(&lied.path).unwrap();
+            assert_eq!(beside.get(ids[0]).unwrap().unwrap().data(), b"2");
+            lied.set(word, lie);
+            let after = lied.after_a_crash();
+            assert_eq!(after.verify().unwrap().damage, []);
+            assert!(ids.iter().all(|&id| after.get(id).unwrap().unwrap().data() == b"2"));
+        }
+    }
+}
+
+/// What is missing is missing, although a number of extents may be wrong.
+#[test]
+fn a_file_that_was_cut_is_refused() {
+    let (lied, _) = with_records();
+    let (path, _dir) = lied.close();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let len = file.metadata().unwrap().len();
+    let base = LAYOUT.extent(0) as u64;
+    assert!(len > base);
+    for cut in [len - 1, base] {
+        file.set_len(cut).unwrap();
+        for opened in [options().open(&path), options().open_read_only(&path)] {
+            assert!(matches!(opened, Err(Error::Truncated { .. })), "{opened:?}");
         }
     }
 }
