@@ -10,7 +10,7 @@ use crate::file::arena::Arena;
 use crate::file::hint::{HINT, is_hinted, lower_hint, raise_hint};
 use crate::format::epoch::Epoch;
 use crate::format::seat::{BORROWS, Generation, LEAVING, SEATS, TAKEN, seat_byte};
-use crate::protocol::lock::Owner;
+use crate::protocol::lock::{self, LockState, Owner};
 use crate::sys::atomic::Ordering;
 use crate::sys::{file, file_lock, process};
 
@@ -99,6 +99,22 @@ pub(crate) fn is_alive(arena: &Arena, owner: Owner) -> Result<bool> {
     }
     file_lock::is_locked_by_other(&arena.file, seat_byte(owner.seat))
         .map_err(arena.io("asking whether a seat is held"))
+}
+
+/// The living owner that a lock word names; of a damaged word the one whose word it was before one bit was flipped.
+pub(crate) fn living_owner(arena: &Arena, word: u64) -> Result<Option<Owner>> {
+    match lock::state(word) {
+        LockState::Held(owner) => Ok(is_alive(arena, owner)?.then_some(owner)),
+        LockState::Damaged => {
+            for owner in lock::near(word) {
+                if is_alive(arena, owner)? {
+                    return Ok(Some(owner));
+                }
+            }
+            Ok(None)
+        }
+        LockState::Free | LockState::Clean => Ok(None),
+    }
 }
 
 /// Whether any seat is held by another handle.
@@ -192,9 +208,14 @@ pub(crate) fn damaged_seats(arena: &Arena) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Whether the handle that claimed a seat last lives.
+/// Whether a handle holds a seat. The borrows and the moment in the seat are that handle's: a claim clears earlier ones. The
+/// kernel tells, because the generation in the seat may be damaged.
 pub(crate) fn is_held(arena: &Arena, seat: u32) -> Result<bool> {
-    is_alive(arena, Owner { seat, generation: arena.seat(seat).last_claim() })
+    if arena.owner.is_some_and(|own| own.seat == seat) {
+        return Ok(true);
+    }
+    file_lock::is_locked_by_other(&arena.file, seat_byte(seat))
+        .map_err(arena.io("asking whether a seat is held"))
 }
 
 /// The number of a seat's borrows, and one more for its moment.

@@ -147,56 +147,50 @@ impl Handle {
         let mut slept = 0;
         let mut spins = 0;
         let mut told = ToldOnce::new(self.arena.notice.as_ref());
-        let busy = |owner: Option<Owner>| {
+        let busy = |owner: Owner| {
             let is_region = number < self.arena.geo.regions;
             Error::Busy {
                 path: self.arena.path.clone(),
                 lock: if is_region { error::Lock::Region(number) } else { error::Lock::Batches },
-                owner: owner.map(|owner| seat::holder(&self.arena, owner.seat)),
+                owner: Some(seat::holder(&self.arena, owner.seat)),
                 waited: deadline.waited(),
             }
         };
         loop {
             let word = lock.load(Ordering::Relaxed);
-            let owner = match lock::state(word) {
+            match lock::state(word) {
                 LockState::Free => {
                     if lock::take_over(lock, 0, self.own_word | slept) {
                         return Ok(None);
                     }
                     continue;
                 }
-                LockState::Held(owner) if spins < SPINS => {
+                LockState::Held(_) if spins < SPINS => {
                     spins += 1;
                     std::hint::spin_loop();
-                    let _ = owner;
                     continue;
                 }
-                LockState::Held(owner) => Some(owner),
+                LockState::Held(_) => {}
                 LockState::Clean if number < self.arena.geo.regions => {
                     leave_clean(&self.arena)?;
                     continue;
                 }
                 // A clean close marks the locks of regions alone.
-                LockState::Clean => None,
+                LockState::Clean => {}
                 LockState::Damaged => {
                     // It may be the lock of a clean store.
                     if self.arena.control().mark().load(Ordering::SeqCst) != Some(Mark::InUse) {
                         leave_clean(&self.arena)?;
                     }
-                    None
                 }
-            };
-            let alive = match owner {
-                Some(owner) => seat::is_alive(&self.arena, owner)?,
-                None => false,
-            };
-            if !alive {
+            }
+            let Some(owner) = seat::living_owner(&self.arena, word)? else {
                 if lock::take_over(lock, word, self.own_word | (word & SLEEPERS) | slept) {
                     step("lock: taken over");
                     return Ok(Some(word));
                 }
                 continue;
-            }
+            };
             let mut limit = if head_of_queue.try_hold() { LOOK_FIRST } else { LOOK_OTHERS };
             if let Some(left) = deadline.left() {
                 if left.is_zero() {
@@ -237,8 +231,7 @@ impl Handle {
         let word = self.arena.head(number).lock().load(Ordering::SeqCst);
         Ok(match lock::state(word) {
             LockState::Free | LockState::Clean => Region::new(&self.arena, number).is_marked(),
-            LockState::Held(owner) => !seat::is_alive(&self.arena, owner)?,
-            LockState::Damaged => true,
+            LockState::Held(_) | LockState::Damaged => seat::living_owner(&self.arena, word)?.is_none(),
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A word names one claim of a seat in the whole life of a store: a seat's generation rises with every claim.
 //! So a compare-and-swap from a dead owner's word can succeed only once, and its maker repairs the region. A word whose
-//! check does not hold is damaged. It is taken over likewise.
+//! check does not hold is damaged. If it differs in one bit from the word of a living claim, that claim is the owner. Else the
+//! word is taken over like a dead owner's.
 //!
 //! The chapter on the format has the bits of the word (*Region head*). The chapter on the protocol has the numbered steps of
 //! taking the lock.
@@ -64,6 +65,15 @@ pub(crate) fn state(word: u64) -> LockState {
     if owner.word() == word & !SLEEPERS { LockState::Held(owner) } else { LockState::Damaged }
 }
 
+/// The claims whose word differs from `word` in one bit. If a bit was flipped, one of them is the owner.
+#[cold]
+pub(crate) fn near(word: u64) -> impl Iterator<Item = Owner> {
+    (1..64).filter_map(move |bit| match state(word ^ 1 << bit) {
+        LockState::Held(owner) => Some(owner),
+        _ => None,
+    })
+}
+
 /// Step 1.
 #[inline]
 pub(crate) fn try_lock(lock: &AtomicU64, own: u64) -> bool {
@@ -121,7 +131,9 @@ mod tests {
             assert_eq!(state(owner.word()), LockState::Held(owner));
             assert_eq!(state(owner.word() | SLEEPERS), LockState::Held(owner));
             for bit in 1..64 {
-                assert_eq!(state(owner.word() ^ (1 << bit)), LockState::Damaged, "bit {bit}");
+                let flipped = owner.word() ^ (1 << bit);
+                assert_eq!(state(flipped), LockState::Damaged, "bit {bit}");
+                assert_eq!(near(flipped).collect::<Vec<_>>(), [owner], "bit {bit}");
             }
         }
         for bit in 0..64 {

@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::file::seat;
 use crate::format::slot::Header;
-use crate::protocol::lock;
 use crate::record::Version;
 use crate::region::read::{Look, look, look_at_every_slot};
 use crate::store::Store;
@@ -288,10 +287,7 @@ impl Iterator for Changes<'_> {
 /// Whether a living process holds the lock of a region.
 fn is_held_by_the_living(store: &Store, region: u32) -> Result<bool> {
     let arena = &store.handle.arena;
-    match lock::state(arena.head(region).lock().load(Ordering::SeqCst)) {
-        lock::LockState::Held(owner) => seat::is_alive(arena, owner),
-        _ => Ok(false),
-    }
+    Ok(seat::living_owner(arena, arena.head(region).lock().load(Ordering::SeqCst))?.is_some())
 }
 
 /// All records of a region now, each id with its `seq`, in the order of ids. `None`: the owner of the region is in the middle

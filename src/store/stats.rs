@@ -12,7 +12,7 @@ use crate::format::seat::SEATS;
 use crate::format::slot::PRESENT;
 use crate::format::word::{Checked, EpochWord};
 use crate::handle::Handle;
-use crate::protocol::lock::{self, LockState, Owner};
+use crate::protocol::lock::{self, LockState};
 use crate::region::head::Region;
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
@@ -211,21 +211,22 @@ impl Store {
     }
 }
 
-/// Who holds the lock whose word this is. A damaged word has nobody behind it.
+/// Who holds the lock whose word this is. A damaged word may have nobody behind it.
 pub(crate) fn lock_owner(handle: &Handle, word: u64) -> Result<Option<LockOwner>> {
-    Ok(match lock::state(word) {
-        LockState::Free | LockState::Clean => None,
-        LockState::Damaged => {
+    let living = seat::living_owner(&handle.arena, word)?;
+    Ok(match (lock::state(word), living) {
+        (LockState::Free | LockState::Clean, _) => None,
+        (LockState::Damaged, None) => {
             Some(LockOwner { seat: 0, generation: 0, pid: 0, pid_exists: None, alive: false })
         }
-        LockState::Held(owner) => {
+        (LockState::Held(owner), _) | (LockState::Damaged, Some(owner)) => {
             let Holder { pid, exists } = seat::holder(&handle.arena, owner.seat);
             Some(LockOwner {
                 seat: owner.seat,
                 generation: owner.generation,
                 pid,
                 pid_exists: exists,
-                alive: seat::is_alive(&handle.arena, owner)?,
+                alive: living.is_some(),
             })
         }
     })
@@ -239,14 +240,13 @@ fn attached(handle: &Handle) -> Result<Vec<Attached>> {
             continue;
         }
         let claim = arena.seat(number).last_claim();
-        let owner = Owner { seat: number, generation: claim };
         let Holder { pid, exists } = seat::holder(arena, number);
         found.push(Attached {
             seat: number,
             generation: claim,
             pid,
             pid_exists: exists,
-            alive: seat::is_alive(arena, owner)?,
+            alive: seat::is_held(arena, number)?,
             pins: seat::pins(arena, number),
         });
     }

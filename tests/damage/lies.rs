@@ -11,6 +11,8 @@ mod file;
 mod control;
 mod counts;
 mod lent;
+#[cfg(feature = "testing")]
+mod lock;
 mod queues;
 mod sequence;
 mod superblock;
