@@ -101,8 +101,8 @@ impl Store {
         Options::new().open_read_only(path)
     }
 
-    /// Flushes, marks the store clean if this is the last handle for writing, and detaches. A store
-    /// that is marked clean opens without recovery after a reboot.
+    /// Flushes, marks the store clean if this is the last handle opened for writing, and detaches. A store that is marked clean
+    /// opens without recovery after a reboot.
     ///
     /// ```
     /// # use recstore::Store;
@@ -129,7 +129,7 @@ impl Store {
         self.close_by(timeout)
     }
 
-    /// [`close`](Self::close) that waits for locks no longer than `timeout`, whatever the handle's lock time-out is.
+    /// [`close`](Self::close) that waits for locks at most `timeout`, instead of the handle's lock time-out.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -144,7 +144,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`sync`](Self::sync). After [`Error::Busy`](crate::Error::Busy) all that was written is there, and not known to be on disk.
+    /// As [`sync`](Self::sync). After [`Error::Busy`](crate::Error::Busy) every write is there, but may not be on disk.
     pub fn close_timeout(self, timeout: Duration) -> Result<()> {
         self.close_by(Some(timeout))
     }
@@ -213,7 +213,7 @@ impl Store {
         geo.region_of(geo.hash(id))
     }
 
-    /// What opening the store had to put right.
+    /// The report of what opening the store repaired.
     ///
     /// ```
     /// # use recstore::Store;

@@ -1,5 +1,5 @@
 //! Atomic batches: changes of several records, in any regions, of which all count or none. The numbered
-//! steps stand in the chapter on the protocol.
+//! steps are in the chapter on the protocol.
 
 use std::borrow::Cow;
 
@@ -19,18 +19,17 @@ pub struct Batch<'a> {
     store: &'a Store,
     /// In the order of the calls; `None` deletes.
     changes: Vec<(u64, Option<Cow<'a, [u8]>>)>,
-    /// Each record's version must be this one, before the batch.
+    /// The version that each of these records must have before the batch.
     conditions: Vec<(u64, Option<Version>)>,
 }
 
-/// How the commit of a batch ended: see [`Batch::commit`].
+/// The result of the commit of a batch: see [`Batch::commit`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[must_use = "a batch that met a conflict has changed nothing"]
 pub enum Commit {
-    /// All changes were made. The version of each record that was written, by id; what was deleted is not
-    /// among them.
+    /// All changes were made. The version of each record that was written, in the order of ids. Deleted records are not among them.
     Done(Vec<(u64, Version)>),
-    /// A record was not at the version that was asked for; nothing was changed.
+    /// A record did not have the version that a condition names. No record was changed.
     Conflict {
         /// The record.
         id: u64,
@@ -41,8 +40,8 @@ pub enum Commit {
 
 /// Several records as one step.
 impl Store {
-    /// Begins a batch: puts, deletions and conditions on versions, of any ids, that are made together by
-    /// [`Batch::commit`]. Nothing is held before that.
+    /// Begins a batch: puts, deletions and conditions on versions, of any ids. [`Batch::commit`] makes them together. No lock is
+    /// held before that.
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {
@@ -193,21 +192,20 @@ impl<'a> Batch<'a> {
 
     /// Makes all changes or none, with the handle's durability.
     ///
-    /// * A process that is killed at any instant leaves all of them or none. One word decides, and it decides for every reader,
-    ///   of any process, from the instant on at which it is stored: whoever begins to read a record after another one was
-    ///   seen as the batch left it sees that as the batch left it too. What was read after the death does not change later.
-    /// * After a loss of power all of them are there, or none. Once a [`sync`](Store::sync) has returned
-    ///   that began after the commit, all are; a batch that no sync has made durable may be given up, also
-    ///   if some of it is on disk.
-    /// * A [`Snapshot`](crate::Snapshot) and [`Pin::get_many`](crate::Pin::get_many) see all of them or none. Of several
-    ///   single reads, those before that instant see none, and those after it all.
+    /// * If the process is killed at any instant, all changes are there or none. One stored word decides for all readers of all
+    ///   processes: a reader that has seen one change of the batch sees all changes in every later read. Results of reads after
+    ///   the death stay true.
+    /// * After a loss of power all changes are there or none. If a [`sync`](Store::sync) that began after the commit has returned,
+    ///   all are there. A batch that no `sync` made durable may be given up, even if a part of it is on disk.
+    /// * A [`Snapshot`](crate::Snapshot) and [`Pin::get_many`](crate::Pin::get_many) see all changes or none. Of several single
+    ///   reads, those before the deciding store see none, and those after it all.
     ///
-    /// Holds the locks of all regions that it touches, and the one lock of batches: batches of one store
-    /// are made one after another; other writes of other regions go on meanwhile. O(changes). After a batch whose process died
-    /// the next one waits, for as long as the lock time-out says, for whoever heals a region of it.
+    /// Holds the locks of all regions that it touches, and the lock of batches. So batches of one store are made one after
+    /// another, and writes in other regions go on meanwhile. O(changes). After a batch whose process died, the next batch waits
+    /// for the process that heals a region of it, at most for the lock time-out.
     ///
-    /// Readers do not wait for a batch. A read of a region in which it has more than 16 changes may take until these are
-    /// made.
+    /// Readers do not wait for a batch. Only a read of a region in which the batch has more than 16 changes may wait until they
+    /// are made.
     ///
     /// ```
     /// # use recstore::{Commit, Store};
@@ -223,9 +221,9 @@ impl<'a> Batch<'a> {
     /// ```
     ///
     /// # Errors
-    /// As [`Store::put`], and [`Error::Corrupt`](crate::Error::Corrupt) if a record with a condition is damaged. Nothing is
-    /// changed then, but after [`Error::FlushFailed`](crate::Error::FlushFailed), which durable commits alone give: the batch is
-    /// made, and may be lost with power.
+    /// As [`Store::put`], and [`Error::Corrupt`](crate::Error::Corrupt) if a record with a condition is damaged. Then no record is
+    /// changed. There is one exception: after [`Error::FlushFailed`](crate::Error::FlushFailed), which only durable commits give,
+    /// the batch is made, and may be lost with power.
     pub fn commit(self) -> Result<Commit> {
         let durability = self.store.handle.durability;
         self.commit_with(durability)
@@ -266,7 +264,7 @@ impl<'a> Batch<'a> {
         let mut members: Vec<Member<'_>> = self
             .changes
             .iter()
-            .rev() // The sort is stable, and the first of equal ones stays: so the last change does.
+            .rev() // The sort is stable and the first of equal ids stays, so the last change of an id stays.
             .map(|(id, data)| Member {
                 hash: geo.hash(*id),
                 id: *id,
@@ -297,7 +295,7 @@ impl<'a> Batch<'a> {
         if members.is_empty() {
             return Ok(Commit::Done(Vec::new()));
         }
-        // Read with all locks held: so all members are of one epoch, and a flush that ends it waits.
+        // Read with all locks held: so all members have one epoch, and a flush that ends it waits.
         let epoch = arena.epoch()?;
         let mut groups: Vec<Group<'_, '_>> = members
             .chunk_by_mut(|a, b| region_of(a.hash) == region_of(b.hash))

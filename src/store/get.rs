@@ -19,8 +19,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record is damaged; [`Error::Damaged`](crate::Error::Damaged); [`Error::NeedsRepair`](crate::Error::NeedsRepair) for a
-    /// handle that may not repair; [`Error::Forked`](crate::Error::Forked).
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record is damaged; [`Error::Damaged`](crate::Error::Damaged);
+    /// [`Error::NeedsRepair`](crate::Error::NeedsRepair) for a read-only handle; [`Error::Forked`](crate::Error::Forked).
     #[inline]
     pub fn get(&self, id: u64) -> Result<Option<Record>> {
         let mut data = Vec::new();
@@ -28,8 +28,8 @@ impl Store {
         Ok(version.map(|version| Record { id, version, data }))
     }
 
-    /// Reads a record into `out`, which is overwritten, and its room used again. If there is no such
-    /// record, the content of `out` is unspecified.
+    /// Reads a record into `out`, whose content is overwritten and whose allocation is used again. If there is no such record,
+    /// the content of `out` is unspecified.
     ///
     /// ```
     /// # use recstore::Store;
@@ -51,7 +51,7 @@ impl Store {
         Ok(self.read(id, Some(out))?.map(|(header, _)| Version(header.version())))
     }
 
-    /// Whether there is a record with this id. The record's data is not looked at, nor its checksum.
+    /// Whether there is a record with this id. Neither the record's data nor its checksum is read.
     ///
     /// ```
     /// # use recstore::Store;
@@ -70,7 +70,7 @@ impl Store {
         Ok(self.version(id)?.is_some())
     }
 
-    /// The version of the record with this id. The record's data is not looked at, nor its checksum.
+    /// The version of the record with this id. Neither the record's data nor its checksum is read.
     ///
     /// ```
     /// # use recstore::Store;
@@ -90,8 +90,8 @@ impl Store {
         Ok(self.read(id, None)?.map(|(header, _)| Version(header.version())))
     }
 
-    /// Reads many records, in the order of `ids`, and gives each to `each`. Faster than one by one:
-    /// memory is asked for ahead. The reads are not of one moment.
+    /// Reads many records, in the order of `ids`, and gives each to `each`. Faster than single reads: it prefetches memory. The
+    /// reads are not of one moment.
     ///
     /// ```
     /// # use recstore::Store;
@@ -109,7 +109,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`get`](Self::get); what `each` was given before stands.
+    /// As [`get`](Self::get). `each` may have got records before the error.
     pub fn get_many(&self, ids: &[u64], mut each: impl FnMut(u64, Option<(Version, &[u8])>)) -> Result<()> {
         self.handle.check()?;
         let mut data = Vec::new();

@@ -1,4 +1,4 @@
-//! The store as its users see it.
+//! The store: the public types and their methods.
 
 use std::sync::Arc;
 
@@ -30,20 +30,20 @@ use crate::report::RepairReport;
 ///
 /// # After `fork`
 ///
-/// A child has no part in the stores of its parent. It opens them anew.
+/// A child can't use the handles of its parent. It opens the stores anew.
 ///
-/// * Every call gives [`Error::Forked`](crate::Error::Forked): of the inherited handle, and of all that was made from it. All of it can be
-///   dropped, which does nothing to the parent's.
+/// * Every call on the inherited handle, and on every value that was made from it, gives [`Error::Forked`](crate::Error::Forked).
+///   All of them can be dropped. This does not change the parent's.
 /// * Bytes that were lent to the parent, by a [`Pin`](crate::Pin) or a [`Snapshot`](crate::Snapshot), are not in the
-///   child's memory: to touch them is SIGSEGV. Were they there, they would change under the child. Copy what the child needs
+///   child's memory: to touch them is SIGSEGV. Otherwise they could change under the child. Copy the bytes that the child needs
 ///   before the fork.
-/// * The child keeps nothing of the parent's alive: if the parent dies, that is seen at once.
+/// * The child keeps no lock of the parent alive: other processes see the parent's death at once.
 ///
-/// That holds for `fork`, and for all that is made of it (`daemon`, Python's `os.fork`, [`std::process::Command`]). A
-/// child that is made without the handlers of `fork` (`_Fork`, a raw `clone`) has no mapping either, so any call on an
-/// inherited handle is SIGSEGV; but it does keep the parent's descriptors, as does a process that got one in another way
-/// (`dup` without close-on-exec before an `exec`, `SCM_RIGHTS`). The locks that belong to a descriptor live as long as the
-/// last copy of it: the parent's death is not seen before that. [`Error::Busy`](crate::Error::Busy) says so where it names the holder.
+/// This holds for `fork`, and for calls that use it (`daemon`, Python's `os.fork`, [`std::process::Command`]). A child that is made
+/// without the handlers of `fork` (`_Fork`, a raw `clone`) does not have the mapping either, so any call on an inherited handle is
+/// SIGSEGV. But such a child keeps the parent's descriptors. So does a process that got a descriptor in another way (`dup` without
+/// close-on-exec before an `exec`, `SCM_RIGHTS`). The locks of a descriptor live as long as its last copy: other processes do not see
+/// the parent's death before that. [`Error::Busy`](crate::Error::Busy) says so when it names the holder.
 pub struct Store {
     pub(crate) handle: Arc<Handle>,
     pub(crate) opened: RepairReport,

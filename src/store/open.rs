@@ -1,8 +1,11 @@
-//! Creating a store's file, and coming into one.
+//! Creating a store's file, and opening one.
 //!
-//! Opening for writing, in order: the file is what it should be (regular, local, a superblock, long
-//! enough); the whole-file lock, shared; whether memory is that of the last users, and recovery if that is
-//! not known (whole-file lock, exclusive, meanwhile); a seat.
+//! Opening for writing, in order:
+//!
+//! 1. Check the file: regular, local, long enough, with a superblock.
+//! 2. Take the whole-file lock, shared.
+//! 3. Check whether memory is that of the last users. If this is not known, take the whole-file lock exclusively and recover.
+//! 4. Claim a seat.
 
 use std::fs::File;
 use std::io;
@@ -38,7 +41,7 @@ use crate::sys::{blocks, file, file_lock, process};
 
 /// Creating and opening.
 impl Options {
-    /// Creates a store. It is seen whole or not at all, also if this process is killed meanwhile.
+    /// Creates a store. It appears whole or not at all, even if this process is killed meanwhile.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -50,16 +53,15 @@ impl Options {
     /// ```
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`]; [`Error::InvalidOption`] for a geometry that can't be;
+    /// [`Error::AlreadyExists`]; [`Error::InvalidOption`] for an impossible geometry;
     /// [`Error::NetworkFileSystem`]; [`Error::Io`].
     pub fn create(&self, path: impl AsRef<Path>) -> Result<Store> {
         create(self, path.as_ref())?;
         self.open(path)
     }
 
-    /// Opens a store for reading and writing. If the operating system went down while it was in
-    /// use, it is recovered first, which takes a pass over the whole file; else it takes the time of
-    /// a few system calls.
+    /// Opens a store for reading and writing. This takes the time of a few system calls. If the operating system went down while
+    /// the store was in use, it is recovered first, by a pass over the whole file.
     ///
     /// ```
     /// # use recstore::{Durability, Options, Store};
@@ -71,17 +73,16 @@ impl Options {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotFound`]; what is wrong with the file ([`Error::NotAStore`],
+    /// [`Error::NotFound`]; a fault of the file ([`Error::NotAStore`],
     /// [`Error::UnsupportedVersion`], [`Error::WrongByteOrder`], [`Error::Truncated`],
-    /// [`Error::Damaged`]); [`Error::OtherGeometry`] if that is asked for; [`Error::NetworkFileSystem`]; [`Error::CopyOnWrite`]; [`Error::Full`] if it was copied, and the
-    /// copy's holes find no room; [`Error::TooManyHandles`]; [`Error::Busy`] if
-    /// a lock time-out is set; [`Error::Io`].
+    /// [`Error::Damaged`]); [`Error::OtherGeometry`] if [`require_geometry`](Self::require_geometry) is set;
+    /// [`Error::NetworkFileSystem`]; [`Error::CopyOnWrite`]; [`Error::Full`] if the file is a copy, and the disk has no room for its
+    /// holes; [`Error::TooManyHandles`]; [`Error::Busy`] if a lock time-out is set; [`Error::Io`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
         open(self, path.as_ref(), true)
     }
 
-    /// Opens the store at the path, or creates it. Any number of processes may do so at once and
-    /// all get the same store.
+    /// Opens the store at the path, or creates it. Any number of processes may do this at once, and all get the same store.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -96,7 +97,7 @@ impl Options {
     /// As [`open`](Self::open) and [`create`](Self::create).
     pub fn open_or_create(&self, path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref();
-        // Whoever removes the file again and again while this runs gets the error of the last try.
+        // If another process removes the file again and again meanwhile, the last try gives the error.
         for _ in 0..1000 {
             match self.open(path) {
                 Err(Error::NotFound { .. }) => {}
@@ -110,8 +111,8 @@ impl Options {
         self.open(path)
     }
 
-    /// Opens a store for reading. Nothing is ever written: it works for a file or a mount that is
-    /// read-only, takes no seat and holds no lock.
+    /// Opens a store for reading. The handle never writes to the file, so the file or its mount may be read-only. It takes no seat
+    /// and no lock.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -136,7 +137,7 @@ pub(crate) fn create(options: &Options, path: &Path) -> Result<()> {
     create_with(options, path, &geo, None::<fn(&Store) -> Result<()>>)
 }
 
-/// Creates the file of a store that `fill` puts records into before the file has a name.
+/// Creates the file of a store. `fill` puts records into it before the file has a name.
 pub(crate) fn create_with(
     options: &Options,
     path: &Path,
@@ -238,7 +239,7 @@ pub(crate) fn open(options: &Options, path: &Path, writable: bool) -> Result<Sto
     }
 }
 
-/// Comes into the store whose file is open.
+/// Opens the store whose file is open.
 fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Result<Store> {
     let opening = if writable { "opening for writing" } else { "opening for reading" };
     let metadata = file.metadata().map_err(io_error(path, opening))?;
@@ -271,11 +272,11 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         return Err(Error::Truncated { path: path.to_path_buf(), len: metadata.len(), needed: geo.base });
     }
     let reserved = round_up(geo.extent_offset(geo.extents_max()), crate::format::PAGE_BYTES);
-    // No slot lies in a part of an extent, so none is read there, whatever names it.
+    // An incomplete extent has no slots, so none is read there, even if a word names one.
     let grain = Grain { base: geo.base, unit: geo.extent_size };
     let map = Mapping::of_handle(&file, reserved, writable, grain)
         .map_err(io_error(path, "reserving address space for the file"))?;
-    // A file that never had a name has none to lose, and on a network file system inodes tell little.
+    // A file that never had a name can't lose it. On a network file system inode numbers are not reliable.
     let has_name = options.keeps_name
         && metadata.nlink() != 0
         && file::network_file_system(&file).is_ok_and(|kind| kind.is_none());
@@ -320,7 +321,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
     })
 }
 
-/// The error for a symbolic link that leads to nothing: it is neither absent nor there.
+/// The error for a symbolic link that leads to no file: opening finds none, and creation finds the link.
 fn dangling(path: &Path) -> Option<Error> {
     let to = std::fs::read_link(path).ok()?;
     let why = format!(
@@ -334,7 +335,7 @@ fn not_a_store(path: &Path, why: &str) -> Error {
     Error::NotAStore { path: path.to_path_buf(), why: why.to_owned() }
 }
 
-/// The superblock that holds; of two that contradict each other, the one that the extents agree with.
+/// The superblock whose checksum holds. If both hold and contradict each other, the one with which the extents agree.
 fn superblock(file: &File, path: &Path, len: u64, writable: bool) -> Result<(Geometry, [u8; 16])> {
     let unsupported =
         |word, features| Error::UnsupportedFeatures { path: path.to_path_buf(), word, features };
@@ -379,7 +380,7 @@ fn superblock(file: &File, path: &Path, len: u64, writable: bool) -> Result<(Geo
     })
 }
 
-/// Of two superblocks that hold and contradict each other, the one that more extent headers agree with: each repeats the
+/// Of two superblocks that hold and contradict each other, the one with which more extent headers agree: each header repeats the
 /// geometry, and names the store. `repair` writes the other one anew.
 fn more_agreed(
     file: &File,
@@ -413,7 +414,7 @@ fn more_agreed(
     }
 }
 
-/// Takes the whole-file lock, shared, and sees to it that memory is that of the last users, or was recovered.
+/// Takes the whole-file lock, shared. Ensures that memory is that of the last users, or that the store was recovered.
 fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
     let here = Continuity::here(arena)?;
     let deadline = arena.deadline();
@@ -440,7 +441,7 @@ fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
                 continuity::mark_inode(arena);
                 return refuse_cut_off(arena, true);
             }
-            // The word is damaged, or the mark was set by one that left while the other was leaving.
+            // The mark is damaged, or a handle set it while the other one was leaving.
             mark_in_use(arena, &here)?;
             continue;
         }
@@ -450,7 +451,7 @@ fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
             continuity::mark_inode(arena);
             return refuse_cut_off(arena, true);
         }
-        // Others may be coming in, or a program that is no handle has a shared lock.
+        // Other handles may be opening the store, or a program without a handle has a shared lock.
         if !file_lock::try_lock_whole(&arena.file) {
             told.perhaps(&deadline, || whole_file_is_locked(arena, &deadline));
             if !pauses.rest(&deadline) {
@@ -462,16 +463,16 @@ fn come_in(arena: &Arena, report: &mut RepairReport) -> Result<()> {
     }
 }
 
-/// The kernel tells of an error of writing back once: so it is noted.
+/// Notes an error of writing back: the kernel reports it only once.
 fn note_error(arena: &Arena) {
     let told = file::ask_for_error(&arena.file).err().and_then(|error| error.raw_os_error());
-    // Other errors say that the question is not understood.
+    // Other errors say that the kernel does not know the call.
     if let Some(code @ (libc::EIO | libc::ENOSPC | libc::EDQUOT | libc::EROFS)) = told {
         arena.control().flush_failed().store(code as u64, Ordering::SeqCst);
     }
 }
 
-/// Recovers the store, or marks it as in use. The caller holds it alone.
+/// Recovers the store, or marks it as in use. The caller holds the whole-file lock exclusively.
 fn put_right(arena: &Arena, here: &Continuity, report: &mut RepairReport) -> Result<()> {
     let is_clean = is_wholly_clean(arena);
     let flush_failed = arena.control().flush_failed().load(Ordering::SeqCst) != 0;
@@ -503,8 +504,8 @@ fn whole_file_is_locked(arena: &Arena, deadline: &Deadline) -> Error {
     }
 }
 
-/// After a failed flush the kernel may take pages for clean that never reached the disk. So every
-/// page is made dirty, and flushed; if that fails too, nobody gets in.
+/// After a failed flush the kernel may take pages for clean that never reached the disk. So every page is made dirty, and flushed.
+/// If that fails too, the store is not opened.
 fn write_all_anew(arena: &Arena) -> Result<()> {
     let len = arena.map.refresh(&arena.file).map_err(arena.io("looking at the file's length"))?;
     for page in 0..len / crate::format::PAGE_BYTES {

@@ -7,8 +7,7 @@ use crate::file::notice::Notice;
 use crate::format::geometry::Geometry;
 use crate::record::Durability;
 
-/// Options of creating and opening a store. Geometry counts at creation alone; an existing store
-/// has its own.
+/// Options of creating and opening a store. The geometry is used only at creation: an existing store has its own.
 ///
 /// ```
 /// # fn main() -> recstore::Result<()> {
@@ -74,8 +73,7 @@ impl Options {
         }
     }
 
-    /// Capacity of a record in bytes: 1 to 2^30 - 32. Default 256. A slot takes as much room however
-    /// short its record is.
+    /// Capacity of a record in bytes: 1 to 2^30 - 32. Default 256. A slot takes this much room even if its record is short.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -91,8 +89,8 @@ impl Options {
         self
     }
 
-    /// Number of regions: 1 to 16,384. Default 16. Writers in different regions never wait for each
-    /// other; a few times the number of writers is plenty.
+    /// Number of regions: 1 to 16,384. Default 16. Writers in different regions do not wait for each other. A few times the number
+    /// of writers is enough.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -108,8 +106,7 @@ impl Options {
         self
     }
 
-    /// Slots by which a region grows at a time, rounded up to a power of two: 1 to 2^24. Default: as
-    /// many as make about 1 MiB.
+    /// Slots by which a region grows at a time, rounded up to a power of two: 1 to 2^24. Default: about 1 MiB of slots.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -125,8 +122,8 @@ impl Options {
         self
     }
 
-    /// Ceiling of the file's size in bytes, up to 16 TiB. Default 1 TiB. It costs nothing: the address space that a
-    /// process reserves follows the file, and all handles of a process on one file share it.
+    /// Ceiling of the file's size in bytes, up to 16 TiB. Default 1 TiB. A high ceiling costs nothing: a process reserves address
+    /// space by the length of the file, and all its handles on one file share it.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -142,8 +139,8 @@ impl Options {
         self
     }
 
-    /// Refuses an existing store of another geometry: another record size, number of regions, ceiling, or, if they are
-    /// set, slots per extent. Default `false`: the store's own geometry holds, and the options' is not looked at.
+    /// Refuses an existing store of another geometry: another record size, number of regions or ceiling or, if they are
+    /// set, other slots per extent. Default `false`: the geometry of the store is used, and that of the options is ignored.
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {
@@ -163,8 +160,8 @@ impl Options {
         self
     }
 
-    /// The file's mode at creation, whatever the umask says. Default `0o600`: who can write to the
-    /// file can spoil its content, and who can read it can read all records.
+    /// The file's mode at creation, independent of the umask. Default `0o600`: every user who can write to the file can spoil
+    /// its content, and every user who can read it can read all records.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -183,14 +180,14 @@ impl Options {
         self
     }
 
-    /// How long a call waits for a lock that a live process holds, before [`Error::Busy`] names the lock and the
-    /// process: opening, writing, flushing and closing alike. Reading waits for nobody. A dead holder is never
-    /// waited for.
+    /// The time that a call waits for a lock that a live process holds. After it, [`Error::Busy`] names the lock and the process.
+    /// This includes opening, writing, flushing and closing. Reading does not wait for a lock, and no call waits for a dead
+    /// process.
     ///
-    /// Default `None`: as long as it takes, as for every mutex. A holder that works lets go after microseconds, or when
-    /// a flush or a recovery is done; one that is stopped (SIGSTOP, a debugger, a frozen container) never does. A
-    /// service that has to answer sets some seconds here: more than a flush to its disk takes, and, for opening, more
-    /// than a recovery after a crash of the system.
+    /// Default `None`: as long as it takes, as for every mutex. A running process gives a lock back after microseconds, or when
+    /// its flush or recovery is done. A stopped one (SIGSTOP, a debugger, a frozen container) never does. A service that has to
+    /// answer sets some seconds here: more than a flush to its disk takes and, for opening, more than a recovery after a crash
+    /// of the system.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -228,14 +225,14 @@ impl Options {
         self
     }
 
-    /// Allows a file on NFS, CIFS, 9p, virtiofs, FUSE, a cluster file system and the like. Default `false`: there, neither
-    /// the mapping nor the locks are shared between hosts, and two hosts would destroy the store.
+    /// Allows a file on NFS, CIFS, 9p, virtiofs, FUSE, a cluster file system and the like. Default `false`: on these, hosts share
+    /// neither the mapping nor the locks, and two hosts would destroy the store.
     ///
-    /// Allows also a file in the upper directory of a mounted overlay ([`Error::BelowOverlay`]): only while nobody has it
-    /// open through the overlay. A store *on* an overlay, as in the writable layer of a container, is like any other
-    /// as long as all come by the same mount. Who comes another way (the upper directory seen from a host or a
-    /// container that does not see the mount, a second overlay of the same directories) has other locks, takes living
-    /// processes for dead, and destroys the store: share a volume (a bind mount) between containers, not a layer.
+    /// Also allows a file in the upper directory of a mounted overlay ([`Error::BelowOverlay`]). This is safe only while no process
+    /// has the file open through the overlay. A store *on* an overlay, as in the writable layer of a container, is like any other
+    /// if all processes use the same mount. A process that uses another way (the upper directory seen from a host or a container
+    /// that does not see the mount, or a second overlay of the same directories) has other locks. It takes living processes for
+    /// dead, and destroys the store. Share a volume (a bind mount) between containers, not a layer.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -251,10 +248,9 @@ impl Options {
         self
     }
 
-    /// Allows to write to a file that is copied on write, as files on btrfs are that were put there by others. A store
-    /// that is created there is not (`FS_NOCOW_FL`), nor is a copy of it in a directory that `chattr +C` was said of.
-    /// Default `false`: on a full disk, writing to it kills the process (SIGBUS), for blocks that the file has are
-    /// not the ones that a write takes.
+    /// Allows writing to a file that is copied on write. Files on btrfs are, if other programs put them there. A store that this
+    /// crate creates there is not (`FS_NOCOW_FL`), nor is a copy of it in a directory with `chattr +C`. Default `false`: each
+    /// write to such a file takes new blocks, so a full disk kills the process (SIGBUS).
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {
@@ -289,7 +285,7 @@ impl Options {
         self
     }
 
-    /// What writes have survived when they return. Default [`Durability::Process`].
+    /// The durability of writes: the failures that a write survives once it has returned. Default [`Durability::Process`].
     ///
     /// ```
     /// # use recstore::{Durability, Options, Store};
@@ -305,7 +301,7 @@ impl Options {
         self
     }
 
-    /// Whether a store of this geometry may be opened with these options; else what differs.
+    /// Checks whether a store of this geometry may be opened with these options. The error names the differences.
     pub(crate) fn accepts(&self, is: &Geometry) -> Result<(), String> {
         if !self.require_geometry {
             return Ok(());

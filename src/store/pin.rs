@@ -1,4 +1,4 @@
-//! Pins: records read where they lie. The protocol is in `file::borrow`.
+//! Pins: records read in place. The protocol is in `file::borrow`.
 
 use bytemuck::Pod;
 
@@ -15,13 +15,13 @@ use crate::store::read::{Looked, look_again};
 use crate::store::typed::{as_slice, as_value};
 use crate::sys::mapping::frozen;
 
-/// Reads records where they lie in the file, without a copy: see [`Store::pin`].
+/// Reads records in place in the file, without a copy: see [`Store::pin`].
 ///
-/// A forked child must not touch what it gave: the bytes are not in its memory (SIGSEGV). To drop it there is fine.
+/// A forked child must not touch lent bytes: they are not in its memory (SIGSEGV). It may drop the pin.
 ///
-/// All its reads lend what lies in the file. No process that keeps the protocol changes it while the pin lives. One that
-/// writes to the file in another way can, and then a program that holds the slice has undefined behaviour. Where such
-/// writers are not ruled out, [`Store::get`], [`Store::get_into`] and [`Store::get_many`] read the same, and copy.
+/// All reads of a pin lend bytes of the file. No process that uses this crate changes them while the pin lives. A process that
+/// writes to the file in another way can change them, and then a program that holds the slice has undefined behavior. If such
+/// writers are possible, use [`Store::get`], [`Store::get_into`] and [`Store::get_many`], which copy.
 #[derive(Debug)]
 pub struct Pin<'a> {
     store: &'a Store,
@@ -30,21 +30,20 @@ pub struct Pin<'a> {
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
-        // A child that was forked meanwhile has a copy: the borrow is its parent's.
+        // A child that was forked meanwhile has a copy of the pin: the borrow is its parent's.
         if !self.store.handle.arena.file.is_ours() {
             std::mem::forget(self.borrow.take());
         }
     }
 }
 
-/// Records read where they lie.
+/// Records read in place.
 impl Store {
-    /// Begins to borrow from the store. What [`Pin::get`] gives stays whole and unchanged for as long as
-    /// the pin lives, whatever writers do, also when the record is overwritten or deleted meanwhile. A
-    /// pin blocks nobody: the slots of records that are replaced meanwhile are kept, so the store may
-    /// grow by as many. Let it go soon. A pin of a process that dies is gone with it.
+    /// Begins to borrow from the store. Bytes that [`Pin::get`] gives stay whole and unchanged while the pin lives, even if the
+    /// record is overwritten or deleted meanwhile. A pin blocks no other process. But the slots of records that are replaced
+    /// meanwhile are kept, so the store may grow by as many. Drop the pin soon. A pin of a process that dies is gone with it.
     ///
-    /// Each `get` is of the moment of its call; [`snapshot`](Self::snapshot) gives all of one moment.
+    /// Each `get` is of the moment of its call. [`snapshot`](Self::snapshot) gives all records of one moment.
     ///
     /// Costs a few nanoseconds, and no system call.
     ///
@@ -61,7 +60,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]: whoever borrows has to say so in the file; [`Error::Forked`];
+    /// [`Error::ReadOnly`]: a borrow is noted in the file; [`Error::Forked`];
     /// [`Error::TooManyPins`] beyond 16,380 pins of one handle at once.
     pub fn pin(&self) -> Result<Pin<'_>> {
         self.handle.check_writable()?;
@@ -72,9 +71,8 @@ impl Store {
 }
 
 impl Pin<'_> {
-    /// The bytes of the record with this id as they are now, or `None`. They lie at a multiple of 32
-    /// bytes. The checksum is checked, unless the handle was opened not to; the cost of that is all that
-    /// depends on the length.
+    /// The bytes of the record with this id as they are now, or `None`. They are at a multiple of 32 bytes. The checksum is
+    /// checked, unless the handle was opened without checks. Only the cost of this check depends on the length.
     ///
     /// ```
     /// # use recstore::Store;
@@ -126,8 +124,8 @@ impl Pin<'_> {
         found.map_or_else(|| self.get_moving(hash, id), Ok)
     }
 
-    /// A record that does not come to rest by looks: its region is being written to all the while, or its owner is slow,
-    /// stopped, or dead. What a copying reader finds then was current after the borrow began, too.
+    /// Reads a record that stays in motion: other processes write to its region all the while, or its owner is slow, stopped or
+    /// dead. The version that a copying reader finds then was current after the borrow began, too.
     #[cold]
     fn get_moving(&self, hash: u64, id: u64) -> Result<Option<(Version, &[u8])>> {
         let found = look_again(|_| {
@@ -137,7 +135,7 @@ impl Pin<'_> {
         if let Some(found) = found {
             return Ok(found);
         }
-        // Under the lock nothing moves.
+        // Under the lock nothing is in motion.
         self.store.check_outside(hash)?;
         self.store.handle.with_region(self.store.handle.arena.geo.region_of(hash), |region| {
             let found = self.store.read_in(region, hash, id, None)?;
@@ -147,7 +145,7 @@ impl Pin<'_> {
         })
     }
 
-    /// Lends a version that was current after the borrow began; `None` if it is another one by now.
+    /// Lends a version that was current after the borrow began; `None` if the slot has another version by now.
     fn lend(&self, id: u64, header: Header, slot: u32) -> Result<Option<(Version, &[u8])>> {
         let handle = &self.store.handle;
         let arena = &handle.arena;
@@ -169,12 +167,10 @@ impl Pin<'_> {
         Ok(Some((Version(header.version()), data)))
     }
 
-    /// Several records, as [`get`](Self::get), of one moment as far as [batches](Store::batch) go: each batch
-    /// is seen as a whole or not at all. Other writes may fall in between; not so in a
-    /// [snapshot](Store::snapshot), which costs more to begin and then is of one moment for all reads.
+    /// Several records, as [`get`](Self::get). Of each [batch](Store::batch) all changes are seen or none. Other writes may come
+    /// between the reads. A [snapshot](Store::snapshot) costs more to begin, and then all its reads are of one moment.
     ///
-    /// Reads again when a batch was made meanwhile; where that does not come to an end, it holds the lock of
-    /// batches. O(ids).
+    /// Reads again if a batch was made meanwhile. If batches are made again and again, it takes the lock of batches. O(ids).
     ///
     /// ```
     /// # use recstore::Store;
@@ -202,7 +198,7 @@ impl Pin<'_> {
         read()
     }
 
-    /// The record as a value of `T`, where it lies.
+    /// The record as a value of `T`, in place.
     ///
     /// ```
     /// # use recstore::Store;
@@ -219,7 +215,7 @@ impl Pin<'_> {
         self.get(id)?.map(|data| as_value(self.store, id, data)).transpose()
     }
 
-    /// The record as a slice of `T`, where it lies.
+    /// The record as a slice of `T`, in place.
     ///
     /// ```
     /// # use recstore::Store;

@@ -10,10 +10,10 @@ use crate::sys::atomic::Ordering;
 use crate::sys::deadline::Deadline;
 use std::time::Duration;
 
-/// Writing. Each call takes one region's lock for its duration; O(1) but for growth.
+/// Writing. Each call holds the lock of one region; O(1) except for growth.
 impl Store {
-    /// Writes a record, in place of the one with the same id if there is one, with the handle's
-    /// durability. When it returns, the write survives the death of any process.
+    /// Writes a record, with the handle's durability. A record with the same id is replaced. Once the call has returned, the write
+    /// survives the death of any process.
     ///
     /// ```
     /// # use recstore::Store;
@@ -62,7 +62,7 @@ impl Store {
         self.settle_one(durability, number, &written)
     }
 
-    /// Deletes a record; whether there was one. Its slot is used again.
+    /// Deletes a record. Returns whether there was one. Its slot is used again.
     ///
     /// ```
     /// # use recstore::Store;
@@ -99,7 +99,7 @@ impl Store {
         let deleted = self.handle.with_region(number, |region| {
             let deleted = region.delete(hash, id)?;
             if !deleted {
-                // A damaged slot may be this record's: the reader's look gives the error for that.
+                // A damaged slot may be this record's: then the reader's look gives the error.
                 self.read_in(region, hash, id, None)?;
             }
             Ok(deleted)
@@ -108,7 +108,7 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Writes a record if its version is `expected` (`None`: if there is no such record).
+    /// Writes a record if its version is `expected` (`None`: there is no such record).
     ///
     /// ```
     /// # use recstore::{Store, Swap};
@@ -170,11 +170,11 @@ impl Store {
         }
     }
 
-    /// Writes many records, holding the lock of each region once, and gives their number. Of several
-    /// writes to one id the last wins.
+    /// Writes many records, and returns their number. Takes the lock of each region once. Of several writes to one id the last one
+    /// counts.
     ///
-    /// This is not a transaction (that is [`batch`](Self::batch)): others may see some of the writes before the rest, in any order,
-    /// and a process that dies in the middle leaves some of them written, each whole.
+    /// This is not a transaction (use [`batch`](Self::batch) for that). Other processes may see some of the writes before the rest,
+    /// in any order. If the process dies in the middle, some of the records are written, each whole.
     ///
     /// ```
     /// # use recstore::Store;
@@ -226,7 +226,7 @@ impl Store {
                     self.ask_ahead(done, hash_of);
                     let data = data.as_ref();
                     if data.len() > self.record_size() {
-                        return Err(self.too_long(*id, data.len()).into()); // It changed its mind.
+                        return Err(self.too_long(*id, data.len()).into()); // `as_ref` gave other bytes than before.
                     }
                     region.put(*hash, *id, Content::Bytes(data), false)?;
                     done += 1;
@@ -240,13 +240,11 @@ impl Store {
         Ok(sorted.len())
     }
 
-    /// Makes every write that was done before, by anyone, survive a loss of power. Shares one flush
-    /// with all who ask for one at the same time.
+    /// Makes every earlier write, of any process, survive a loss of power. Calls at the same time share one flush.
     ///
-    /// A file that was removed while it was open, or in whose place another one was put, is flushed all the same;
-    /// then the error says what became of it, for nobody who opens the path will see these records. A file that was
-    /// only renamed is no error, nor is one that never had a name, nor a [`shared`](Self::shared) store's. A program that removes its
-    /// file on purpose while it is open has no use for a flush.
+    /// If the file was removed while it was open, or another file was put in its place, it is flushed all the same. Then the error
+    /// says so, because a process that opens the path will not see these records. There is no error if the file was only renamed,
+    /// never had a name, or belongs to a [`shared`](Self::shared) store.
     ///
     /// ```
     /// # use recstore::Store;
@@ -258,15 +256,15 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Unlinked`] as said above; [`Error::FlushFailed`], then and ever after on this handle; [`Error::ReadOnly`];
+    /// [`Error::Unlinked`] as said above; [`Error::FlushFailed`], and after it for every later flush; [`Error::ReadOnly`];
     /// [`Error::Reentrant`]; [`Error::Busy`] if a lock time-out is set; [`Error::Forked`].
     pub fn sync(&self) -> Result<()> {
         self.check_write(0, 0)?;
         self.handle.sync()
     }
 
-    /// [`sync`](Self::sync) that waits for locks no longer than `timeout`, whatever the handle's lock time-out is: for the
-    /// writers that are at work when it begins, and for a flush that is under way. The disk takes its time beyond that.
+    /// [`sync`](Self::sync) that waits for locks at most `timeout`, instead of the handle's lock time-out: for the writers that are
+    /// inside a region when it begins, and for a flush that is under way. The time of the disk comes on top.
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {
@@ -292,7 +290,7 @@ impl Store {
         self.handle.sync_by(&Deadline::after(Some(timeout)))
     }
 
-    /// What every write asks first; the id's hash.
+    /// The checks of every write. Returns the id's hash.
     #[inline]
     pub(crate) fn check_write(&self, id: u64, len: usize) -> Result<u64> {
         self.handle.check_writable()?;
@@ -319,7 +317,7 @@ impl Store {
         Error::RecordTooLong { path: self.handle.arena.path.clone(), id, len, max: self.record_size() }
     }
 
-    /// Does what the durability of a write of one record asks for; the record's version.
+    /// Flushes as the durability of a write of one record demands. Returns the record's version.
     #[inline]
     pub(crate) fn settle_one(
         &self,
@@ -334,7 +332,7 @@ impl Store {
         Ok(Version(written.seq & !PRESENT))
     }
 
-    /// Does what the durability of other writes asks for.
+    /// Flushes as the durability of other writes demands.
     #[inline]
     pub(crate) fn settle(&self, durability: Durability) -> Result<()> {
         match durability {

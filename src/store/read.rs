@@ -1,5 +1,5 @@
-//! How a reader comes to an answer: by looks without a lock, again while something moves, then around what is in the
-//! way, then under the region's lock.
+//! The loops of reading: looks without a lock, as long as a slot or line is in motion; then the region's lock for a short time;
+//! then a look at all slots; then the region's lock.
 
 use std::time::Duration;
 
@@ -13,30 +13,30 @@ use crate::region::read::{Look, look, look_at_every_slot, look_at_unmarked};
 use crate::store::Store;
 use crate::sys::deadline::Deadline;
 
-/// Looks without a lock before a reader takes another way: most often, the region's lock.
+/// Looks without a lock before a reader takes the region's lock.
 const LOOKS: u32 = 64;
 /// Looks before a reader that may not take locks gives up.
 const LOOKS_READ_ONLY: u32 = 10_000;
-/// And passes over all slots by one that may, before it waits for the lock.
+/// Passes over all slots by a reader that may take locks, before it waits for the lock.
 const PASSES: u32 = 4;
-/// How long a reader waits for a lock at first: longer than a write takes.
+/// The time that a reader waits for a lock at first: longer than a write takes.
 const READER_PATIENCE: Duration = Duration::from_millis(5);
-/// How many ids ahead `get_many` asks for index lines and slots.
+/// `get_many` prefetches index lines and slots this many ids ahead.
 const AHEAD: usize = 8;
-/// Of a slot at most so many bytes are asked for ahead; the processor sees by itself that more is wanted.
+/// At most this many bytes of a slot are prefetched. The processor prefetches the rest by itself.
 const ASK_BYTES_MAX: u64 = 512;
 
-/// How one look of several ended.
+/// The result of one look of several.
 pub(super) enum Looked<T> {
-    /// It gave this.
+    /// The result.
     Done(T),
-    /// Something moved: another look may tell.
+    /// A slot or line was in motion: another look may give a result.
     Moved,
-    /// Other looks would end likewise.
+    /// Another look would end in the same way.
     Stuck,
 }
 
-/// Looks until a look gives something; `None` if none does. `look` is given the number of looks before it.
+/// Looks until a look gives a result; `None` if none does. `look` gets the number of looks before it.
 #[inline]
 pub(super) fn look_again<T>(mut look: impl FnMut(u32) -> Result<Looked<T>>) -> Result<Option<T>> {
     for n in 0..LOOKS {
@@ -50,13 +50,12 @@ pub(super) fn look_again<T>(mut look: impl FnMut(u32) -> Result<Looked<T>>) -> R
 }
 
 impl Store {
-    /// Has the processor fetch the lines that the first of several operations need. `hash`: that of the n-th
-    /// one's id.
+    /// Prefetches the lines that the first of several operations need. `hash`: the hash of the n-th operation's id.
     pub(super) fn ask_for_first(&self, hash: impl Fn(usize) -> Option<u64>) {
         (0..2 * AHEAD).map_while(hash).for_each(|hash| self.ask_for_line(hash));
     }
 
-    /// The same for what comes some way after the n-th operation.
+    /// The same for operations some way after the n-th one.
     #[inline]
     pub(super) fn ask_ahead(&self, n: usize, hash: impl Fn(usize) -> Option<u64>) {
         if let Some(later) = hash(n + 2 * AHEAD) {
@@ -91,12 +90,12 @@ impl Store {
         }
     }
 
-    /// Reads without a lock, or, if that does not come to an end, with it: the version and its slot.
+    /// Reads without a lock or, if the looks give no result, with it. Returns the version and its slot.
     #[inline]
     pub(crate) fn read(&self, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<(Header, u32)>> {
         let handle = &self.handle;
         let hash = handle.arena.geo.hash(id);
-        // The hot path: `look_again`, in fewer instructions.
+        // The hot path: the loop of `look_again`, in fewer instructions.
         for _ in 0..LOOKS {
             match look_at_unmarked(&handle.arena, hash, id, handle.verify_reads, out.as_deref_mut()) {
                 Look::Hit(header, slot) => return Ok(Some((header, slot))),
@@ -109,7 +108,7 @@ impl Store {
         self.read_marked(hash, id, out)
     }
 
-    /// Reads in a region that is marked, or does not come to rest.
+    /// Reads in a region that is marked, or stays in motion.
     #[cold]
     fn read_marked(
         &self,
@@ -137,9 +136,9 @@ impl Store {
         }
     }
 
-    /// Reads under the region's lock, which heals the region. Where the lock is held for long, or the region can't be
-    /// healed now, reads around that, as a handle for reading does; and waits for the lock only if that does not come to
-    /// an end, which takes writers that are at work all the while.
+    /// Reads under the region's lock, which heals the region. If the lock is held for long, or the region can't be healed now,
+    /// looks at all slots, as a read-only handle does. Waits for the lock only if these looks give no result, because other
+    /// processes write all the while.
     #[cold]
     fn read_locked(
         &self,
@@ -177,7 +176,7 @@ impl Store {
         })
     }
 
-    /// Reads in a region whose lock is held, so nothing moves.
+    /// Reads in a region whose lock is held, so that nothing is in motion.
     pub(crate) fn read_in(
         &self,
         region: &Region<'_>,

@@ -1,7 +1,7 @@
-//! Reservations: records written where they will lie.
+//! Reservations: records written in place.
 //!
-//! The room is never lent as a slice: a reader that began when another version lay in the slot may still be copying from it,
-//! and throws away what it got. So the room is written by word stores, as every slot is, and no reader races with it.
+//! The room is never lent as a slice. A reader that began when another version was in the slot may still be copying it, and will
+//! discard its copy. So the room is written by word stores, as every slot is, and there is no data race.
 
 use std::io;
 
@@ -20,8 +20,8 @@ const CHUNK: usize = 4096;
 
 /// Room for a record inside of the file, to be written in place: see [`Store::reserve`].
 ///
-/// It lends no slice: a reader that was at the slot before it was reserved may be copying from it still. That reader finds out
-/// and reads again, but a plain store beside its loads would be a data race. In a forked child a write into it is refused, and to drop it is fine.
+/// It lends no slice: a reader may still be copying the version that was in the slot before. That reader notices and reads again,
+/// but a plain store beside its loads would be a data race. A forked child can't write into it, and may drop it.
 ///
 /// ```compile_fail
 /// fn bytes<'a>(room: &'a mut recstore::Reservation<'_>) -> &'a mut [u8] {
@@ -35,18 +35,18 @@ pub struct Reservation<'a> {
     hash: u64,
     slot: u32,
     len: usize,
-    /// Where [`io::Write`] goes on.
+    /// The position of [`io::Write`].
     at: usize,
     is_open: bool,
 }
 
-/// Records written where they will lie.
+/// Records written in place.
 impl Store {
     /// Reserves room for a record of `len` bytes, to be written in place, in parts and in any order, and then committed. The
-    /// region's lock is held to take the room and to commit, not in between. Until it is committed the old
-    /// record stands; to drop the reservation, or to die, leaves it so.
+    /// region's lock is held to take the room and to commit, and not in between. The old record stays until the commit. It also
+    /// stays if the reservation is dropped, or the process dies.
     ///
-    /// What has not been written when it is committed is unspecified: write all of it.
+    /// Write all bytes before the commit: the content of unwritten bytes is unspecified.
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {
@@ -122,8 +122,8 @@ impl Reservation<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::RecordTooLong`] if it goes beyond the length that was reserved, and then nothing is written;
-    /// [`Error::Forked`]: what was reserved before a `fork` is the parent's.
+    /// [`Error::RecordTooLong`] if the bytes go beyond the reserved length: then nothing is written. [`Error::Forked`]: a reservation
+    /// from before a `fork` is the parent's.
     pub fn write_at(&mut self, offset: usize, data: impl AsRef<[u8]>) -> Result<()> {
         let data = data.as_ref();
         copy_in_at(self.words(offset, data.len())?, offset, data);
@@ -169,7 +169,7 @@ impl Reservation<'_> {
         (0..self.len).step_by(CHUNK).try_for_each(|at| self.write_at(at, &chunk[..CHUNK.min(self.len - at)]))
     }
 
-    /// Reads what was written, from byte `offset` on.
+    /// Reads bytes that were written, from byte `offset` on.
     ///
     /// ```
     /// # use recstore::Store;
@@ -203,7 +203,7 @@ impl Reservation<'_> {
         words.ok_or_else(|| arena.damaged(format!("slot {} is not in the file", self.slot)))
     }
 
-    /// Publishes the record, with the handle's durability: from here on it is what `get` gives.
+    /// Publishes the record, with the handle's durability: from here on `get` gives it.
     ///
     /// ```
     /// # use recstore::Store;
@@ -218,7 +218,7 @@ impl Reservation<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`Store::put`]; the old record stands then.
+    /// As [`Store::put`]; then the old record stays.
     pub fn commit(mut self) -> Result<Version> {
         let store = self.store;
         store.check_write(self.id, self.len)?;
@@ -258,10 +258,10 @@ impl io::Write for Reservation<'_> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let handle = &self.store.handle;
-        // From inside of `update` the lock can't be taken; the room is given back with the handle then.
+        // Inside the closure of `update` the lock can't be taken. Then the room is freed when the handle is gone.
         if self.is_open && self.store.check_write(self.id, 0).is_ok() {
             let number = handle.arena.geo.region_of(self.hash);
-            // What can't be given back now is, when the handle is gone.
+            // If the room can't be freed now, it is freed when the handle is gone.
             let _ = handle.with_region(number, |region| {
                 region.check_reserved(self.slot)?;
                 region.cancel(self.slot)
