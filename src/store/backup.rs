@@ -1,4 +1,4 @@
-//! Hot backup: a copy of the records as they are at one moment, while others write.
+//! Hot backup: a copy of the records as they are at one moment, while other processes write.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,11 +11,11 @@ use crate::store::options::Options;
 
 /// Copying.
 impl Store {
-    /// Copies all records, as they are at one moment inside of this call, into a new store at `to`;
-    /// their number. Others go on writing. The copy has the same geometry and mode, appears whole or
-    /// not at all, is on disk, and is marked clean. Versions are given anew in it.
+    /// Copies all records, as they are at one moment during this call, into a new store at `to`. Returns their number. Other processes
+    /// go on writing. The copy has the same geometry and mode, appears whole or not at all, is on disk, and is marked clean. Its
+    /// records have new versions.
     ///
-    /// While it runs, replaced versions keep their slots: see [`snapshot`](Self::snapshot), which it copies.
+    /// It copies a [`snapshot`](Self::snapshot): while it runs, replaced versions keep their slots.
     ///
     /// ```
     /// # use recstore::Store;
@@ -29,14 +29,15 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`](crate::Error::AlreadyExists); [`Error::Corrupt`](crate::Error::Corrupt) if a record is damaged (repair the store first, or
-    /// copy it with `dump` and `load`); [`Error::Full`](crate::Error::Full); [`Error::ReadOnly`](crate::Error::ReadOnly): a store that nobody
-    /// writes to is copied as any file; as [`snapshot`](Self::snapshot).
+    /// [`Error::AlreadyExists`](crate::Error::AlreadyExists); [`Error::Corrupt`](crate::Error::Corrupt) if a record is damaged (repair
+    /// the store first, or copy it with `dump` and `load`); [`Error::Full`](crate::Error::Full);
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly) (copy a store that no process writes to as any file); as
+    /// [`snapshot`](Self::snapshot).
     pub fn backup(&self, to: impl AsRef<Path>) -> Result<u64> {
         self.backup_with_progress(to, |_| {})
     }
 
-    /// [`backup`](Self::backup) that says how far it is, after each record. Writing the copy to disk comes last.
+    /// [`backup`](Self::backup) that tells its progress after each record. Writing the copy to disk comes last.
     ///
     /// ```
     /// # use recstore::Store;
@@ -51,7 +52,7 @@ impl Store {
     /// As [`backup`](Self::backup).
     pub fn backup_with_progress(&self, to: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> Result<u64> {
         let mut snapshot = self.snapshot()?;
-        snapshot.verify = true; // No damage goes into a copy.
+        snapshot.verify = true; // No damaged record goes into a copy.
         let arena = &self.handle.arena;
         let metadata = arena.file.metadata().map_err(arena.io("looking at the file"))?;
         let options =

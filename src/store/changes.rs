@@ -1,19 +1,19 @@
-//! All that a store holds, and then its changes one by one: what a mirror is kept by.
+//! A feed: all records of a store, and then its changes one by one. A program keeps a mirror of the store with it.
 //!
-//! Per region the feed knows the `seq` of each record as it was last told; at first it knows nothing.
+//! For each region the feed knows the `seq` of each record as it was last told. At first it knows none.
 //!
-//! 1. It notes how far the region has come, and passes over the region's index. Ids that it does not know with this `seq`, and
-//!    known ones that the index does not have, have changed.
-//! 2. The record itself, read anew, has the last word: it is told as it is then, and known so.
-//! 3. A region is compared when it has come further than before 1, by number, count or shape; a rebuild changes the shape.
-//!    Whatever becomes visible after 1 is beyond what was noted, so it is compared again: nothing is left out.
-//! 4. By the clock, and however busy the store is, what dead owners left is healed, and a region whose lock is held, or in
-//!    which something could not be told, is compared again: who is stopped or dies after it made a change visible has not
-//!    told that.
+//! 1. The feed notes the region's progress, and passes over the region's index. Changed are: ids that it does not know with this
+//!    `seq`, and known ids that the index does not have.
+//! 2. The feed reads each changed record anew, tells its state, and knows it with the `seq` that was read.
+//! 3. A region is compared again when its progress is beyond the noted one, by number, count or shape. (A rebuild changes the
+//!    shape.) A change that becomes visible after step 1 is beyond the noted progress, so no change is left out.
+//! 4. By the clock, even in a busy store, the feed heals the regions of dead owners. It also compares a region again if its lock is
+//!    held, or if a record in it could not be told: an owner that was stopped or died after it made a change visible has not woken
+//!    the feed.
 //! 5. When all regions have been compared once, the feed has caught up.
 //!
-//! The feed takes no lock that a living process holds: where the index can't be read beside a stopped owner, it goes on with the
-//! other regions.
+//! The feed does not wait for a lock of a living process. If the index can't be read beside a stopped owner, the feed goes on with
+//! the other regions.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ use crate::store::read::{Looked, look_again};
 use crate::store::watch::{LOOK_EVERY, RegionState, heal_all, wait_in_store};
 use crate::sys::atomic::Ordering;
 
-/// What a feed tells: see [`Store::changes`].
+/// An item of a feed: see [`Store::changes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
@@ -37,15 +37,15 @@ pub enum Change {
     Written {
         /// The record's id.
         id: u64,
-        /// Its version when it was looked at. Versions in between may have been passed over.
+        /// Its version when the feed looked at it. Earlier versions may have been passed over.
         version: Version,
     },
-    /// A record that was told of is there no more.
+    /// A record that was told is not there any more.
     Deleted {
         /// The record's id.
         id: u64,
     },
-    /// All that was there when the feed began has been told. Comes once.
+    /// All records that were there when the feed began have been told. Comes once.
     CaughtUp,
 }
 
@@ -54,7 +54,7 @@ pub enum Change {
 pub struct Changes<'a> {
     store: &'a Store,
     regions: Vec<Followed>,
-    /// The region that is looked at first: each gets its turn, however busy others are.
+    /// The region that is looked at first: each region gets its turn, even if others are busy.
     turn: usize,
     ready: VecDeque<Result<Change>>,
     looked: Instant,
@@ -62,31 +62,31 @@ pub struct Changes<'a> {
     is_forked: bool,
 }
 
-/// What is known of a region.
+/// The state of a region, as the feed knows it.
 #[derive(Debug, Default)]
 struct Followed {
-    /// How far it had come before it was last compared; `None`: it never was.
+    /// Its progress before it was last compared; `None`: it never was.
     last: Option<RegionState>,
-    /// Not all could be told then: it is compared again by the clock.
+    /// Not all changes could be told then: it is compared again by the clock.
     is_open: bool,
     /// The `seq` of each record as it was last told.
     known: HashMap<u64, u64>,
 }
 
-/// What a record is now.
+/// The state of a record now.
 enum Now {
     Is(Header),
     Gone,
-    /// It is told when it is written anew.
+    /// Damaged: it is told when it is written anew.
     Damaged,
-    /// The owner of its region is in the middle of something.
+    /// Not known: the owner of its region is in the middle of a change.
     Unknown,
 }
 
 /// Following changes.
 impl Store {
-    /// Everything that is in the store, then [`Change::CaughtUp`], and then the changes as they come, deletions too. Who
-    /// begins with nothing and follows them has a mirror of the store:
+    /// All records of the store, then [`Change::CaughtUp`], and then the changes as they come, deletions too. A program that starts
+    /// empty and follows them has a mirror of the store:
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {
@@ -121,21 +121,21 @@ impl Store {
     /// # }
     /// ```
     ///
-    /// A record that changes several times before it is looked at comes once, as it is then: with its newest version, or as
-    /// deleted; one that was written and deleted again need not come. Of one record versions never go back, whatever dies
-    /// or is [repaired](Self::repair). Changes of one region come in the order of their versions, deletions first; those of
-    /// several regions, and so the parts of a [batch](Self::batch), in any order. A damaged record is told when it is
-    /// written anew, or given up by a repair.
+    /// If a record changes several times before the feed looks at it, it comes once: with its newest version, or as deleted. A record
+    /// that was written and deleted again may not come at all. The versions of one record never go back, even if processes die or
+    /// the store is [repaired](Self::repair). Changes of one region come in the order of their versions, deletions first. Changes of
+    /// several regions, and so the parts of a [batch](Self::batch), come in any order. A damaged record is told when it is written
+    /// anew, or when a repair gives it up.
     ///
-    /// What a process did that was killed or stopped before it could tell comes within a second or so, and the feed waits for
-    /// no stopped process, but for what that one has in the works.
+    /// If a process was killed or stopped before it could wake the feed, its change comes within about a second. The feed does not
+    /// wait for a stopped process; only the change that this process is making comes later.
     ///
-    /// The feed keeps the id and the version of every record, some 40 bytes each, for nothing else would tell what is
-    /// gone. Each wake-up costs a pass over the index of the regions that changed, and a look at the header of each of their
-    /// records. [`watch`](Self::watch), for one record, costs nothing of this.
+    /// The feed keeps the id and the version of every record, some 40 bytes each: without them it could not tell deletions. Each
+    /// wake-up costs a pass over the index of the regions that changed, and a look at the header of each of their records.
+    /// [`watch`](Self::watch), for one record, has none of these costs.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]: a sleeper has to leave a mark in the file; [`Error::Forked`].
+    /// [`Error::ReadOnly`]: a watcher sets a mark in the file; [`Error::Forked`].
     pub fn changes(&self) -> Result<Changes<'_>> {
         self.handle.check_writable()?;
         Ok(Changes {
@@ -166,8 +166,8 @@ impl Changes<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`Store::get`], and what healing a region gives. What could not be looked at is looked at again, so the feed
-    /// goes on after an error; but for [`Error::Forked`], which every later call gives as well.
+    /// As [`Store::get`], and the errors of healing a region. The feed goes on after an error: it looks again at the records that it
+    /// could not read. Only [`Error::Forked`] is final: every later call gives it too.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Change>> {
         self.wait(Some(timeout))
     }
@@ -181,7 +181,7 @@ impl Changes<'_> {
         wait_in_store(store, timeout, || self.look().transpose())
     }
 
-    /// The next change, if there is one: compares regions until something is to be told.
+    /// The next change, if there is one: compares regions until there is a change to tell.
     fn look(&mut self) -> Option<Result<Change>> {
         if let Err(error) = self.store.handle.check() {
             return Some(Err(error));
@@ -273,7 +273,7 @@ impl Changes<'_> {
 impl Iterator for Changes<'_> {
     type Item = Result<Change>;
 
-    /// Waits for the next change, as long as it takes. An error does not end the iterator, but for [`Error::Forked`].
+    /// Waits for the next change, as long as it takes. Only the error [`Error::Forked`] ends the iterator.
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_forked {
             return None;
@@ -324,7 +324,7 @@ fn look_at(store: &Store, region: u32, id: u64, data: &mut Vec<u8>) -> Result<No
         return Ok(now);
     }
     if is_held_by_the_living(store, region)? {
-        // What the slots tell, if it tells anything.
+        // The answer of the slots, if they give one.
         return Ok(match look_at_every_slot(&handle.arena, hash, id, Some(data))? {
             Look::Hit(header, _) => Now::Is(header),
             Look::Miss => Now::Gone,

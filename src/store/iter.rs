@@ -1,16 +1,16 @@
-//! Going through all records without a lock.
+//! Passing over all records without a lock.
 //!
 //! Region by region:
 //!
-//! 1. Note the region's next `seq`, the *cut*: versions before it were published when the pass began
-//!    (if the lock was held then, all but the last).
-//! 2. Pass over the slots in the order of the file, and give each current version before the cut. A
-//!    record that is overwritten before the pass comes to it is missed here.
-//! 3. If anything was written since 1, gather the ids in the index, and read those that were not
-//!    given yet, one by one.
+//! 1. Note the region's next `seq`, the *cut*. Versions before it were published when the pass began. (If the lock was held then,
+//!    the last one may not have been.)
+//! 2. Pass over the slots in the order of the file, and give each current version before the cut. A record that is overwritten
+//!    before the pass comes to it is missed here.
+//! 3. If the region was written to since step 1, gather the ids in the index, and read the ones that were not given yet, one by
+//!    one.
 //!
-//! So a record that is there throughout is given once, whatever is written meanwhile. Short slots are copied many at
-//! a time in step 2; whether one is still as it was copied is looked at when it is given.
+//! So a record that is there throughout is given once, even while other processes write. In step 2 many short slots are copied at
+//! a time. When a copy is given, the slot is checked: it must still be as it was copied.
 
 use std::ops::ControlFlow;
 
@@ -34,7 +34,7 @@ use crate::sys::atomic::Ordering;
 
 /// All records.
 impl Store {
-    /// Number of live records: O(regions). What is written meanwhile may or may not be counted.
+    /// Number of live records: O(regions). Concurrent writes may or may not be counted.
     ///
     /// ```
     /// # use recstore::Store;
@@ -80,9 +80,8 @@ impl Store {
         Ok(self.len()? == 0)
     }
 
-    /// Every live record, once, in no order. What is written meanwhile may or may not appear; no
-    /// record is torn, and none that is there throughout is left out. Damaged records come as
-    /// [`Error::Corrupt`], and the iteration goes on.
+    /// Every live record, once, in no order. No record is torn, and a record that is there throughout is never left out. Concurrent
+    /// writes may or may not appear. A damaged record comes as [`Error::Corrupt`], and the iteration goes on.
     ///
     /// ```
     /// # use recstore::Store;
@@ -101,8 +100,7 @@ impl Store {
         Iter::new(self)
     }
 
-    /// As [`iter`](Self::iter), without an allocation per record: gives id, version and data to
-    /// `each`, until it breaks.
+    /// As [`iter`](Self::iter), without an allocation for each record: gives id, version and data to `each`, until `each` breaks.
     ///
     /// ```
     /// # use recstore::Store;
@@ -164,7 +162,7 @@ impl<'a> IntoIterator for &'a Store {
     }
 }
 
-/// Where in a region the pass is.
+/// The position of the pass in a region.
 enum Stage {
     /// Before the region.
     Start,
@@ -174,13 +172,13 @@ enum Stage {
     Ids(Vec<u64>),
 }
 
-/// How far a pass over all records has come.
+/// The state of a pass over all records.
 pub(crate) struct Cursor {
     region: u32,
     stage: Stage,
     extents: Vec<u32>,
     cut: u64,
-    /// Nobody held the region's lock at the cut, nor was the region marked.
+    /// The region's lock was free at the cut, and the region was not marked.
     was_free: bool,
     written_since: bool,
     given: Vec<u64>,
@@ -188,11 +186,11 @@ pub(crate) struct Cursor {
     /// Copies of short slots, from this one on.
     copies: Copies,
     first_copy: u32,
-    /// The data of a record that was read by itself.
+    /// The data of a record that was read singly.
     data: Vec<u8>,
 }
 
-/// Where the data of a record is.
+/// The place of a record's data.
 pub(crate) enum Data<'a> {
     Lent(&'a [u8]),
     Given(&'a mut Vec<u8>),
@@ -231,7 +229,7 @@ impl Cursor {
         }
     }
 
-    /// Gives the records from here on, until `each` breaks or something fails.
+    /// Gives the records from here on, until `each` breaks or a read fails.
     pub(crate) fn each(
         &mut self,
         store: &Store,
@@ -293,8 +291,8 @@ impl Cursor {
         self.stage = Stage::Start;
     }
 
-    /// Step 1. The lock is looked at after the number: if it is free then, whoever drew the number
-    /// has given the lock back (pairs with the Release store of the number under the lock).
+    /// Step 1. The lock is loaded after the number. If it is free then, the writer that drew the number has given the lock back
+    /// (pairs with the Release store of the number under the lock).
     fn start(&mut self, handle: &Handle) -> Result<()> {
         handle.heal(self.region)?;
         let head = handle.arena.head(self.region);
@@ -360,7 +358,7 @@ impl Cursor {
                             store.handle.check()?; // `each` may have forked, and this may be the child.
                         }
                         Seen::Damaged(header, what) if header.seq() < cut => {
-                            // Given as an error once; if it is indexed under its id, not again in step 3.
+                            // The error is given once: if the index has the record under its id, step 3 does not give it again.
                             self.given.push(header.id());
                             return Err(store.corrupt(header.id(), Some(at), what));
                         }
@@ -382,11 +380,11 @@ impl Cursor {
     }
 }
 
-/// Whether a whole version before the cut is the one that its id has now. One that was replaced meanwhile is
-/// given by step 3.
+/// Whether a whole version before the cut is the current one of its id. For a record that was replaced meanwhile, step 3 gives the
+/// new version.
 ///
-/// There can be two of an id where replaced versions are kept for durability, and where somebody was inside of
-/// a write at the cut, who may have made a version visible and not have scrubbed the one before it.
+/// An id may have two such versions: if replaced versions are kept for durability, or if a writer was inside the region at the cut,
+/// and has made a version visible but not scrubbed the previous one.
 #[inline]
 fn is_current(store: &Store, region: u32, was_free: bool, slot: u32, header: &Header) -> Result<bool> {
     let is_unlinked = store.handle.arena.head(region).links().is_zero(Ordering::Relaxed);
@@ -394,16 +392,15 @@ fn is_current(store: &Store, region: u32, was_free: bool, slot: u32, header: &He
         return Ok(true);
     }
     match store.read(header.id(), None) {
-        // The slot alone is not enough: it may have been used again, for the version that is current. Nor is the
-        // number, which in the slot of the current version may be damaged.
+        // The slot alone does not prove it: the slot may have been used again, for the current version. The number alone does not
+        // either: in the slot of the current version it may be damaged.
         Ok(now) => Ok(now.is_some_and(|(current, at)| at == slot && current.seq() == header.seq())),
         Err(Error::Corrupt { .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Step 3: all records of a region now, each id with its `seq`, in the order of ids. Where a slot is damaged, both
-/// are what it says.
+/// Step 3: all records of a region now, each id with its `seq`, in the order of ids. Of a damaged slot, both are taken as they are.
 pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     const TRIES: u32 = 16;
     let arena = &handle.arena;
@@ -425,8 +422,8 @@ pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     }
 }
 
-/// The same without a lock, also beside an owner that is stopped in the middle of a write; `None` if that can't be done now.
-/// A record that is just being changed may be given as it was, or be left out.
+/// The same without a lock, even beside an owner that is stopped in the middle of a write; `None` if this is impossible now. A
+/// record that is being changed may be given as it was, or be left out.
 pub(super) fn gather_beside_owner(handle: &Handle, number: u32) -> Option<Vec<(u64, u64)>> {
     const TRIES: u32 = 4;
     let strictly = (0..TRIES).find_map(|_| try_gather(&handle.arena, number, Beside::None));
@@ -434,8 +431,8 @@ pub(super) fn gather_beside_owner(handle: &Handle, number: u32) -> Option<Vec<(u
     found.or_else(|| (0..TRIES).find_map(|_| gather_in_batch(handle, number).ok().flatten()))
 }
 
-/// The same in a region with members of a batch to which its index does not lead: from its slots. Nobody is waited for, since
-/// nothing moves there but the batch. `None`: it does, or there is none.
+/// The same in a region with members of a batch to which its index does not lead: from its slots. It does not wait for the batch,
+/// which alone can change the region. `None`: the region changed during the pass, or there is no such batch.
 fn gather_in_batch(handle: &Handle, number: u32) -> Result<Option<Vec<(u64, u64)>>> {
     let arena = &handle.arena;
     let state = || -> Result<_> {
@@ -450,17 +447,17 @@ fn gather_in_batch(handle: &Handle, number: u32) -> Result<Option<Vec<(u64, u64)
     Ok((state()? == before).then_some(found))
 }
 
-/// What is thought of a region's owner.
+/// The assumption about a region's owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Beside {
-    /// There is none, or it goes on: so what doesn't hold will hold soon, or is damaged.
+    /// There is none, or it is running: so a line that does not hold will hold soon, or is damaged.
     None,
     /// It may be stopped: between an entry and its line's checksum, or between a slot and its entry.
     Stopped,
 }
 
-/// One pass over the index; `None` if it moved meanwhile, or can't be read. Lines are gone through
-/// one by one; a record's entry stays in its line for as long as the record is there.
+/// One pass over the index; `None` if the index moved meanwhile, or can't be read. The pass reads line by line. A record's entry
+/// stays in its line for as long as the record is there.
 fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64)>> {
     const TRIES: u32 = 1000;
     let shape = arena.shape(number);

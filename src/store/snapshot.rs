@@ -1,16 +1,16 @@
 //! Snapshots: the whole store as it is at one moment, while others write.
 //!
-//! 1. The moment is the end of an epoch. It is pinned for the handle's seat (all its snapshots share one pin, that of the
-//!    oldest: what that keeps is enough for all), then ended: the epoch is
-//!    raised, and the writers that are still in the old one are waited for.
-//! 2. A version that was current then has a stamp of that epoch or an earlier one, stays untouched in its slot while the
-//!    pin stands, and is the one with the highest `seq` among those of its id. What is written later has a later stamp;
-//!    a deletion too, for under a pin it is a tombstone with a slot of its own.
-//! 3. So the version that the index leads to is the snapshot's, if it is of that epoch or an earlier one. Else, and where
-//!    the index leads to none, a pass over the region's slots tells; what it found is kept. A record that is not in
-//!    the index was deleted before the moment, or never there, if no number was drawn in its region since before step 1.
-//! 4. Where a slot is damaged and nothing tells whose it is, it may be the one that is sought: no older version stands in
-//!    for it. What the index leads to is no stand-in, for nothing can be newer.
+//! 1. The moment is the end of an epoch. The epoch is pinned in the handle's seat. (All snapshots of a handle share one pin, that
+//!    of the oldest: it keeps the versions for all of them.) Then the epoch is raised, and the snapshot waits for the writers that
+//!    are still in the old one.
+//! 2. A version that was current at the moment has a stamp of that epoch or an earlier one. It stays untouched in its slot while
+//!    the pin stands. Of all such versions of its id it has the highest `seq`. Later versions have a later stamp. So do
+//!    deletions: under a pin, a deletion is a tombstone with a slot of its own.
+//! 3. So if the index leads to a version of that epoch or an earlier one, it is the snapshot's. If the version is later, or the
+//!    index leads to none, a pass over the region's slots finds the snapshot's version. Its result is kept. If no number was drawn
+//!    in the region since before step 1, a record that is not in the index was not there at the moment.
+//! 4. A damaged slot of unknown id may hold the version that is sought. Then no older version stands in for it. A version to which
+//!    the index leads is no stand-in: none is newer.
 
 use std::ops::RangeBounds;
 use std::sync::OnceLock;
@@ -33,28 +33,28 @@ use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::copy::copy_out;
 use crate::sys::mapping::frozen;
 
-/// Looks at a slot that is being written. What is pinned does not change.
+/// Looks at a slot that is being written. A pinned version does not change.
 const LOOKS_AT_SLOT: u32 = 1000;
-/// Bytes of a record whose checksum is taken at a time.
+/// Bytes of a record that are summed at a time.
 const CHUNK: usize = 2048;
 
 const UNKNOWN: &str = "a damaged slot of the region may have been this record";
 
 /// The whole store as it was at one moment: see [`Store::snapshot`].
 ///
-/// [`get`](Self::get), [`get_as`](Self::get_as), [`get_slice`](Self::get_slice) and [`iter`](Self::iter) lend what lies in the
-/// file. No process that keeps the protocol changes it while the snapshot lives. One that writes to the file in another way
-/// can, and then a program that holds the slice has undefined behaviour. Where such writers are not ruled out,
-/// [`get_into`](Self::get_into) and [`records`](Self::records) copy.
+/// [`get`](Self::get), [`get_as`](Self::get_as), [`get_slice`](Self::get_slice) and [`iter`](Self::iter) lend bytes of the file. No
+/// process that uses this crate changes them while the snapshot lives. A process that writes to the file in another way can change
+/// them, and then a program that holds the slice has undefined behavior. If such writers are possible, use
+/// [`get_into`](Self::get_into) and [`records`](Self::records), which copy.
 #[derive(Debug)]
 pub struct Snapshot<'a> {
     store: &'a Store,
-    /// Dropping it takes the pin back.
+    /// Dropping it clears the pin.
     moment: Moment,
     pub(super) verify: bool,
-    /// Per region: the next `seq`, before the moment.
+    /// The next `seq` of each region, before the moment.
     before: Box<[u64]>,
-    /// Per region, once it was needed: which version of each record is the snapshot's.
+    /// The snapshot's version of each record, for each region for which it was needed.
     versions: Box<[OnceLock<Box<Versions>>]>,
 }
 
@@ -62,7 +62,7 @@ pub struct Snapshot<'a> {
 #[derive(Debug, Default)]
 struct Versions {
     newest: Newest<Kept>,
-    /// Damaged slots of which nothing tells whose they are, each with what its header says.
+    /// Damaged slots of unknown id, each with its header.
     unknown: Vec<(u32, Header, &'static str)>,
 }
 
@@ -83,10 +83,11 @@ enum KeptState {
 
 /// The whole store as of one moment.
 impl Store {
-    /// The whole store as it is at one moment inside of this call, for any number of reads, while others go on writing.
+    /// The whole store as it is at one moment during this call, for any number of reads, while other processes go on writing.
     ///
-    /// Of every [batch](Self::batch) all is seen or nothing. What had returned before the call is seen, and what begins
-    /// after it is not; of writes that are made meanwhile, none is seen without those that had returned before it began.
+    /// A snapshot sees every [batch](Self::batch) as a whole or not at all. It sees each write that returned before the call, and no
+    /// write that begins after it. If it sees a write that was made during the call, it sees every write that had returned before
+    /// that one began.
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {
@@ -111,19 +112,20 @@ impl Store {
     /// # }
     /// ```
     ///
-    /// Takes O(regions), some microseconds. A snapshot takes no handle and no descriptor: a handle has as many as there
-    /// is memory for, some 24 bytes for each region of the store. It
-    /// waits for a flush that is under way, and for the writes that are, each in its region; never for one that begins
-    /// later. Where a record alone is to stay readable, [`pin`](Self::pin) takes nanoseconds.
+    /// Takes O(regions), some microseconds. A snapshot takes no handle and no descriptor, and some 24 bytes of memory for each
+    /// region of the store. The call waits for a flush that is under way, and for the writes that are under way, each in its
+    /// region. It does not wait for those that begin later. To keep single records readable, [`pin`](Self::pin) takes nanoseconds.
     ///
-    /// While it stands, a version that was current at its moment keeps its slot when it is replaced or deleted, and
-    /// each deletion takes a slot, so the store may grow by as many as it has records, and as are deleted. They can be
-    /// used again when it is dropped, and [`sync`](Self::sync) has returned since. A snapshot of a process that dies
-    /// is gone with it. What a [`repair`](Self::repair) gives up meanwhile is given up for the snapshot too: it may show
-    /// an older version of it then, as `get` may.
+    /// While a snapshot lives, a version that was current at its moment keeps its slot when it is replaced or deleted, and each
+    /// deletion takes a slot. So the store may grow by as many slots as it has records, and as are deleted. The slots are used again
+    /// after the snapshot is dropped and a [`sync`](Self::sync) has returned. A snapshot of a process that dies is gone with it. A
+    /// version that a [`repair`](Self::repair) gives up meanwhile is given up for the snapshot too. Then the snapshot may show an
+    /// older version, as `get` may.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`](crate::Error::ReadOnly): whoever reads the past has to say so in the file; [`Error::Busy`](crate::Error::Busy) if a lock time-out is set; [`Error::Reentrant`](crate::Error::Reentrant); [`Error::Io`](crate::Error::Io); [`Error::Forked`](crate::Error::Forked).
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly): a snapshot is noted in the file; [`Error::Busy`](crate::Error::Busy) if a lock
+    /// time-out is set; [`Error::Reentrant`](crate::Error::Reentrant); [`Error::Io`](crate::Error::Io);
+    /// [`Error::Forked`](crate::Error::Forked).
     pub fn snapshot(&self) -> Result<Snapshot<'_>> {
         self.handle.check_writable()?;
         self.check_outside(0)?;
@@ -145,12 +147,12 @@ fn next_seq(store: &Store, region: u32) -> u64 {
 }
 
 impl Snapshot<'_> {
-    /// The bytes of the record with this id as they were at the snapshot's moment, or `None`. They lie where they lie in
-    /// the file, at a multiple of 32 bytes. The checksum is checked, unless the handle was opened not to.
+    /// The bytes of the record with this id as they were at the snapshot's moment, or `None`. The bytes are those in the file, at a
+    /// multiple of 32 bytes. The checksum is checked, unless the handle was opened without checks.
     ///
-    /// O(1), as [`Store::get`], for what has not changed since the moment. The first record that has, or that is not
-    /// there and something in its region has been written since, costs a pass over all slots of its region, checksums
-    /// included; what it found is kept, some 50 bytes for each record of the region, and all others cost O(1).
+    /// O(1), as [`Store::get`], for a record that has not changed since the moment. The first changed record of a region costs a pass
+    /// over all slots of the region, checksums included. So does an absent record, if its region was written to since. The result of
+    /// the pass is kept, some 50 bytes for each record of the region, and all further reads there cost O(1).
     ///
     /// ```
     /// # use recstore::Store;
@@ -164,8 +166,8 @@ impl Snapshot<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record is damaged, or if it was replaced since and a damaged slot of its region may have
-    /// been the one that is asked for; as [`Store::get`].
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the record is damaged, or if it was replaced since and a damaged slot of its
+    /// region may have been its version; as [`Store::get`].
     pub fn get(&self, id: u64) -> Result<Option<&[u8]>> {
         Ok(self.get_versioned(id)?.map(|(_, data)| data))
     }
@@ -187,9 +189,9 @@ impl Snapshot<'_> {
         self.find(id)?.map(|(slot, header)| self.lend(id, slot, header)).transpose()
     }
 
-    /// As [`get`](Self::get), into `out`, which is overwritten, and its room used again; the record's version. If there was no
-    /// such record, the content of `out` is unspecified. What lies in the file is copied, and the copy is checked: so it stays
-    /// as it is also where the file is written to by somebody who does not keep the protocol.
+    /// As [`get`](Self::get), into `out`, whose content is overwritten and whose allocation is used again. Returns the record's
+    /// version. If there was no such record, the content of `out` is unspecified. The bytes are copied, and the copy is checked. So
+    /// they are safe even if another program writes to the file without this crate.
     ///
     /// ```
     /// # use recstore::Store;
@@ -208,7 +210,7 @@ impl Snapshot<'_> {
         self.find(id)?.map(|(slot, header)| self.copy(id, slot, header, out)).transpose()
     }
 
-    /// Where the record is.
+    /// The slot and the header of the record.
     fn find(&self, id: u64) -> Result<Option<(u32, Header)>> {
         let handle = &self.store.handle;
         handle.check()?;
@@ -219,7 +221,7 @@ impl Snapshot<'_> {
                 Look::Hit(header, slot) if header.epoch() <= self.moment.epoch => {
                     Looked::Done(Some((slot, header)))
                 }
-                // Whoever sees an entry gone (Acquire) sees that its deletion drew a number.
+                // A reader that sees an entry gone (Acquire) sees that its deletion drew a number.
                 Look::Miss if next_seq(self.store, region) == self.before[region as usize] => {
                     Looked::Done(None)
                 }
@@ -227,12 +229,12 @@ impl Snapshot<'_> {
                 Look::Moved | Look::Broken(_) => Looked::Moved,
             })
         })?;
-        // It was changed since; or its owner is slow, stopped, or dead. What is pinned does not change: the slots tell
-        // (step 3).
+        // The record was changed since the moment; or its owner is slow, stopped or dead. Pinned versions do not change, so the
+        // slots give the answer (step 3).
         found.map_or_else(|| self.find_old(region, id), Ok)
     }
 
-    /// The record as a value of `T`, where it lies.
+    /// The record as a value of `T`, in place.
     ///
     /// ```
     /// # use recstore::Store;
@@ -249,7 +251,7 @@ impl Snapshot<'_> {
         self.get(id)?.map(|data| as_value(self.store, id, data)).transpose()
     }
 
-    /// The record as a slice of `T`, where it lies.
+    /// The record as a slice of `T`, in place.
     ///
     /// ```
     /// # use recstore::Store;
@@ -266,7 +268,7 @@ impl Snapshot<'_> {
         self.get(id)?.map(|data| as_slice(self.store, id, data)).transpose()
     }
 
-    /// Every record of the moment, once, with its version, in no order, where it lies. Damaged records come as
+    /// Every record of the moment, once, with its version, in no order, in place. A damaged record comes as
     /// [`Error::Corrupt`](crate::Error::Corrupt), and the iteration goes on.
     ///
     /// A pass over all slots, checksums included, region by region.
@@ -363,7 +365,7 @@ impl Snapshot<'_> {
         })
     }
 
-    /// Where every record is.
+    /// The id, slot and header of every record.
     fn places(&self) -> impl Iterator<Item = Result<(u64, u32, Header)>> {
         (0..self.store.handle.arena.geo.regions).flat_map(|region| {
             let (found, error) = match self.of_region(region) {
@@ -401,7 +403,7 @@ impl Snapshot<'_> {
         Ok(found)
     }
 
-    /// A record that is not what it was at the moment, or not there any more.
+    /// Finds a record that has changed since the moment, or is not there any more.
     #[cold]
     fn find_old(&self, region: u32, id: u64) -> Result<Option<(u32, Header)>> {
         let versions = &self.versions[region as usize];
@@ -433,7 +435,7 @@ impl Snapshot<'_> {
         }
     }
 
-    /// Copies a version that was current at the moment. What its header says has not been checked yet.
+    /// Copies a version that was current at the moment. Its header has not been checked yet.
     fn copy(&self, id: u64, slot: u32, header: Header, out: &mut Vec<u8>) -> Result<Version> {
         let arena = &self.store.handle.arena;
         let corrupt = |what| self.store.corrupt(id, Some(slot), what);
@@ -448,20 +450,20 @@ impl Snapshot<'_> {
         Ok(Version(header.version()))
     }
 
-    /// Lends a version that was current at the moment. What its header says has not been checked yet.
+    /// Lends a version that was current at the moment. Its header has not been checked yet.
     fn lend(&self, id: u64, slot: u32, header: Header) -> Result<(Version, &[u8])> {
         let arena = &self.store.handle.arena;
         let corrupt = |what| self.store.corrupt(id, Some(slot), what);
         let (words, len) = (arena.slot(slot).and_then(|words| words.get(HEADER_WORDS..)), header.len());
         let words = words.filter(|_| len <= arena.geo.record_size as usize);
         let words = words.ok_or_else(|| corrupt("its length cannot be"))?;
-        // If it is the epoch in the header that is damaged, somebody may be writing here: so the checksum is
-        // taken by word loads, before there is a reference.
+        // If the epoch in the header is the damaged part, another process may be writing here. So the checksum is taken by word
+        // loads, before there is a reference.
         if self.verify && sum(&header, words) != header.crc() {
             return Err(corrupt("checksum mismatch"));
         }
-        // SAFETY: the version was current at the moment (steps 2 and 3), so its slot is not written by any process
-        // that keeps the protocol before the pin is taken back, and the slice does not outlive that (`&self`).
+        // SAFETY: the version was current at the moment (steps 2 and 3), so no process that keeps the protocol writes its slot
+        // before the pin is cleared, and the slice does not outlive that (`&self`).
         let data = unsafe { frozen(words, len) };
         Ok((Version(header.version()), data.ok_or_else(|| corrupt("its length cannot be"))?))
     }
@@ -484,7 +486,7 @@ impl Snapshot<'_> {
             let (header, state) = match state {
                 SlotState::Version(header) => (header, KeptState::Record),
                 SlotState::Tombstone(header) => (header, KeptState::Tombstone),
-                // The index tells whose it is, if it is a record's now; its `seq` and its epoch nobody tells.
+                // If it is a record's current version, the index shows its id. Nothing shows its `seq` and its epoch.
                 SlotState::Damaged(header, what) if self.leads_to(region, header.id(), slot) => {
                     (header.with_seq(u64::MAX), KeptState::Damaged(what))
                 }
@@ -512,7 +514,7 @@ impl Snapshot<'_> {
     }
 }
 
-/// What a pass gives of a record.
+/// The result of a pass for one record.
 enum Passed {
     Whole(u64, Kept),
     /// There is a damaged slot that may have been this record.
@@ -520,7 +522,7 @@ enum Passed {
     Damaged(u64, u32, &'static str),
 }
 
-/// The checksum of a header and its data, which lies in words that somebody may be writing.
+/// The checksum of a header and its data. Another process may be writing the words of the data.
 fn sum(header: &Header, words: &[AtomicU64]) -> u32 {
     let mut chunk = [0; CHUNK];
     let mut left = header.len();

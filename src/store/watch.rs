@@ -12,17 +12,17 @@ use crate::store::Store;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
 
-/// A sleeper looks this often whether a writer died, or was stopped, before it could wake anybody; also while others wake it.
+/// A sleeper looks this often whether a writer died, or was stopped, before it could wake watchers; even while others wake it.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What has happened to a watched record: see [`Watch::wait`].
+/// The change of a watched record: see [`Watch::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It was written, and now has this version. Versions in between may have been passed over.
+    /// It was written, and now has this version. Earlier versions may have been passed over.
     Written(Version),
     /// It was deleted.
     Deleted,
-    /// Nothing, within the time.
+    /// No change came within the time.
     TimedOut,
 }
 
@@ -38,7 +38,7 @@ pub struct Watch<'a> {
 #[derive(Debug)]
 pub struct WatchAll<'a> {
     store: &'a Store,
-    /// Per region: how far it was when it was last told of, and how far when that was told by the clock.
+    /// For each region: its progress when it was last told, and its progress when it was last told by the clock.
     last: Vec<(RegionState, Option<RegionState>)>,
     looked: Instant,
 }
@@ -58,14 +58,13 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]: a sleeper has to leave a mark in the file; as
-    /// [`get`](Self::get).
+    /// [`Error::ReadOnly`]: a watcher sets a mark in the file; as [`get`](Self::get).
     pub fn watch(&self, id: u64) -> Result<Watch<'_>> {
         self.handle.check_writable()?;
         Ok(Watch { store: self, id, last: self.version(id)? })
     }
 
-    /// Watches all records from now on: tells that something has changed. [`changes`](Self::changes) tells what.
+    /// Watches all records from now on: tells that some record has changed. [`changes`](Self::changes) tells which.
     ///
     /// ```
     /// # use recstore::Store;
@@ -87,9 +86,9 @@ impl Store {
     }
 }
 
-/// Sleeps on `changes` until `look` gives something, or the time is over. `arm` leaves the mark by
-/// which writers see that somebody sleeps; `heal` tells what dead writers could not, and is called by the clock, since a busy
-/// store wakes a sleeper all the time.
+/// Sleeps on `changes` until `look` gives a result, or the time is over. `arm` sets the mark by which writers see that a watcher
+/// sleeps. `heal` heals the regions of dead writers, which could not wake it. It is called by the clock: a busy store wakes a
+/// sleeper all the time.
 fn sleep_until<T>(
     timeout: Option<Duration>,
     changes: &AtomicU64,
@@ -121,7 +120,7 @@ fn sleep_until<T>(
     }
 }
 
-/// Sleeps until `look` gives something, or the time is over. Whatever becomes visible in the region wakes it.
+/// Sleeps until `look` gives a result, or the time is over. Every change that becomes visible in the region wakes it.
 pub(super) fn wait_in_region<T>(
     store: &Store,
     region: u32,
@@ -135,8 +134,7 @@ pub(super) fn wait_in_region<T>(
 }
 
 impl Watch<'_> {
-    /// Waits until the record has another version than when it was last looked at; `None`: as long as
-    /// it takes.
+    /// Waits until the record has another version than at the last look. `None`: as long as it takes.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -205,7 +203,7 @@ impl Watch<'_> {
         })
     }
 
-    /// The version that was there when the record was last looked at.
+    /// The record's version at the last look.
     ///
     /// ```
     /// # use recstore::Store;
@@ -221,7 +219,7 @@ impl Watch<'_> {
     }
 }
 
-/// Sleeps until `look` gives something, or the time is over. Whatever becomes visible in the store wakes it.
+/// Sleeps until `look` gives a result, or the time is over. Every change that becomes visible in the store wakes it.
 pub(super) fn wait_in_store<T>(
     store: &Store,
     timeout: Option<Duration>,
@@ -237,7 +235,7 @@ pub(super) fn wait_in_store<T>(
     sleep_until(timeout, arena.control().changes(), arm, look, || Ok(()))
 }
 
-/// Heals what dead owners left in any region; the first error, when all were tried.
+/// Heals the regions of dead owners. Tries all regions, and returns the first error.
 pub(super) fn heal_all(store: &Store) -> Result<()> {
     let mut healed = Ok(());
     for region in 0..store.handle.arena.geo.regions {
@@ -247,7 +245,7 @@ pub(super) fn heal_all(store: &Store) -> Result<()> {
     healed
 }
 
-/// How far a region has come.
+/// The progress of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RegionState {
     /// All versions before this `seq` are visible.
@@ -256,7 +254,7 @@ pub(super) struct RegionState {
     live: Option<u64>,
     /// Its shape: a rebuild changes it, and can change the rest without a number or a count.
     shape: u64,
-    /// Somebody holds the lock: what that one has made visible may not be counted yet.
+    /// The lock is held: a change that its owner has made visible may not be counted yet.
     pub(super) is_held: bool,
 }
 
@@ -271,12 +269,12 @@ impl RegionState {
         Self { cut: if is_held { next.wrapping_sub(1) } else { next }, live, shape, is_held }
     }
 
-    /// Whether anything may have become visible since.
+    /// Whether a change may have become visible since.
     pub(super) fn is_beyond(&self, earlier: &Self) -> bool {
         self.cut > earlier.cut || self.live != earlier.live || self.shape != earlier.shape
     }
 
-    /// This, which is later, as what is compared with from now on.
+    /// This progress, which is later, to compare with from now on.
     pub(super) fn after(self, earlier: &Self) -> Self {
         let cut = if self.shape == earlier.shape { self.cut.max(earlier.cut) } else { self.cut };
         Self { cut, ..self }
@@ -284,8 +282,8 @@ impl RegionState {
 }
 
 impl WatchAll<'_> {
-    /// Waits until anything was written or deleted since it was last looked; whether it was. It is told a second time, and
-    /// half a second late, where the writer was stopped or died before it could tell.
+    /// Waits until a record was written or deleted since the last look. Returns whether one was. If the writer was stopped or died
+    /// before it could wake the watcher, the change is told half a second late, and may be told a second time.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -300,7 +298,7 @@ impl WatchAll<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Forked`], and what healing a region gives.
+    /// [`Error::Forked`], and the errors of healing a region.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let Self { store, last, looked } = self;
         let store = *store;
