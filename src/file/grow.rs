@@ -116,7 +116,7 @@ impl<'a> Growth<'a> {
                 }
                 at = at.max(round_up(taken.end, LINE_BYTES));
             }
-            if at + bytes <= end {
+            if at + bytes <= end && self.holds_no_slots(run.start, at..at + bytes) {
                 self.allocate(region, at, bytes, at + bytes)?;
                 self.arena.map.populate(at, bytes.min(POPULATE_BYTES_MAX));
                 return Ok(at / LINE_BYTES);
@@ -154,6 +154,24 @@ impl<'a> Growth<'a> {
         };
         word.store(noted.max(u64::from(end)), Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Whether a table may be written to these bytes of an index run that begins with extent `first`. The header that said so may have
+    /// been wrong for a moment, or may be wrong now: so it is read again, and nothing may show that slots lie there.
+    fn holds_no_slots(&self, first: u32, bytes: Range<u64>) -> bool {
+        let arena = self.arena;
+        let geo = &arena.geo;
+        let number = |at: u64| ((at - geo.base) / geo.extent_size) as u32;
+        let extents = number(bytes.start)..=number(bytes.end - 1);
+        let has_fresh_slots = (0..geo.regions).any(|region| {
+            let fresh = arena.head(region).fresh().load(Ordering::Relaxed).slot();
+            fresh.is_ok_and(|slot| slot.is_some_and(|slot| extents.contains(&geo.extent_of(slot))))
+        });
+        let is_index = matches!(arena.extent_kind(first), Some(ExtentKind::Index { .. }));
+        let has_header = |extent| matches!(arena.extent_kind(extent), Some(ExtentKind::Data { .. }));
+        is_index
+            && !has_fresh_slots
+            && !extents.clone().any(|extent| has_header(extent) || arena.region_by_slots(extent).is_some())
     }
 
     /// Moves the cursor past all extents in use.

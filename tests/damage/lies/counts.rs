@@ -71,6 +71,60 @@ fn forge_index_run(lied: &Lied, extent: usize, run: u32) {
     }
 }
 
+/// A header that is wrong while a process extends the file: what it hid is not written over, whether the header stays wrong or not.
+#[test]
+fn a_header_that_lies_while_the_file_grows_puts_no_table_over_records() {
+    for (run, is_put_right, is_fresh) in [
+        (1, true, false),
+        (3, true, false),
+        (1, false, false),
+        (3, false, false),
+        (1, true, true),
+        (4, true, true),
+    ] {
+        let when = format!("a run of {run}, put right: {is_put_right}, fresh: {is_fresh}");
+        let lied = Lied::new();
+        let count = if is_fresh { LAYOUT.slots + 1 } else { 4 * LAYOUT.slots };
+        let ids = lied.ids(0, count);
+        ids.iter().for_each(|&id| _ = lied.store.put(id, b"1").unwrap());
+        lied.store.sync().unwrap();
+        let is_ours =
+            |e: &ExtentStats| matches!(e.usage, ExtentUse::Slots { region } if region == REGION as u32);
+        let ours: Vec<u32> =
+            lied.store.extents().unwrap().into_iter().filter(is_ours).map(|e| e.extent).collect();
+        let lies = *if is_fresh { ours.last().unwrap() } else { &ours[0] } as usize;
+        let words: Vec<u64> = (0..8).map(|n| lied.get(LAYOUT.extent(lies) + 8 * n)).collect();
+        forge_index_run(&lied, lies, run);
+        // Another handle sees the file for the first time, and the other region's table grows in it.
+        let beside = options().open(&lied.path).unwrap();
+        let others: Vec<u64> =
+            (1 << 32..).filter(|&id| beside.region_of(id) != REGION as u32).take(40 * LAYOUT.slots).collect();
+        let (now, later) = others.split_at(LAYOUT.slots);
+        now.iter().for_each(|&id| _ = beside.put(id, b"2").unwrap());
+        if is_put_right {
+            (0..8).for_each(|n| lied.set(LAYOUT.extent(lies) + 8 * n, words[n]));
+        }
+        later.iter().for_each(|&id| _ = beside.put(id, b"2").unwrap());
+        if is_put_right {
+            assert_eq!(beside.verify().unwrap().damage, [], "{when}");
+        } else {
+            let report = beside.repair().unwrap();
+            assert!(report.dropped.is_empty() && report.missing.is_empty(), "{when}: {report:?}");
+        }
+        if is_fresh {
+            lied.ids(ids[ids.len() - 1] + 1, LAYOUT.slots - 1)
+                .iter()
+                .for_each(|&id| _ = beside.put(id, b"1").unwrap());
+        }
+        assert_eq!(beside.verify().unwrap().damage, [], "{when}");
+        let whole = |ids: &[u64], data: &[u8]| {
+            ids.iter().all(|&id| beside.get(id).unwrap().is_some_and(|record| record.data() == data))
+        };
+        assert!(whole(&ids, b"1"), "{when}: records of the extent are gone");
+        assert!(whole(&others, b"2"), "{when}: records of the other region are gone");
+    }
+}
+
 #[test]
 fn an_extent_of_records_that_is_said_to_hold_index_tables_is_given_back() {
     // Of the region's extents the first or the second lies, alone or over those behind it.
