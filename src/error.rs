@@ -1,7 +1,7 @@
-//! What can go wrong, said so that the reader knows what to do next.
+//! Errors. Each message says what to do next.
 //!
-//! One enum for the whole crate: a caller who embeds the store handles a handful of cases
-//! ([`Error::Full`], [`Error::Busy`], [`Error::Corrupt`]) and passes the rest on.
+//! One enum for the whole crate: a program handles a few cases ([`Error::Full`], [`Error::Busy`], [`Error::Corrupt`]) and passes
+//! the rest on.
 
 use std::fmt;
 use std::io;
@@ -11,11 +11,10 @@ use std::time::Duration;
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a call failed. Nothing that was acknowledged before is lost by any of these.
+/// The reason why a call failed. No error loses an acknowledged write.
 ///
-/// The text is the whole message: what the operating system said is in it, and so is no
-/// [`source`](std::error::Error::source) of its own, which reports of a chain of errors would print a second time. The
-/// fields have it.
+/// The text is the whole message, with the error of the operating system. So there is no [`source`](std::error::Error::source):
+/// reports of a chain of errors would print it a second time. The fields have it.
 ///
 /// ```
 /// # use recstore::{Error, Store};
@@ -36,18 +35,18 @@ pub enum Error {
         /// The path that was opened.
         path: PathBuf,
     },
-    /// There is a file at the path already, and it was to be created.
+    /// The call should create a file, and there is one at the path already.
     #[error("{}: exists already; open it, or choose another path", path.display())]
     AlreadyExists {
         /// The path that was to be created.
         path: PathBuf,
     },
-    /// The file is something else.
+    /// The file is not a store.
     #[error("{}: not a recstore file: {why}", path.display())]
     NotAStore {
         /// The file.
         path: PathBuf,
-        /// What gives it away.
+        /// The reason, in words.
         why: String,
     },
     /// The file was written by another version of the format.
@@ -65,12 +64,12 @@ pub enum Error {
     UnsupportedFeatures {
         /// The file.
         path: PathBuf,
-        /// The word of the superblock: `incompat`, or `ro_compat` where it may be opened for reading.
+        /// The word of the superblock: `incompat`, or `ro_compat` if the store may be opened for reading.
         word: &'static str,
         /// The bits that are not known.
         features: u64,
     },
-    /// The file was written on, or is opened on, a machine of the other byte order.
+    /// The file has the other byte order.
     #[error("{}: the store is little-endian and so must the machine be; copy the records with `recstore dump` and `load`", path.display())]
     WrongByteOrder {
         /// The file.
@@ -86,7 +85,7 @@ pub enum Error {
         /// The least length in bytes that its superblock allows.
         needed: u64,
     },
-    /// The file lies where mappings or locks are not shared by all who may open it.
+    /// The file is on a file system on which hosts do not share mappings or locks.
     #[error("{}: on a {kind} file system, where a shared mapping and byte-range locks can't be trusted; move it to a local disk, or allow it with Options::allow_network_file_system if only one host ever opens it", path.display())]
     NetworkFileSystem {
         /// The file.
@@ -94,17 +93,16 @@ pub enum Error {
         /// The kind of file system.
         kind: String,
     },
-    /// The file lies in the upper directory of an overlay file system: file locks are others there than through the overlay,
-    /// so a live process that came the other way would be taken for dead.
+    /// The file is in the upper directory of an overlay file system. File locks there are not those of the overlay, so a live process
+    /// that uses the overlay would be taken for dead.
     #[error("{}: in the upper directory of the overlay that is mounted at {}, and file locks are not shared between the two; open the store by its path there", path.display(), merged.display())]
     BelowOverlay {
         /// The file.
         path: PathBuf,
-        /// Where the overlay is mounted.
+        /// The mount point of the overlay.
         merged: PathBuf,
     },
-    /// The file lies where a write takes new blocks, however many the file has, so a full disk would kill a process
-    /// that writes (SIGBUS).
+    /// The file is copied on write: each write takes new blocks, so a full disk would kill a process that writes (SIGBUS).
     #[error("{}: on {kind}, as a file that is copied on write: no room would kill the process (SIGBUS); copy the file into a directory that `chattr +C` was said of (`cp --reflink=never`), or its records into a new store (`recstore dump` and `load`), or allow it with Options::allow_copy_on_write", path.display())]
     CopyOnWrite {
         /// The file.
@@ -118,12 +116,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The store must be put right before a read-only handle can trust it.
+    /// The store must be recovered or repaired before a read-only handle can trust it.
     #[error("{}: needs repair ({why}); open it once for writing, or run `recstore repair`", path.display())]
     NeedsRepair {
         /// The file.
         path: PathBuf,
-        /// What is to be put right.
+        /// The reason, in words.
         why: String,
     },
     /// The record does not fit into a slot.
@@ -138,7 +136,7 @@ pub enum Error {
         /// The store's record capacity in bytes.
         max: usize,
     },
-    /// There is no room for another slot. The store goes on working; deleting makes room.
+    /// There is no room for another slot. The store goes on working. Deleting records makes room.
     #[error("{}: no room for another record in region {region} ({why}); delete records, sync, or make room", path.display())]
     Full {
         /// The file.
@@ -147,9 +145,9 @@ pub enum Error {
         region: u32,
         /// The ceiling of the file's size in bytes.
         limit: u64,
-        /// Which limit was met.
+        /// The limit that was met, in words.
         why: String,
-        /// What the operating system said, if it was asked.
+        /// The error of the operating system, if there was one.
         r#source: Option<io::Error>,
     },
     /// A live owner kept a lock for longer than the caller would wait
@@ -160,31 +158,31 @@ pub enum Error {
         path: PathBuf,
         /// The lock.
         lock: Lock,
-        /// Who holds it, if that is known.
+        /// The holder of the lock, if it is known.
         owner: Option<Holder>,
-        /// How long the caller waited.
+        /// The time that the caller waited.
         waited: Duration,
     },
-    /// A record is damaged: its checksum does not match. Never returned as data.
+    /// A record is damaged: its checksum does not match. Its bytes are never returned as data.
     #[error("{}: record {id:#x}{} in region {region} is damaged ({what}); write it anew, or run `recstore verify`", path.display(), slot.map_or_else(String::new, |s| format!(" in slot {s}")))]
     Corrupt {
         /// The file.
         path: PathBuf,
         /// The region.
         region: u32,
-        /// The slot number, if it is known which slot was the record's.
+        /// The slot number, if the record's slot is known.
         slot: Option<u32>,
         /// The record's id.
         id: u64,
-        /// What is wrong with it.
+        /// The damage, in words.
         what: String,
     },
-    /// Something other than a record is damaged.
+    /// A part of the file that is not a record is damaged.
     #[error("{}: damaged: {what}; run `recstore repair`", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage, in words.
         what: String,
     },
     /// The handle was inherited through `fork`.
@@ -209,12 +207,12 @@ pub enum Error {
         /// The number of seats.
         max: u32,
     },
-    /// A handle has as many pins as there can be.
+    /// The handle has the maximum number of pins.
     #[error("{}: this handle has {max} pins already; drop one, or open another handle", path.display())]
     TooManyPins {
         /// The file.
         path: PathBuf,
-        /// The number of pins that a handle can have.
+        /// The maximum number of pins of a handle.
         max: u64,
     },
     /// The store has no region or slot of this number.
@@ -222,7 +220,7 @@ pub enum Error {
     NoSuchPlace {
         /// The file.
         path: PathBuf,
-        /// What there is no such one of, and how many there are.
+        /// The missing place, and the number of places.
         what: String,
     },
     /// The store has another geometry than the options, and
@@ -231,7 +229,7 @@ pub enum Error {
     OtherGeometry {
         /// The file.
         path: PathBuf,
-        /// What differs.
+        /// The differences, in words.
         what: String,
     },
     /// A record, or the whole store, is of another type than the caller's.
@@ -239,17 +237,17 @@ pub enum Error {
     TypeMismatch {
         /// The file.
         path: PathBuf,
-        /// What was expected, and what was found.
+        /// The expected type and the found one, in words.
         what: String,
     },
     /// An option is out of its range.
     #[error("invalid option: {what}")]
     InvalidOption {
-        /// Which, and what its range is.
+        /// The option and its range, in words.
         what: String,
     },
-    /// A flush failed, by this handle or by another one. The kernel may have dropped what was not written, so no handle is
-    /// believed about durability any more, until all are closed and the store is opened anew.
+    /// A flush failed, of this handle or of another one. The kernel may have dropped pages that it had not written. So no flush of any
+    /// handle is believed until all handles are closed and the store is opened anew.
     #[error("{}: a flush to disk failed earlier ({source}); close every handle, check the disk, open the store anew", path.display())]
     FlushFailed {
         /// The file.
@@ -257,13 +255,13 @@ pub enum Error {
         /// What the operating system said.
         r#source: io::Error,
     },
-    /// The store's file was removed, or replaced by another one, while it was open. A flush says so: its data is on
-    /// disk, in a file that nobody can open by the path any more.
+    /// The store's file was removed, or replaced by another file, while it was open. A flush gives this error: its data is on disk, in a
+    /// file that can't be opened by the path any more.
     #[error("{}: {what}; copy the records into a new store with Store::backup if they are wanted, and open the path anew", path.display())]
     Unlinked {
         /// The path that the store was opened by.
         path: PathBuf,
-        /// What became of the file.
+        /// Whether the file was removed or replaced, in words.
         what: String,
     },
     /// The operating system refused a call.
@@ -271,7 +269,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was being done.
+        /// The work that failed, in words.
         doing: &'static str,
         /// What the operating system said.
         r#source: io::Error,
@@ -321,8 +319,8 @@ impl Error {
         }
     }
 
-    /// Whether the same call may succeed later although the caller changes nothing: others held a lock, or all
-    /// places. Room that is missing ([`Error::Full`]) has to be made first.
+    /// Whether the same call may succeed later without a change by the caller: other processes held a lock, or all seats or pins.
+    /// [`Error::Full`] is not retryable: room has to be made first.
     ///
     /// ```
     /// use recstore::{Result, Store, Version};
@@ -363,21 +361,21 @@ impl Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Lock {
-    /// The lock of a region: held by a writer for one write, and by who rebuilds the region.
+    /// The lock of a region: held for one write, and for a rebuild of the region.
     Region(u32),
-    /// The lock of batches: held by who commits a batch.
+    /// The lock of batches: held for the commit of a batch.
     Batches,
-    /// The growth lock: held by who extends the file, or moves an index.
+    /// The growth lock: held to extend the file, or to move an index.
     Growth,
-    /// The sync lock: held by who flushes, and by who begins a snapshot.
+    /// The sync lock: held for a flush, and for the beginning of a snapshot.
     Sync,
-    /// The locks of the seats, one for each handle: all of them are held by a program that locked the file for purposes
-    /// of its own (`lockf`, `fcntl`).
+    /// The locks of the seats, one for each handle: a program that locked the whole file for a purpose of its own (`lockf`, `fcntl`)
+    /// holds all of them.
     Seats,
-    /// The lock of a name of a store in memory: held by who removes the store.
+    /// The lock of a name of a store in memory: held to remove the store.
     Name,
-    /// The lock of the whole file (`flock`): held by who recovers the store, or closes it as its last user;
-    /// and by every program that locks the file for purposes of its own.
+    /// The lock of the whole file (`flock`): held for a recovery of the store, and for a close by its last user; and by any
+    /// program that locks the file for a purpose of its own.
     WholeFile,
 }
 
@@ -395,15 +393,14 @@ impl fmt::Display for Lock {
     }
 }
 
-/// Who holds a lock, as [`Error::Busy`] names it: see [`Error::is_retryable`].
+/// The holder of a lock, as [`Error::Busy`] names it: see [`Error::is_retryable`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Holder {
     /// The process id that the holder noted, or that the kernel gives: for people.
     pub pid: u32,
-    /// Whether a process with this id exists; `None` if that can't be known, because the holder noted the id
-    /// in another PID namespace. `Some(false)`: the process has ended, and the lock lives on with a descriptor
-    /// of the file that another process has from it.
+    /// Whether a process with this id exists; `None` if this can't be known, because the holder noted the id in another PID
+    /// namespace. `Some(false)`: the process has ended, and another process has its descriptor of the file, with the lock.
     pub exists: Option<bool>,
 }
 

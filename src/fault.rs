@@ -1,7 +1,7 @@
 //! Faults that the crate's own tests switch on, one at a time, to see that a test catches them.
-//! Without the feature `testing` none can be, and the compiler drops the questions.
+//! Without the feature `testing` no fault can be switched on, and the compiler removes the checks.
 
-/// A mistake that somebody could make in this crate.
+/// A mistake that a change of this crate could make.
 #[cfg_attr(not(feature = "testing"), allow(dead_code))]
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "public to the crate's tests"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub enum Fault {
     ReuseEarly,
     /// A deletion leaves no tombstone where an older version may be on disk.
     NoTombstone,
-    /// A tombstone goes before what it hides is gone from the disk.
+    /// A tombstone goes before the versions that it hides are gone from the disk.
     TombstoneEarly,
     /// The durable epoch is raised before the flush.
     DurableEarly,
@@ -23,7 +23,7 @@ pub enum Fault {
     LowerSeqWins,
     /// A slot is not scrubbed before it is free.
     NoScrub,
-    /// After a loss of power, what there is of a batch is kept.
+    /// After a loss of power, the part of a batch that is on disk is kept.
     PartOfBatch,
     /// Batches count as whole on disk before the flush.
     SettledEarly,
@@ -40,7 +40,7 @@ pub enum Fault {
 pub enum Refusal {
     /// There is no room.
     Full,
-    /// Somebody else lets the store grow.
+    /// Another process holds the growth lock.
     Busy,
 }
 

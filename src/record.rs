@@ -1,4 +1,4 @@
-//! The words that users meet: a record, its version, how durable a write is.
+//! The basic public types: a record, its version, the durability of a write.
 
 use std::fmt;
 use std::ops::Deref;
@@ -165,7 +165,7 @@ impl AsRef<[u8]> for Record {
     }
 }
 
-/// What a write has survived by the time it returns.
+/// The durability of a write: the failures that it survives once it has returned.
 ///
 /// ```
 /// # use recstore::{Durability, Store};
@@ -180,15 +180,14 @@ pub enum Durability {
     /// The death of any process. No system call.
     #[default]
     Process,
-    /// The loss of power as well. A write of one record flushes the pages of its slot, beside others that
-    /// do the same at that time, and nothing else: what was written before without this is not made durable
-    /// by it ([`Store::sync`](crate::Store::sync) does that). One in hundreds flushes everything, so that the
-    /// room of replaced versions can be used again. A batch, `write_many` and `delete` flush everything, and
-    /// share that flush with all who wait at the same time (group commit).
+    /// The loss of power as well. A write of one record flushes only the pages of its slot, beside other such writes. It does not make
+    /// earlier writes durable; [`Store::sync`](crate::Store::sync) does that. One write in hundreds flushes everything, so that the
+    /// slots of replaced versions can be used again. A batch, `write_many` and `delete` flush everything. Calls at the same time share
+    /// that flush (group commit).
     Disk,
 }
 
-/// How a compare-and-swap ended.
+/// The result of a compare-and-swap.
 ///
 /// ```
 /// # use recstore::{Store, Swap};
@@ -206,7 +205,7 @@ pub enum Durability {
 pub enum Swap {
     /// The record was as expected, and is now at this version.
     Done(Version),
-    /// The record was not as expected; nothing was written.
+    /// The record did not have the expected version; it was not written.
     Conflict {
         /// The version that is there, or `None` if the record is absent.
         current: Option<Version>,

@@ -1,4 +1,4 @@
-//! What a check or a repair says: damage, and what was done about it.
+//! The reports of checks, repairs and salvage.
 
 use std::fmt;
 
@@ -30,13 +30,13 @@ impl Progress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
-    /// The region, if the place is one's.
+    /// The region, if the place is in one.
     pub region: Option<u32>,
-    /// The slot number, if the place is one.
+    /// The slot number, if the place is a slot.
     pub slot: Option<u32>,
-    /// The id that the slot's header gives; it may be what is damaged.
+    /// The id in the slot's header. It may be the damaged part.
     pub id: Option<u64>,
-    /// What is wrong.
+    /// The damage, in words.
     pub what: String,
 }
 
@@ -69,19 +69,18 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Records of one region that are not in the file any more, though what is left tells that they were: its index
-/// leads to them, or its count is higher than what its slots hold. Which ids they had is not known. See
-/// [`Store::verify`](crate::Store::verify).
+/// Records of one region that are not in the file any more. The region's index still leads to them, or its count is higher than the
+/// number of records in its slots. Their ids are not known. See [`Store::verify`](crate::Store::verify).
 ///
-/// Of some of them an older version may have been kept, which is then the record.
+/// Some of them may have an older version, which is the record then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Missing {
     /// The region.
     pub region: u32,
-    /// How many records.
+    /// The number of records.
     pub records: u64,
-    /// What tells of them, in words.
+    /// The evidence for them, in words.
     pub what: String,
 }
 
@@ -92,7 +91,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// What [`Store::verify`](crate::Store::verify) found.
+/// The report of [`Store::verify`](crate::Store::verify).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -123,7 +122,7 @@ impl VerifyReport {
     }
 }
 
-/// What opening a store, or [`Store::repair`](crate::Store::repair), put right.
+/// The report of [`Store::repair`](crate::Store::repair), or of opening a store.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RepairReport {
@@ -131,9 +130,9 @@ pub struct RepairReport {
     pub regions_rebuilt: Vec<u32>,
     /// Damaged versions that were given up.
     pub dropped: Vec<Damage>,
-    /// Records that were gone already, per region: the repaired region has not got them.
+    /// Records that were gone already, per region: the repaired region does not have them.
     pub missing: Vec<Missing>,
-    /// Everything else that was put right, in words.
+    /// Everything else that was repaired, in words.
     pub fixed: Vec<String>,
     /// The operating system went down while the store was in use.
     pub os_crash: bool,
@@ -158,8 +157,8 @@ impl RepairReport {
             && !self.os_crash
     }
 
-    /// How many records were lost, at most: a version that was given up may have been one that was replaced, or one
-    /// that an older version stands in for. 0: none was.
+    /// The maximum number of lost records. Some versions that were given up may have been replaced ones, or may have an older version
+    /// that stands in for them. 0: no record was lost.
     ///
     /// ```
     /// # use recstore::Store;
@@ -174,25 +173,25 @@ impl RepairReport {
     }
 }
 
-/// What [`salvage`](crate::salvage) found: see [`SalvageReport::is_complete`].
+/// The report of [`salvage`](crate::salvage): see [`SalvageReport::is_complete`].
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SalvageReport {
     /// Records that were recovered.
     pub records: u64,
-    /// Records that could not be: the ids are those in the headers of damaged slots.
+    /// Records that could not be recovered. The ids are those in the headers of damaged slots.
     pub lost: Vec<Damage>,
-    /// Records that are gone without a slot, per region. What is left of the file tells how many, and not which.
+    /// Records that are gone without a slot, per region. The file still tells their number, and not their ids.
     pub missing: Vec<Missing>,
-    /// What could not be known, in words: for example, which records were in a part of the file that is destroyed
-    /// together with all that tells of it. Empty: `lost` and `missing` are all that is lost.
+    /// Questions that the file does not answer, in words: for example, which records were in a destroyed part of the file. Empty:
+    /// `lost` and `missing` are all losses.
     pub unknown: Vec<String>,
-    /// What told the geometry, in words.
+    /// The part of the file that gave the geometry, in words.
     pub source: String,
 }
 
 impl SalvageReport {
-    /// How many records are known to be lost. Of some an older version may have been saved.
+    /// The number of records that are known to be lost. Some may have an older version that was saved.
     ///
     /// ```
     /// # use recstore::{salvage, Store};
@@ -207,7 +206,7 @@ impl SalvageReport {
         self.lost.len() as u64 + self.missing.iter().map(|missing| missing.records).sum::<u64>()
     }
 
-    /// Whether everything was saved that the store had: nothing is lost, and nothing is unknown.
+    /// Whether all records of the store were saved: none is lost, and no question is open.
     ///
     /// ```
     /// # use recstore::{salvage, Store};

@@ -17,8 +17,8 @@ use crate::recovery::recover::REGIONS_FLUSHED;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::step::armed;
 
-/// All steps right after a flush of everything: what was in the file at the step before is on disk. Whoever models the disk
-/// takes these, and no list of its own: a flush that a model does not know of is a loss that never was.
+/// All steps right after a flush of everything: the bytes that were in the file at the step before are on disk. A model of the disk uses
+/// this list, and no list of its own: a flush that the model does not know would be a loss that never was.
 pub const EVERYTHING_FLUSHED: [&str; 3] = [FLUSHED, EXTENT_FLUSHED, REGIONS_FLUSHED];
 
 /// Has this process killed at the n-th step from now (1 is the next one); 0 disarms.
@@ -34,7 +34,7 @@ pub fn steps_seen() -> u64 {
 /// Has `hook` called with the step's name at every step of this thread; `None` takes it away. The
 /// hook may look at the file, and may not use a store.
 ///
-/// At the steps of [`EVERYTHING_FLUSHED`], what the file held at the step before it is on disk.
+/// At the steps of [`EVERYTHING_FLUSHED`], the bytes of the file at the step before are on disk.
 pub fn set_hook(hook: Option<Box<dyn FnMut(&'static str)>>) {
     armed::set_hook(hook);
 }
@@ -44,21 +44,20 @@ pub fn switch(fault: Fault) {
     crate::fault::switch(fault);
 }
 
-/// Has every growth of this thread refused from the n-th from now on (1 is the next one), as it is on a full disk, or beside
-/// somebody else who lets the store grow; `None`: no longer. Growth is what takes the growth lock: an extent, an index
-/// table, links.
+/// Refuses every growth of this thread from the n-th from now on (1 is the next one), as a full disk does, or another process that holds
+/// the growth lock; `None`: no longer. A growth is a use of the growth lock: for an extent, an index table or links.
 pub fn refuse_growth(from: u64, how: Option<Refusal>) {
     crate::fault::refuse_growth(from, how);
 }
 
-/// Has every rebuild of this thread fail in its look at the slots, as one does that can't map them or can't ask who is alive;
-/// or no longer.
+/// Makes every rebuild of this thread fail in its look at the slots, as if it can't map them or can't ask which owners live; or no
+/// longer.
 pub fn fail_surveys(fail: bool) {
     crate::fault::fail_surveys(fail);
 }
 
-/// Has the stores that this process opens from here on take memory for a disk: what waits for a flush elsewhere waits for it
-/// there as well. A test that models a disk on a file in memory calls this first.
+/// Makes the stores that this process opens from here on take memory for a disk: work that waits for a flush on a disk waits for it in
+/// memory too. A test that models a disk on a file in memory calls this first.
 pub fn take_memory_for_disk() {
     crate::fault::take_memory_for_disk();
 }
@@ -105,15 +104,15 @@ pub fn mark_for_rebuild(path: &Path, region: u32) -> io::Result<()> {
     })
 }
 
-/// Makes the store look as if it had always been in this file: what was in use elsewhere, and was copied here, is taken
-/// for what a process that died has left in memory.
+/// Makes the store look as if it had always been in this file: a copy of a store in use is taken for the memory that a dead process
+/// left.
 pub fn set_continuity(path: &Path) -> io::Result<()> {
     let here = Continuity::of(&OpenOptions::new().write(true).open(path)?)?;
     with_control(path, |control| control.set_seen_through(&here.0))
 }
 
-/// Makes the store look as if it was last attached in another boot, and not closed cleanly: the
-/// next one to open it takes it that the operating system went down.
+/// Makes the store look as if it was last attached in another boot, and not closed cleanly: the next handle that opens it assumes that the
+/// operating system went down.
 pub fn set_boot_id(path: &Path) -> io::Result<()> {
     with_control(path, |control| {
         let seen = control.seen_through();

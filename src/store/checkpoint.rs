@@ -1,7 +1,7 @@
 //! Flushing at intervals, in a thread of its own.
 //!
-//! The thread keeps the handle alive during a flush alone, so the store can be closed beside it. A flush that fails is
-//! tried again after the interval.
+//! The thread keeps the handle alive only during a flush, so the store can be closed beside it. A flush that fails is tried
+//! again after the interval.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,8 @@ use crate::store::Store;
 use crate::sys::deadline::Deadline;
 use crate::sys::fork::Birthplace;
 
-/// A flush waits no longer than this for a lock, and is tried again after the interval: who ends the thread waits for it.
+/// A flush waits at most this long for a lock, and is tried again after the interval. A call that ends the thread waits for the
+/// flush.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
 
 /// A thread that flushes a store at intervals until this is dropped: see
@@ -36,7 +37,7 @@ struct Between {
 #[derive(Debug, Default)]
 struct Flushes {
     stop: bool,
-    /// Why the last flush failed, until somebody asks.
+    /// The error of the last flush, until it is asked for.
     error: Option<Error>,
     /// Flushes in a row that failed.
     failures: u64,
@@ -53,10 +54,9 @@ impl Store {
     /// Starts a thread that calls [`sync`](Self::sync) at this interval until the result is dropped, or the
     /// store is.
     ///
-    /// A flush that fails is tried again after the interval: [`Checkpoint::failures`] counts how many have failed in a
-    /// row, and [`Checkpoint::error`] says why the last one did. Each waits for a lock no longer than the handle's lock
-    /// time-out, and a second at most. What is written after the last flush is not flushed by dropping the result:
-    /// [`sync`](Self::sync) and [`close`](Self::close) do that.
+    /// A flush that fails is tried again after the interval: [`Checkpoint::failures`] counts the failures in a row, and
+    /// [`Checkpoint::error`] gives the error of the last one. Each flush waits for a lock at most for the handle's lock time-out, and
+    /// at most a second. Dropping the result does not flush later writes: [`sync`](Self::sync) and [`close`](Self::close) do that.
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {
@@ -98,7 +98,7 @@ impl Store {
                 drop(state);
                 let Some(handle) = handle.upgrade() else { return };
                 let flushed = flush(&handle);
-                drop(handle); // It may be the last one, and then gives the seat back.
+                drop(handle); // It may be the last reference, which gives the seat back.
                 state = theirs.state();
                 state.failures = if flushed.is_ok() { 0 } else { state.failures + 1 };
                 state.error = flushed.err();
@@ -119,7 +119,7 @@ fn flush(handle: &Handle) -> Result<()> {
 }
 
 impl Checkpoint {
-    /// Why the last flush failed; `None` if it succeeded, or if that was asked already.
+    /// The error of the last flush; `None` if it succeeded, or if the error was given already.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -138,7 +138,7 @@ impl Checkpoint {
         }
     }
 
-    /// How many flushes have failed since the last one that succeeded.
+    /// The number of flushes that have failed since the last one that succeeded.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -168,13 +168,13 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// Why the last flush failed, if [`error`](Self::error) has not given it; [`Error::Forked`].
+    /// The error of the last flush, if [`error`](Self::error) has not given it; [`Error::Forked`].
     pub fn finish(mut self) -> Result<()> {
         self.stop();
         self.error().map_or(Ok(()), Err)
     }
 
-    /// A forked child has no part in it: the thread is its parent's, and so may be the lock, for ever.
+    /// Refuses a forked child: the thread is its parent's, and the mutex may stay locked for ever.
     fn state(&self) -> Result<MutexGuard<'_, Flushes>> {
         if self.started_in.is_here() {
             Ok(self.shared.state())
@@ -188,12 +188,12 @@ impl Checkpoint {
         match self.state() {
             Ok(mut state) => state.stop = true,
             Err(_) => {
-                std::mem::forget(thread); // There is no such thread here.
+                std::mem::forget(thread); // A forked child does not have the thread.
                 return;
             }
         }
         self.shared.changed.notify_all();
-        // It does not panic; if it did, there would be nobody to tell here.
+        // The thread does not panic, and a drop could not report it.
         let _ = thread.join();
     }
 }

@@ -3,8 +3,7 @@
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// A counter that any number of processes change, and that loses nothing when one dies: see
-/// [`Store::counter`].
+/// A counter that any number of processes change. The death of a process loses no change: see [`Store::counter`].
 #[derive(Clone, Copy, Debug)]
 pub struct Counter<'a> {
     store: &'a Store,
@@ -13,8 +12,7 @@ pub struct Counter<'a> {
 
 /// Counters.
 impl Store {
-    /// The record with this id as a counter: a `u64`, little-endian. A record that is absent counts
-    /// as 0.
+    /// The record with this id as a counter: a `u64`, little-endian. An absent record counts as 0.
     ///
     /// ```
     /// # use recstore::Store;
@@ -33,7 +31,7 @@ impl Store {
 }
 
 impl Counter<'_> {
-    /// Adds `n`, wrapping around; the sum.
+    /// Adds `n`, wrapping around. Returns the sum.
     ///
     /// ```
     /// # use recstore::Store;
@@ -50,7 +48,7 @@ impl Counter<'_> {
         self.change(|old| old.wrapping_add(n)).map(|(_, new)| new)
     }
 
-    /// Makes it the larger of itself and `n`; what it was.
+    /// Sets the counter to the larger of its value and `n`. Returns the old value.
     ///
     /// ```
     /// # use recstore::Store;

@@ -1,4 +1,4 @@
-//! The file extent by extent: whose each is, and how full.
+//! The file extent by extent: the use of each, and its content.
 
 use crate::error::Result;
 use crate::format::extent::ExtentKind;
@@ -6,7 +6,7 @@ use crate::format::slot::SlotKind;
 use crate::protocol::slot::header;
 use crate::store::Store;
 
-/// What an extent is for: see [`Store::extents`].
+/// The use of an extent: see [`Store::extents`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExtentUse {
@@ -17,7 +17,7 @@ pub enum ExtentUse {
     },
     /// Index tables.
     Index,
-    /// Nothing: it has no header. A growth that was cut off leaves such a one, or damage.
+    /// None: the extent has no header. A process died during growth, or the header is damaged.
     Unknown,
 }
 
@@ -31,13 +31,13 @@ pub struct ExtentStats {
     pub offset: u64,
     /// Its length in bytes.
     pub bytes: u64,
-    /// What it is for.
+    /// Its use.
     pub usage: ExtentUse,
-    /// The first of its slots, if it has slots.
+    /// Its first slot, if it has slots.
     pub first_slot: Option<u32>,
-    /// Slots that it has.
+    /// The number of its slots.
     pub slots: u32,
-    /// Slots that hold a version of a record, or a tombstone: current ones, and those that are kept.
+    /// Slots that hold a version or a tombstone: current ones and retired ones.
     pub used_slots: u32,
     /// Bytes of data in these slots.
     pub data_bytes: u64,
@@ -47,7 +47,7 @@ pub struct ExtentStats {
 
 /// Extent by extent.
 impl Store {
-    /// Every extent of the file, in the order of the file. What is written meanwhile may or may not be counted.
+    /// Every extent of the file, in the order of the file. Concurrent writes may or may not be counted.
     ///
     /// O(slots): the header of every slot is read, and no record.
     ///

@@ -1,4 +1,4 @@
-//! Regions and slots as they are in the file, as text for people who debug.
+//! Regions and slots as they are in the file, as text for debugging.
 
 use std::fmt::Write;
 
@@ -44,7 +44,7 @@ impl Store {
         Ok(text)
     }
 
-    /// Writing to a string can't fail, so what `writeln!` gives is passed over.
+    /// Writing to a string can't fail, so the result of `writeln!` is ignored.
     fn region_text(&self, region: u32, out: &mut String) -> Result<()> {
         let arena = &self.handle.arena;
         let head = arena.head(region);

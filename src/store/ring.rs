@@ -1,10 +1,10 @@
 //! Rings: the last values of a series.
 //!
-//! 1. A producer claims a number by writing its value into the number's place, under the lock of that record: only if the
-//!    place holds a lower number. So a number is claimed together with its value, and the claimed numbers have no gap.
-//! 2. It then raises the count to the number after its own. So who reads the count finds all values that are counted.
-//! 3. A place that holds the number sought or a higher one tells that the count is behind: its producer is between 1 and 2, or
-//!    died there, or power was lost. Whoever looks for the end of the series goes on behind that number.
+//! 1. A producer claims a number by writing its value into the number's place, under the lock of that record, if the place holds
+//!    a lower number. So a number is claimed together with its value, and the claimed numbers have no gap.
+//! 2. The producer then raises the count to the next number. So a reader of the count finds all values that are counted.
+//! 3. If a place holds the sought number or a higher one, the count is behind: the producer is between steps 1 and 2, or died
+//!    there, or power was lost. A search for the end of the series goes on behind that number.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub struct Tail<'a, T> {
     ring: Ring<'a, T>,
     /// The number that is read next.
     next: u64,
-    /// The values before this number have been counted.
+    /// The values before this number are counted.
     end: u64,
     data: Vec<u8>,
     is_forked: bool,
@@ -54,8 +54,8 @@ struct RingPlace {
 
 /// A series of values.
 impl Store {
-    /// A ring of `len` values of `T` in the ids `base` (which counts them) to `base + len`. The oldest
-    /// is overwritten first. All who use it must give the same numbers.
+    /// A ring of `len` values of `T`, in the ids `base` (the count) to `base + len`. The oldest value is overwritten first. All
+    /// users of the ring must give the same numbers.
     ///
     /// ```
     /// # use recstore::Store;
@@ -91,10 +91,10 @@ impl Store {
 }
 
 impl<'a, T: Pod> Ring<'a, T> {
-    /// Appends a value; its number in the series, from 0. When it returns, the value is there for all readers. A producer
-    /// that dies in the middle leaves its value or nothing; no number is left without a value.
+    /// Appends a value. Returns its number in the series, from 0. Once the call has returned, all readers find the value. If a
+    /// producer dies in the middle, its value is there or not, and no number is without a value.
     ///
-    /// Two writes, each as [`Store::put`]; one try more for each producer that appends at the same time.
+    /// Two writes, each as [`Store::put`], and one more try for each producer that appends at the same time.
     ///
     /// ```
     /// # use recstore::Store;
@@ -134,7 +134,7 @@ impl<'a, T: Pod> Ring<'a, T> {
         Ok(number)
     }
 
-    /// The count; after a loss of power, the number behind all that came back.
+    /// The count. After a loss of power, the number behind all values that came back.
     fn counted(&self) -> Result<u64> {
         let counter = self.store.counter(self.base);
         let mut data = Vec::new();
@@ -155,7 +155,7 @@ impl<'a, T: Pod> Ring<'a, T> {
         Ok(count)
     }
 
-    /// How many values were appended, all in all.
+    /// The number of values that were ever appended.
     ///
     /// ```
     /// # use recstore::Store;
@@ -172,7 +172,7 @@ impl<'a, T: Pod> Ring<'a, T> {
     pub fn pushed(&self) -> Result<u64> {
         let mut count = self.counted()?;
         let mut data = Vec::new();
-        // Each turn comes to a higher number.
+        // Each turn of the loop comes to a higher number.
         while self.store.get_into(self.id(count), &mut data)?.is_some() {
             match number_of::<T>(&data).filter(|&there| there >= count) {
                 Some(there) => count = self.after(there)?,
@@ -182,8 +182,8 @@ impl<'a, T: Pod> Ring<'a, T> {
         Ok(count)
     }
 
-    /// The latest `count` values or fewer, the oldest first, each with its number. Values that are
-    /// overwritten meanwhile are left out.
+    /// At most `count` of the latest values, the oldest first, each with its number. Values that are overwritten meanwhile are
+    /// left out.
     ///
     /// ```
     /// # use recstore::Store;
@@ -222,12 +222,10 @@ impl<'a, T: Pod> Ring<'a, T> {
         Ok(self.iter_from(self.pushed()?.saturating_sub(self.len)))
     }
 
-    /// The values from this number on, up to what is appended when the iterator comes there. [`tail`](Self::tail) waits
-    /// there for more.
+    /// The values from this number on, up to the last one when the iterator comes there. [`tail`](Self::tail) waits there for more.
     ///
-    /// A number that is passed over was overwritten before the iterator came to it, or its value was lost with power. Who
-    /// counts gaps takes them from the numbers that came, after reading, and not from [`pushed`](Self::pushed) beforehand:
-    /// producers may overtake the iterator while it reads.
+    /// If a number is passed over, its value was overwritten before the iterator came to it, or was lost with power. To count gaps,
+    /// compare the numbers that came, and not [`pushed`](Self::pushed) from before: producers may overtake the iterator.
     ///
     /// ```
     /// # use recstore::Store;
@@ -255,10 +253,10 @@ impl<'a, T: Pod> Ring<'a, T> {
     }
 
     /// The values from this number on, as they come: a blocking iterator. [`pushed`](Self::pushed) is the number of the
-    /// next value, and 0 begins with the oldest that is there.
+    /// next value. 0 begins with the oldest value that is there.
     ///
-    /// Every value comes once, in the order of the numbers. A number that is passed over was overwritten before it was read,
-    /// for no producer waits for a reader, or its value was lost with power.
+    /// Every value comes once, in the order of the numbers. If a number is passed over, its value was overwritten before it was read,
+    /// or was lost with power. No producer waits for a reader.
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {
@@ -283,11 +281,11 @@ impl<'a, T: Pod> Ring<'a, T> {
     /// # }
     /// ```
     ///
-    /// A value costs a read; to wait costs a system call, and the next [`push`](Self::push) another. The value of a producer
-    /// that died before it could wake anybody comes within half a second.
+    /// A value costs a read. Waiting costs a system call, and another one for the next [`push`](Self::push). If a producer died before
+    /// it could wake the reader, its value comes within half a second.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]: a sleeper has to leave a mark in the file; [`Error::Forked`].
+    /// [`Error::ReadOnly`]: a watcher sets a mark in the file; [`Error::Forked`].
     pub fn tail(&self, first: u64) -> Result<Tail<'a, T>> {
         self.store.handle.check_writable()?;
         Ok(Tail { ring: *self, next: first, end: 0, data: Vec::new(), is_forked: false })
@@ -325,7 +323,7 @@ impl<T: Pod> Tail<'_, T> {
     /// ```
     ///
     /// # Errors
-    /// As [`Store::get`]. A value that is damaged is passed over with the error.
+    /// As [`Store::get`]. A damaged value gives the error once, and is passed over.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<(u64, T)>> {
         self.wait(Some(timeout))
     }
@@ -363,7 +361,7 @@ impl<T: Pod> Tail<'_, T> {
 impl<T: Pod> Iterator for Tail<'_, T> {
     type Item = Result<(u64, T)>;
 
-    /// Waits for the next value, as long as it takes. An error does not end the iterator, but for [`Error::Forked`].
+    /// Waits for the next value, as long as it takes. Only the error [`Error::Forked`] ends the iterator.
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_forked {
             return None;

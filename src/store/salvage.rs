@@ -14,22 +14,21 @@ use crate::store::options::Options;
 use crate::sys::file;
 use crate::sys::mapping::Mapping;
 
-/// Recovers every record that has a good checksum from the file at `from`, whatever else of it is
-/// destroyed, into a new store at `to`. `from` is only read. Of each id the newest whole version is
-/// taken, and none if the newest is a deletion. A write that its process died in may be among them. What a
-/// batch wrote that did not count is not, if what decides that can be read.
+/// Copies every record with a good checksum from the file at `from` into a new store at `to`, even if all other parts of the file
+/// are destroyed. `from` is only read. Of each id the newest whole version is taken, or none if the newest is a deletion. The records
+/// may include a write in which its process died. They do not include members of a batch that did not count, if the words that
+/// decide this can be read.
 ///
-/// What is lost is reported as far as anything in the file tells of it: damaged records by their ids, and per region
-/// the number of those that the index leads to, or the head counts, and no slot holds. What could not be known is
-/// told in [`unknown`](SalvageReport::unknown).
+/// The report tells the losses: damaged records by their ids, and per region the number of records that the index leads to, or the
+/// head counts, and no slot holds. Questions that the file does not answer are in [`unknown`](SalvageReport::unknown).
 ///
-/// The geometry is told by the superblocks and by the extent headers; where these contradict each other, the one
-/// counts that the most extent headers repeat. Where none is left, slots are searched for, with records of up to
-/// `record_size` bytes, or 64 KiB if that is `None`; damaged records can't be listed then.
+/// Superblocks and extent headers give the geometry. If they contradict each other, the geometry that the most extent headers repeat
+/// is used. If none is left, slots are searched for, with records of up to `record_size` bytes, or 64 KiB if that is `None`. Then
+/// damaged records can't be listed.
 ///
 /// Time: the file is read once, and the records are written. A search sums each byte once more.
 ///
-/// For what `repair` can put right, repair is better: it knows which versions were replaced.
+/// If `repair` works, it is better: it knows which versions were replaced.
 ///
 /// ```
 /// # fn main() -> recstore::Result<()> {
@@ -116,7 +115,7 @@ pub fn salvage_with_progress(
         let what = format!("its slot at offset {} fails its checksum{older}", remains.offset);
         lost.push(Damage { region: region_of(id), slot: remains.slot, id: Some(id), what });
     }
-    // Who writes to the file meanwhile may take a slot from under us.
+    // Another process may write to the file meanwhile, and use a found slot again.
     let mut moved = Vec::new();
     let fill = |copy: &Store| {
         let mut data = Vec::new();

@@ -1,7 +1,7 @@
-//! Stores in memory, by name: gone when the last process that uses them is.
+//! Stores in memory, by name. A store is removed with its last user.
 //!
-//! The file lies in `/dev/shm`. The last handle to leave removes it; if all were killed, the next one
-//! to come under the name finds that nobody is attached, and begins with an empty store.
+//! The file is in `/dev/shm`. The last handle to leave removes it. If all users were killed, the next process that opens the name
+//! finds no handle attached, and begins with an empty store.
 
 use std::io;
 use std::ops::Deref;
@@ -22,20 +22,20 @@ use crate::sys::deadline::{Deadline, Pauses};
 use crate::sys::fork::ForkFile;
 use crate::sys::{file, file_lock};
 
-/// How long a removal waits for others that remove the same store: each takes microseconds.
+/// A removal waits this long for others that remove the same store. Each takes microseconds.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(10);
-/// And how long the last user of a store, who leaves.
+/// The last user of a store waits this long when it leaves.
 const LEAVE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Where the files are.
+/// The directory of the files.
 const DIRECTORY: &str = "/dev/shm";
-/// What their names begin with.
+/// The beginning of their names.
 const PREFIX: &str = "recstore.";
 /// Longest name in bytes.
 const NAME_LEN_MAX: usize = 200;
 
-/// A store in memory, by name: see [`Store::shared`]. It is removed when the last of these is dropped,
-/// in whatever process.
+/// A store in memory, by name: see [`Store::shared`]. The store is removed when the last of these values, in any process, is
+/// dropped.
 #[derive(Debug)]
 pub struct Shared {
     store: Store,
@@ -71,8 +71,8 @@ impl Store {
         Options::new().shared(name)
     }
 
-    /// Removes the store in memory with this name; whether there was one. Processes that are attached
-    /// keep it until they leave.
+    /// Removes the store in memory with this name. Returns whether there was one. Processes that are attached keep it until they
+    /// leave.
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {
@@ -87,13 +87,13 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for what is no name; [`Error::NotAStore`] if the file under the name is something else: it
-    /// stays; [`Error::Busy`] if another process that is removing the store does not go on within 10 s; [`Error::Io`], also
-    /// if it is another user's.
+    /// [`Error::InvalidOption`] for an invalid name; [`Error::NotAStore`] if the file under the name is not a store: the file stays;
+    /// [`Error::Busy`] if another process that is removing the store does not go on within 10 s; [`Error::Io`], even if the store is
+    /// another user's.
     pub fn remove_shared(name: &str) -> Result<bool> {
         let path = path_of(name)?;
         let deadline = Deadline::after(Some(REMOVE_PATIENCE));
-        // Each turn loses against somebody who removed it at the same time.
+        // Each turn of the loop loses against another process that removed the store at the same time.
         while let Some(file) = store_at(&path)? {
             match unlink(&file, &path, &deadline)? {
                 Unlinked::Done => return Ok(true),
@@ -134,13 +134,12 @@ impl Store {
 }
 
 impl Options {
-    /// Opens the store in memory with this name, or creates it. A store that all its users left behind
-    /// by dying is removed, and a new, empty one takes its place: what lies in memory is for those who
-    /// use it, and nothing of it outlives them. Where another user owns it, who alone may remove it, it is emptied instead,
-    /// and keeps its geometry.
+    /// Opens the store in memory with this name, or creates it. A store in memory does not outlive its users: if all of them died, the
+    /// store is removed, and a new, empty one takes its place. If another user of the machine owns it, and so only that user may remove
+    /// it, the store is emptied instead, and keeps its geometry.
     ///
-    /// All users of the machine share the names, and none but the one who created a store may open it, unless that one gave it
-    /// a [`mode`](Self::mode) such as `0o666`. A program that is for one user each puts the user into the name.
+    /// All users of the machine share the names. Only the user who created a store may open it, unless it was created with a
+    /// [`mode`](Self::mode) such as `0o666`. If a program needs one store for each user, put the user into the name.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -153,17 +152,17 @@ impl Options {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for what is no name (1 to 200 bytes, no `/`, no NUL); [`Error::NotAStore`] if the file under
-    /// the name is something else: it stays; [`Error::Io`] that names its owner, if it is another user's; as
+    /// [`Error::InvalidOption`] for an invalid name (valid: 1 to 200 bytes, no `/`, no NUL); [`Error::NotAStore`] if the file under
+    /// the name is not a store: the file stays; [`Error::Io`] that names the owner, if the store is another user's; as
     /// [`open_or_create`](Self::open_or_create).
     pub fn shared(&self, name: &str) -> Result<Shared> {
         let path = path_of(name)?;
-        // Its name may be taken from it on purpose.
+        // Another process may remove the name on purpose.
         let mut options = self.clone();
         options.keeps_name = false;
         let deadline = Deadline::after(self.lock_timeout);
         let mut pauses = Pauses::default();
-        // Each turn loses against somebody who came, left or removed at the same time.
+        // Each turn of the loop loses against another process that came, left or removed the store at the same time.
         loop {
             let left = leave_nothing(&path, &deadline)?;
             let store = options.open_or_create(&path).map_err(|error| match error {
@@ -185,7 +184,7 @@ impl Options {
     }
 }
 
-/// The file under the name, if there is one. What is no store is left alone.
+/// The file under the name, if there is one. A file that is not a store is left alone.
 fn store_at(path: &Path) -> Result<Option<ForkFile>> {
     let not_a_store = |what: &str| Error::NotAStore {
         path: path.to_path_buf(),
@@ -211,13 +210,13 @@ fn store_at(path: &Path) -> Result<Option<ForkFile>> {
     }
 }
 
-/// Removes what users left behind who are all dead: the whole-file lock is held meanwhile, which everyone who comes in
-/// takes before they look whether the file still has a name. Whether it is there still, because another user owns it.
+/// Removes a store whose users are all dead. It holds the whole-file lock meanwhile: every opening handle takes this lock before it
+/// checks whether the file still has a name. Returns whether the store is still there, because another user owns it.
 fn leave_nothing(path: &Path, deadline: &Deadline) -> Result<bool> {
     let mut pauses = Pauses::default();
     while let Some(file) = store_at(path)? {
         if !file_lock::try_lock_whole(&file) {
-            return Ok(false); // Somebody uses it.
+            return Ok(false); // The store has a living user.
         }
         match unlink(&file, path, deadline)? {
             Unlinked::Done | Unlinked::Another => {}
@@ -230,7 +229,8 @@ fn leave_nothing(path: &Path, deadline: &Deadline) -> Result<bool> {
     Ok(false)
 }
 
-/// Deletes what users left behind in a store that they alone may remove, unless somebody uses it by now.
+/// Deletes the records of a store whose users are all dead and that only another user may remove. Does nothing if the store has a
+/// living user by now.
 fn empty(store: &Store, deadline: &Deadline) -> Result<()> {
     let arena = &store.handle.arena;
     let emptied = if file_lock::try_lock_whole(&arena.file) && !seat::any_staying(arena)? {
@@ -238,7 +238,7 @@ fn empty(store: &Store, deadline: &Deadline) -> Result<()> {
     } else {
         Ok(())
     };
-    // Either way the handle's share in the lock is gone.
+    // In either case the handle's share of the lock is gone.
     match file_lock::lock_whole_shared(&arena.file, deadline) {
         Ok(true) => emptied,
         Ok(false) => Err(name_is_locked(&arena.path, deadline)),
@@ -259,20 +259,20 @@ fn delete_all(store: &Store) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     ids.into_iter().try_for_each(|id| store.delete(id).map(drop))?;
-    store.handle.arena.control().type_tag().store(0, Ordering::SeqCst); // It may be of any type again.
+    store.handle.arena.control().type_tag().store(0, Ordering::SeqCst); // The records may be of any type again.
     Ok(())
 }
 
 enum Unlinked {
     Done,
-    /// The name is another file's by now, or nobody's.
+    /// The name is another file's by now, or is free.
     Another,
     /// The system did not allow it.
     Refused(io::Error),
 }
 
-/// Takes its name from a file. Who does so holds the lock of the name's byte: so a name that was found to be this file's
-/// stays so until it is gone, and no file is removed that took its place meanwhile.
+/// Removes the name of a file. It holds the lock of the name's byte meanwhile. So a name that was found to be this file's stays so
+/// until it is removed, and no file is removed that took its place meanwhile.
 fn unlink(file: &ForkFile, path: &Path, deadline: &Deadline) -> Result<Unlinked> {
     let locked = file_lock::lock(file, NAME_BYTE, deadline);
     if !locked.map_err(io_error(path, "waiting for the lock of the name"))? {
@@ -294,7 +294,7 @@ fn name_is_locked(path: &Path, deadline: &Deadline) -> Error {
     Error::Busy { path: path.to_path_buf(), lock: Lock::Name, owner: None, waited: deadline.waited() }
 }
 
-/// The error of a call on a file, with whose it is if that is why.
+/// The error of a call on a file. If the file is another user's, the error names the owner.
 fn refused(path: &Path, doing: &'static str, source: io::Error) -> Error {
     let owner =
         std::fs::symlink_metadata(path).ok().filter(|_| source.kind() == io::ErrorKind::PermissionDenied);
@@ -313,10 +313,10 @@ fn refused(path: &Path, doing: &'static str, source: io::Error) -> Error {
 impl Drop for Shared {
     fn drop(&mut self) {
         let arena = &self.store.handle.arena;
-        // Whoever else is attached holds the lock, shared, and removes the file when it leaves. Trying
-        // gives this handle's own share up.
+        // Every other attached handle holds the lock, shared, and removes the file when it leaves. A try in vain gives up this
+        // handle's own share.
         if arena.file.is_surely_ours() && file_lock::try_lock_whole(&arena.file) {
-            // A failure leaves the file for the next one who comes under the name.
+            // After a failure the next process that opens the name removes the file.
             let _ = unlink(&arena.file, &arena.path, &Deadline::after(Some(LEAVE_PATIENCE)));
         }
     }

@@ -17,7 +17,7 @@ use crate::region::head::Region;
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
 
-/// A store in numbers: see [`Store::stats`]. What is written meanwhile may or may not be counted.
+/// A store in numbers: see [`Store::stats`]. Concurrent writes may or may not be counted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -63,9 +63,9 @@ pub struct Stats {
     pub flushes: u64,
     /// Writes that asked to be durable since the store was created.
     pub durable_writes: u64,
-    /// Each region.
+    /// All regions.
     pub regions: Vec<RegionStats>,
-    /// Each seat that is taken, or was when its holder died.
+    /// All seats that are taken, or whose holder died.
     pub attached: Vec<Attached>,
 }
 
@@ -87,13 +87,13 @@ pub struct RegionStats {
     pub extents: u32,
     /// Entries that the region's index table has room for.
     pub index_entries: u64,
-    /// Who holds the region's lock.
+    /// The owner of the region's lock.
     pub lock: Option<LockOwner>,
-    /// The version that the next write gets.
+    /// The version of the next write.
     pub next_version: u64,
 }
 
-/// Who holds a lock, in [`RegionStats::lock`].
+/// The owner of a lock, in [`RegionStats::lock`].
 ///
 /// See [`Store::stats`].
 #[derive(Clone, Debug)]
@@ -105,10 +105,10 @@ pub struct LockOwner {
     pub generation: u32,
     /// The process id that the holder noted.
     pub pid: u32,
-    /// Whether a process with this id exists; `None` if the holder noted it in another PID namespace. A holder
-    /// that lives though its process has ended does so by a descriptor of the file that another process has.
+    /// Whether a process with this id exists; `None` if the holder noted the id in another PID namespace. If the holder lives and
+    /// its process has ended, another process has the holder's descriptor of the file.
     pub pid_exists: Option<bool>,
-    /// Whether the holder lives. A dead holder's region is rebuilt by the next one that needs it.
+    /// Whether the holder lives. The region of a dead holder is rebuilt by the next process that needs it.
     pub alive: bool,
 }
 
@@ -211,7 +211,7 @@ impl Store {
     }
 }
 
-/// Who holds the lock whose word this is. A damaged word may have nobody behind it.
+/// The owner of the lock with this word. A damaged word names no owner.
 pub(crate) fn lock_owner(handle: &Handle, word: u64) -> Result<Option<LockOwner>> {
     let living = seat::living_owner(&handle.arena, word)?;
     Ok(match (lock::state(word), living) {

@@ -25,8 +25,8 @@ pub struct Slices<'a, T> {
     of: PhantomData<fn(T) -> T>,
 }
 
-/// The tag of a type: FNV-1a (64 bits) of the bytes of its name, then of its size in bytes as eight bytes, little-endian. 0
-/// stands for no tag, and is taken as 1.
+/// The tag of a type: FNV-1a (64 bits) of the bytes of its name, then of its size in bytes as eight bytes, little-endian. 0 means no
+/// tag, so a tag of 0 becomes 1.
 fn tag(name: &str, size: usize) -> u64 {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
@@ -37,7 +37,7 @@ fn tag(name: &str, size: usize) -> u64 {
 
 /// Records of a Rust type.
 impl Store {
-    /// The store's records as values of `T`. A record of another length is an error where it is met.
+    /// The store's records as values of `T`. A call that meets a record of another length gives an error.
     ///
     /// ```
     /// # use recstore::Store;
@@ -60,10 +60,10 @@ impl Store {
         Ok(Typed { store: self, of: PhantomData })
     }
 
-    /// As [`typed`](Self::typed); and the store keeps a tag of the type, from the first call on, so that no other
-    /// type is taken for it. The tag is made of `name` and the size of `T`, and of nothing that a compiler or a moved
-    /// module could change. Choose a name that means the layout, and another one whenever the layout changes. The tag is
-    /// on disk when the first call returns, so every record that survives a loss of power is of a type that is known.
+    /// As [`typed`](Self::typed). In addition, from the first call on the store keeps a tag of the type, so that no other type is
+    /// taken for it. The tag is made of `name` and the size of `T`: neither a compiler nor a moved module changes it. Choose a name
+    /// that means the layout, and another name whenever the layout changes. The tag is on disk when the first call returns, so the
+    /// type of every record that survives a loss of power is known.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -106,7 +106,7 @@ impl Store {
         }
         let durable = arena.control().durable_tag();
         if durable.load(Ordering::SeqCst) != mine && self.handle.is_writable() {
-            // Also if another handle set it: its flush may be under way.
+            // Even if another handle set it: its flush may not have returned.
             step("tag: set");
             arena.flush_control()?;
             step("tag: flushed");
@@ -150,12 +150,12 @@ impl Store {
     }
 }
 
-/// The bytes of a record as a value, where they lie.
+/// The bytes of a record as a value, in place.
 pub(super) fn as_value<'d, T: Pod>(store: &Store, id: u64, data: &'d [u8]) -> Result<&'d T> {
     bytemuck::try_from_bytes(data).map_err(|error| store.no_cast(id, error))
 }
 
-/// The bytes of a record as a slice, where they lie.
+/// The bytes of a record as a slice, in place.
 pub(super) fn as_slice<'d, T: Pod>(store: &Store, id: u64, data: &'d [u8]) -> Result<&'d [T]> {
     bytemuck::try_cast_slice(data).map_err(|error| store.no_cast(id, error))
 }
@@ -198,8 +198,7 @@ impl<T: Pod> Typed<'_, T> {
         self.store.put(id, bytemuck::bytes_of(value))
     }
 
-    /// Reads a value, lets `change` say what it becomes, and writes that, as one step: see
-    /// [`Store::update`].
+    /// Reads a value, calls `change` for the new value, and writes it, as one step: see [`Store::update`].
     ///
     /// ```
     /// # use recstore::Store;
@@ -251,7 +250,7 @@ impl<T: Pod> Typed<'_, T> {
 }
 
 impl<T: Pod> Slices<'_, T> {
-    /// Reads a slice into `out`, which is overwritten; its version, or `None` if there is none.
+    /// Reads a slice into `out`, which is overwritten. Returns the version, or `None` if there is no such record.
     ///
     /// ```
     /// # use recstore::Store;

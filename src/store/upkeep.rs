@@ -17,17 +17,17 @@ use crate::store::Store;
 use crate::sys::atomic::Ordering;
 use crate::sys::copy::copy_in;
 
-/// Times that a handle which may not take locks tries to see a region at rest.
+/// A read-only handle tries this often to see a region at rest.
 const LOOKS_AT_REGION: u32 = 8;
 
 /// Checking and putting right.
 impl Store {
-    /// Checks everything and changes nothing: superblocks, control page, extent headers, every
-    /// slot's checksum, every derived structure against the slots. One region is locked at a time. A
-    /// region that a dead owner left is healed first, as by any other call.
+    /// Checks everything and changes nothing: superblocks, control page, extent headers, every slot's checksum, every derived
+    /// structure against the slots. One region is locked at a time. The region of a dead owner is healed first, as by any other
+    /// call.
     ///
-    /// A handle for reading takes no lock: of a region that is written to all the while, it checks
-    /// what each slot says of itself, and not the derived structures.
+    /// A read-only handle takes no lock. Of a region that is written to all the while, it checks each slot by its own bytes, and not
+    /// the derived structures.
     ///
     /// ```
     /// # use recstore::Store;
@@ -41,8 +41,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Busy`](crate::Error::Busy) if a lock time-out is set, and the like. Damage is no
-    /// error: it is in the report.
+    /// [`Error::Busy`](crate::Error::Busy) if a lock time-out is set, and the like. Damage is not an error: it is in the report.
     pub fn verify(&self) -> Result<VerifyReport> {
         self.verify_with_progress(|_| {})
     }
@@ -103,11 +102,9 @@ impl Store {
         Ok(())
     }
 
-    /// Puts right what can be: what is derived is built anew from the slots, lost superblocks and
-    /// extent headers are restored, damaged versions are given up and reported. Records that are gone already are
-    /// counted, as far as an index or a count is left that tells of them: see
-    /// [`missing`](RepairReport::missing). A healthy store, in
-    /// use or not, is left as it is. One region is locked at a time.
+    /// Repairs the store: builds derived parts anew from the slots, restores lost superblocks and extent headers, and gives up and
+    /// reports damaged versions. Counts records that are gone already, if an index or a count tells of them: see
+    /// [`missing`](RepairReport::missing). A healthy store, in use or not, stays as it is. One region is locked at a time.
     ///
     /// ```
     /// # use recstore::Store;
@@ -144,7 +141,7 @@ impl Store {
         let arena = &handle.arena;
         let mut report = RepairReport::default();
         if is_wholly_clean(arena) {
-            leave_clean(arena)?; // Not all that is repaired is under a region's lock.
+            leave_clean(arena)?; // Some repaired parts are not under a region's lock.
         } else if mark_lies(arena) {
             leave_clean(arena)?;
             report.fixed.push("the mark of use in the control page was set anew".to_owned());
@@ -194,7 +191,7 @@ impl Store {
         tell(Progress::of(arena.geo.regions.into(), arena.geo.regions.into()));
         let had_epochs = epochs_hold(&Region::new(arena, 0));
         if !had_epochs {
-            // An epoch that can be is kept: others write in it.
+            // A credible epoch is kept: other handles write in it.
             let known = arena.epoch().ok().filter(|&epoch| epoch >= Epoch::FIRST && epoch.is_credible());
             let epoch = known.unwrap_or(Epoch::FIRST).max(epoch_max.next());
             // Nothing is taken for durable until the next flush.
@@ -204,12 +201,12 @@ impl Store {
         }
         let settled = arena.control().settled().load(Ordering::SeqCst);
         if !had_epochs || settled.is_none_or(|settled| arena.epoch().is_ok_and(|epoch| settled >= epoch)) {
-            handle.sync()?; // What is on disk is known again.
+            handle.sync()?; // It stores the durable and the settled epoch anew.
         }
         Ok(report)
     }
 
-    /// Puts right what the control page says of versions.
+    /// Repairs the words of the control page for versions.
     fn repair_versions(&self, report: &mut RepairReport) -> Result<()> {
         let arena = &self.handle.arena;
         let words = [arena.control().version_blocks(), arena.control().life()];
@@ -228,18 +225,18 @@ impl Store {
         arena.flush_control()
     }
 
-    /// Puts right what the control page says of batches.
+    /// Repairs the words of the control page for batches.
     fn repair_batches(&self, report: &mut RepairReport) -> Result<()> {
         let handle = &self.handle;
         let arena = &handle.arena;
-        let _locked = handle.take_batch_lock(&arena.deadline())?; // Nobody changes the words meanwhile.
+        let _locked = handle.take_batch_lock(&arena.deadline())?; // No other handle changes the words meanwhile.
         let control = arena.control();
         let [begun, committed, ended] = control.batch_numbers().map(|word| word.load(Ordering::SeqCst));
         let damaged = begun.is_none() || committed.is_none() || ended.is_none();
         if damaged || begun != ended {
             // Before any of the numbers is raised.
             handle.end_undecided(&arena.deadline())?;
-            end_batches(arena); // That one was cut off is no damage.
+            end_batches(arena); // A batch that was cut off is no damage.
         }
         if damaged {
             report.fixed.push("the numbers of batches in the control page were put right".to_owned());
