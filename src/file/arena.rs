@@ -265,14 +265,16 @@ impl Arena {
     }
 
     /// Visits every extent in order, with its kind. The extents inside an index run are passed over. So are extents behind the
-    /// noted ones that were never written to: their number may be large if another program extended the file. Written extents
-    /// behind the noted ones are visited, because the note may be damaged.
+    /// noted ones, and behind one without a header, that were never written to: their number may be large if another program
+    /// extended the file, whatever number is noted. Written extents behind the noted ones are visited, because the note may be
+    /// damaged.
     pub(crate) fn each_extent(&self, mut visit: impl FnMut(u32, Option<ExtentKind>)) -> Result<()> {
         let count = self.extent_count()?;
         let noted = self.control().extents().load(Ordering::SeqCst).unwrap_or(0);
         let mut extent = 0;
+        let mut may_be_hole = false;
         while extent < count {
-            if u64::from(extent) >= noted {
+            if may_be_hole || u64::from(extent) >= noted {
                 // Asked before a byte is read there: on a file system in memory, reading a hole takes memory.
                 let file = self.file.same().map_err(self.io("looking for extents"))?;
                 let at = file::first_data(file, self.geo.extent_offset(extent));
@@ -283,6 +285,7 @@ impl Arena {
             }
             let kind = self.extent_kind(extent);
             visit(extent, kind);
+            may_be_hole = kind.is_none();
             extent += match kind {
                 Some(ExtentKind::Index { run }) => run,
                 _ => 1,

@@ -390,7 +390,15 @@ fn more_agreed(
 ) -> Result<(Geometry, [u8; 16])> {
     let mut agreeing = [0_u64; 2];
     for ((geo, uuid), agreeing) in told.iter().zip(&mut agreeing) {
-        for extent in 0..geo.extents_in(len) {
+        let count = geo.extents_in(len);
+        let mut next = 0;
+        while next < count {
+            // A hole holds no header, and may be of any length.
+            let extent = next.max(geo.extents_in(file::first_data(file, geo.extent_offset(next))));
+            if extent >= count {
+                break;
+            }
+            next = extent + 1;
             let mut bytes = [0; HEADER_WORDS * 8];
             file.read_exact_at(&mut bytes, geo.extent_offset(extent))
                 .map_err(io_error(path, "reading an extent header"))?;

@@ -8,7 +8,7 @@ use crate::layout::CONTROL;
 const EPOCH: usize = CONTROL;
 const DURABLE: usize = CONTROL + 8;
 const MARK: usize = CONTROL + 64 + 16;
-const EXTENTS: usize = MARK + 8;
+pub(super) const EXTENTS: usize = MARK + 8;
 const PINNED: usize = CONTROL + 192;
 const BORROWED: usize = PINNED + 8;
 const SETTLED: usize = CONTROL + 384 + 40;
