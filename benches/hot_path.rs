@@ -31,7 +31,7 @@ const TOLERANCE: f64 = 0.05;
 /// The same, if another compiler made the file's counts: its code differs by itself.
 const TOLERANCE_OF_COMPILERS: f64 = 0.25;
 const COMPILER: &str = "# Counted with ";
-const WORKS: [(&str, usize); 9] = [
+const WORKS: [(&str, usize); 11] = [
     ("get", 64),
     ("get", 1024),
     ("get_many", 64),
@@ -41,16 +41,26 @@ const WORKS: [(&str, usize); 9] = [
     ("write_many", 64),
     ("batch", 64),
     ("pin", 64),
+    ("get_key", 64),
+    ("put_key", 64),
 ];
 
 /// Does a piece of work so many times.
 fn work(name: &str, size: usize, times: u64, path: &Path) -> recstore::Result<()> {
     // A ceiling that valgrind's address space has room for.
-    let options = Store::options().record_size(size).max_size(1 << 30);
+    // A key of 16 bytes, a name of one, and 8 bytes more.
+    let record_size = if name.ends_with("_key") { size + 25 } else { size };
+    let options = Store::options().record_size(record_size).max_size(1 << 30);
     let store = superblock::create_seeded(&options, path, HASH_KEY);
     let mut data = vec![7u8; size];
+    let space = store.space("s")?;
+    let key = |id: u64| u128::from(id).to_le_bytes();
     for id in 0..RECORDS {
-        store.put(id, &data)?;
+        if name.ends_with("_key") {
+            space.put(key(id), &data)?;
+        } else {
+            store.put(id, &data)?;
+        }
     }
     let mut out = Vec::with_capacity(size);
     let mut ids = (0..).map(|n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % RECORDS);
@@ -59,6 +69,8 @@ fn work(name: &str, size: usize, times: u64, path: &Path) -> recstore::Result<()
         data[..8].copy_from_slice(&n.to_le_bytes());
         match name {
             "get" => assert!(store.get_into(next(), &mut out)?.is_some()),
+            "get_key" => assert!(space.get_into(key(next()), &mut out)?.is_some()),
+            "put_key" => drop(space.put(key(next()), &data)?),
             "miss" => assert!(store.get_into(RECORDS + next(), &mut out)?.is_none()),
             "put" => drop(store.put(next(), &data)?),
             // A hundredth of a call.

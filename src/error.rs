@@ -136,6 +136,43 @@ pub enum Error {
         /// The store's record capacity in bytes.
         max: usize,
     },
+    /// The id is that of a record that is found in another way: by the keys of a space, where a record was to be written by
+    /// its id; or by its id, where a key with the same hash was to be written.
+    #[error("{}: record {id:#x} {}", path.display(), if *by_key { "belongs to keys (Store::space); choose another id" } else { "was written by its id, and is the hash of this key too; choose another key, or delete the record by its id" })]
+    IdTaken {
+        /// The file.
+        path: PathBuf,
+        /// The id.
+        id: u64,
+        /// Whether the record that is there is found by keys.
+        by_key: bool,
+    },
+    /// A key is longer than keys can be.
+    #[error("{}: a key of {len} bytes, and {max} are the most; use a hash of it as the key", path.display())]
+    KeyTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The key's length in bytes.
+        len: usize,
+        /// The longest that a key can be, in bytes.
+        max: usize,
+    },
+    /// A key and its value do not fit into a record.
+    #[error("{}: key \"{key}\" of space {space:?} takes {len} bytes with its value{}, and a record of the store takes {max}; split the value, or create a store with a larger record size", path.display(), if *others == 0 { String::new() } else { format!(", and the keys that share its id {others}") })]
+    EntryTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The space.
+        space: String,
+        /// The key, with what is no text escaped.
+        key: String,
+        /// Bytes that the space's name, the key and the value take.
+        len: usize,
+        /// Bytes that other keys take, which have the same id.
+        others: usize,
+        /// The store's record capacity in bytes.
+        max: usize,
+    },
     /// There is no room for another slot. The store goes on working. Deleting records makes room.
     #[error("{}: no room for another record in region {region} ({why}); delete records, sync, or make room", path.display())]
     Full {
@@ -302,6 +339,9 @@ impl Error {
             | Self::ReadOnly { path }
             | Self::NeedsRepair { path, .. }
             | Self::RecordTooLong { path, .. }
+            | Self::IdTaken { path, .. }
+            | Self::KeyTooLong { path, .. }
+            | Self::EntryTooLong { path, .. }
             | Self::Full { path, .. }
             | Self::Busy { path, .. }
             | Self::Corrupt { path, .. }

@@ -58,6 +58,13 @@ pub(crate) fn memory_is_disk() -> bool {
     false
 }
 
+/// The bits that are taken of the hash of a key.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+pub(crate) fn key_hash_mask() -> u64 {
+    u64::MAX
+}
+
 /// Whether a rebuild that begins now fails in its look at the slots.
 #[cfg(not(feature = "testing"))]
 #[inline(always)]
@@ -74,14 +81,14 @@ pub(crate) fn on(_fault: Fault) -> bool {
 
 #[cfg(feature = "testing")]
 pub(crate) use switched::{
-    fail_surveys, growths_seen, memory_is_disk, on, refuse_growth, refused_growth, survey_fails, switch,
-    take_memory_for_disk,
+    fail_surveys, growths_seen, key_hash_mask, memory_is_disk, on, refuse_growth, refused_growth,
+    shorten_key_hash, survey_fails, switch, take_memory_for_disk,
 };
 
 #[cfg(feature = "testing")]
 mod switched {
     use std::cell::Cell;
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
     use super::{Fault, Refusal};
 
@@ -95,6 +102,18 @@ mod switched {
     thread_local! {
         /// Growths of this thread, the first one that is refused, and how.
         static GROWTHS: Cell<(u64, u64, Option<Refusal>)> = const { Cell::new((0, 0, None)) };
+    }
+
+    static KEY_HASH_MASK: AtomicU64 = AtomicU64::new(u64::MAX);
+
+    /// Has so many bits taken of the hash of a key, from here on.
+    pub(crate) fn shorten_key_hash(bits: u32) {
+        KEY_HASH_MASK.store(u64::MAX.checked_shr(64_u32.saturating_sub(bits)).unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// The bits that are taken of the hash of a key.
+    pub(crate) fn key_hash_mask() -> u64 {
+        KEY_HASH_MASK.load(Ordering::Relaxed)
     }
 
     static MEMORY_IS_DISK: AtomicBool = AtomicBool::new(false);

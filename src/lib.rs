@@ -58,6 +58,7 @@
 //! 4. [`Batch`]: several records as one step.
 //! 5. [`Snapshot`]: the whole store as of one moment.
 //! 6. [`Changes`]: everything that is there, and then every change.
+//! 7. [`Space`]: records that are found by keys of any bytes, in place of ids.
 //!
 //! The other types come from a method of these: [`Store::counter`], [`Store::typed`], [`Store::ring`], [`Store::pin`],
 //! [`Store::reserve`], [`Store::watch`], [`Store::shared`].
@@ -105,6 +106,8 @@ pub use store::counter::Counter;
 pub use store::extents::{ExtentStats, ExtentUse};
 pub use store::handle_id::HandleId;
 pub use store::iter::Iter;
+pub use store::key_changes::{KeyChange, KeyChanges};
+pub use store::key_watch::KeyWatch;
 pub use store::modify::Action;
 pub use store::options::Options;
 pub use store::pin::Pin;
@@ -113,6 +116,7 @@ pub use store::ring::{Ring, Tail};
 pub use store::salvage::{salvage, salvage_with_progress};
 pub use store::shared::Shared;
 pub use store::snapshot::Snapshot;
+pub use store::space::Space;
 pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
 pub use store::typed::{Slices, Typed};
 pub use store::watch::{Event, Watch, WatchAll};

@@ -62,6 +62,11 @@ pub fn take_memory_for_disk() {
     crate::fault::take_memory_for_disk();
 }
 
+/// Has this process take so many bits of the hash of a key, from here on: so that keys share ids.
+pub fn shorten_key_hash(bits: u32) {
+    crate::fault::shorten_key_hash(bits);
+}
+
 /// Growths of this thread since [`refuse_growth`].
 pub fn growths_seen() -> u64 {
     crate::fault::growths_seen()

@@ -7,6 +7,7 @@ pub(crate) mod extent;
 pub(crate) mod geometry;
 pub(crate) mod hash;
 pub(crate) mod index;
+pub(crate) mod keyed;
 pub(crate) mod region;
 pub(crate) mod seat;
 pub(crate) mod slot;

@@ -79,6 +79,18 @@ const MEMBER: u64 = super::checked::MAX + 1;
 /// In a stamp: the version is flushed by itself.
 const LONE: u64 = MEMBER << 1;
 
+/// In a stamp: the record is found by keys.
+const KEYED: u64 = LONE << 1;
+
+/// What a record is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// Its id, which a program chose.
+    Id = 0,
+    /// Keys of spaces, of which its id is the hash: see [`keyed`](super::keyed).
+    Key = 1,
+}
+
 /// Data of at most this many bytes is summed together with its header.
 const SHORT: usize = 96;
 
@@ -152,6 +164,19 @@ impl Header {
         self.epoch() != epoch || self.is_lone()
     }
 
+    /// The header of the same version, of a record that is found by this.
+    #[inline]
+    pub(crate) fn of_address(mut self, address: Address) -> Self {
+        self.stamp |= (address as u64) << KEYED.trailing_zeros();
+        self
+    }
+
+    /// What the record is found by.
+    #[inline]
+    pub(crate) fn address(&self) -> Address {
+        if self.stamp & KEYED == 0 { Address::Id } else { Address::Key }
+    }
+
     /// The seat and its generation for which a slot is reserved, if it is.
     pub(crate) fn reserved_for(&self) -> Option<(u32, u32)> {
         let is_reserved = self.seq == 0 && self.len_kind == KIND_RESERVED && self.holds(&[]);
@@ -195,7 +220,7 @@ impl Header {
 
     /// Whether the stamp has only bits that a version can have.
     pub(crate) fn has_known_stamp(&self) -> bool {
-        self.stamp < LONE << 1
+        self.stamp < KEYED << 1
     }
 
     /// The version, with the bit that says that there is one; 0: there is none.

@@ -11,7 +11,8 @@ use crate::file::survey::{SlotState, survey};
 use crate::format::epoch::Epoch;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::index::ENTRIES;
-use crate::format::slot::block_of;
+use crate::format::keyed::{KeyHash, NotEntries, entries};
+use crate::format::slot::{Address, Header, block_of};
 use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::format::word::{Checked, Reference};
 use crate::protocol::index::load_line;
@@ -199,6 +200,7 @@ fn missing(region: &Region<'_>, census: &Census) -> Option<Missing> {
 fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census> {
     let (arena, number) = (region.arena, region.number);
     let mut census = Census::default();
+    let mut not_entries = HashSet::new();
     let mut buffer = Vec::new();
     let extents = arena.data_extents(number)?;
     census.extents = extents.len() as u64;
@@ -211,6 +213,9 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
                 census.version_slots.push(slot);
                 census.seq_max = census.seq_max.max(h.seq());
                 let is_record = matches!(state, SlotState::Version(_));
+                if is_record && h.address() == Address::Key && !is_of_its_keys(arena, &h, &buffer) {
+                    not_entries.insert((h.id(), slot));
+                }
                 census.newest.offer(h.id(), h.seq(), (slot, is_record));
             }
             SlotState::Damaged(h, what) => {
@@ -228,7 +233,18 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
         }
     }
     census.live = census.records().count() as u64;
+    // A replaced version is read by nobody.
+    for (id, slot) in census.records().filter(|record| not_entries.contains(record)) {
+        report.damage.push(Damage::of_slot(number, slot, Some(id), NotEntries::WHAT));
+    }
     Ok(census)
+}
+
+/// Whether what a keyed record holds are entries of keys that have its id.
+fn is_of_its_keys(arena: &Arena, header: &Header, data: &[u8]) -> bool {
+    entries(data).all(|entry| {
+        entry.is_ok_and(|entry| KeyHash::new(arena.geo.hash_key, entry.name).id(entry.key) == header.id())
+    })
 }
 
 fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {

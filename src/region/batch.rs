@@ -9,7 +9,7 @@ use crate::file::survey::{SlotState, survey};
 use crate::format::epoch::Epoch;
 use crate::format::index::Shape;
 use crate::format::region::{Head, LISTED_MAX};
-use crate::format::slot::Header;
+use crate::format::slot::{Address, Header};
 use crate::format::word::Checked;
 use crate::protocol::slot::{mark_taken, publish};
 use crate::region::Trouble;
@@ -24,6 +24,8 @@ use crate::sys::step::step;
 pub(crate) struct Member<'c> {
     pub(crate) hash: u64,
     pub(crate) id: u64,
+    /// What the record is found by.
+    pub(crate) address: Address,
     /// The bytes to write; `None`: the record is deleted.
     pub(crate) data: Option<&'c [u8]>,
     /// The slot of the member. A deletion of an absent record needs no slot.
@@ -54,6 +56,16 @@ impl Region<'_> {
                 Found::Hit { header, slot, .. } => {
                     if header.seq() >= seq && self.is_whole(slot) {
                         return Err(Trouble::Flaw("the next sequence number was used already"));
+                    }
+                    if header.address() != member.address {
+                        match self.check_address(member.id, &header, slot, member.address) {
+                            // There is no such record to delete.
+                            Err(_) if member.data.is_none() => {
+                                is_needed.push(false);
+                                continue;
+                            }
+                            checked => checked?,
+                        }
                     }
                     needs_links |= header.is_wanted_after(epoch) || member.data.is_none();
                     true
@@ -134,7 +146,8 @@ impl Region<'_> {
             let Some(slot) = member.slot else { continue };
             let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
             let data = member.data.unwrap_or_default();
-            let header = Header::record(seq, member.id, epoch, data.len()).of_batch();
+            let header =
+                Header::record(seq, member.id, epoch, data.len()).of_address(member.address).of_batch();
             let header = if member.data.is_none() { header.tombstone() } else { header };
             publish(words, header, data);
             member.seq = seq;

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::fault::{self, Fault};
 use crate::file::seat;
 use crate::format::epoch::Epoch;
-use crate::format::slot::Header;
+use crate::format::slot::{Address, Header};
 use crate::protocol::index::store_entry;
 use crate::protocol::slot::{bury, publish, retract};
 use crate::region::Trouble;
@@ -14,17 +14,20 @@ use crate::region::slots::Queue;
 use crate::sys::step::step;
 
 impl Region<'_> {
-    /// Deletes a record.
+    /// Deletes a record that is found by `address`.
     ///
     /// If no earlier version of the record can be on disk, its slot is scrubbed, and that is all. If one can be there, a loss
     /// of power could keep the earlier version and lose this one. So this version stays, as its own tombstone, until the slots
     /// of the earlier ones were freed in an epoch that is on disk.
     ///
     /// A lone version stays too. The scrub of the previous version may not be on disk yet; this slot masks that version.
-    pub(crate) fn delete(&self, hash: u64, id: u64) -> Result<bool, Trouble> {
+    pub(crate) fn delete(&self, hash: u64, id: u64, address: Address) -> Result<bool, Trouble> {
         let Found::Hit { mut place, slot, header } = self.find(hash, id)? else {
             return Ok(false);
         };
+        if header.address() != address && self.is_whole(slot) {
+            return Ok(false);
+        }
         let epoch = self.arena.epoch()?;
         let is_needed =
             header.is_lone() && header.epoch() > self.arena.durable()? && !fault::on(Fault::LoneDeleted);

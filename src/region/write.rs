@@ -3,16 +3,21 @@
 use crate::error::{Error, Result};
 use crate::file::grow::next_lines_log2;
 use crate::format::epoch::Epoch;
-use crate::format::slot::Header;
+use crate::format::keyed;
+use crate::format::slot::{Address, HEADER_WORDS, Header};
 use crate::protocol::index::store_entry;
 use crate::protocol::slot::{publish, publish_filled};
 use crate::region::Trouble;
 use crate::region::find::{Found, Place};
 use crate::region::head::{COUNT, Region, add, count};
 use crate::region::table::load_max;
+use crate::sys::copy::copy_out_at;
 use crate::sys::step::step;
 
 const USED_SEQ: Trouble = Trouble::Flaw("the next sequence number was used already");
+
+/// Bytes of the name and the key that are compared where they lie.
+const END_BYTES_MAX: usize = 128;
 
 /// The place of a new version.
 pub(crate) struct Written {
@@ -23,8 +28,8 @@ pub(crate) struct Written {
 /// The content of a new version.
 #[derive(Clone, Copy)]
 pub(crate) enum Content<'c> {
-    /// These bytes; a slot is taken for them.
-    Bytes(&'c [u8]),
+    /// These bytes of a record that is found by this; a slot is taken for them.
+    Bytes(&'c [u8], Address),
     /// The bytes that a reserved slot holds already.
     Reserved {
         /// The slot.
@@ -34,6 +39,14 @@ pub(crate) enum Content<'c> {
         /// The checksum of the data alone.
         sum: &'c crc32fast::Hasher,
     },
+}
+
+impl Content<'_> {
+    /// What the record is found by.
+    #[inline]
+    fn address(&self) -> Address {
+        if let Content::Bytes(_, address) = self { *address } else { Address::Id }
+    }
 }
 
 impl<'a> Region<'a> {
@@ -97,12 +110,15 @@ impl<'a> Region<'a> {
             if header.seq() >= seq && self.is_whole(*slot) {
                 return Err(USED_SEQ);
             }
+            if header.address() != content.address() {
+                self.check_address(id, header, *slot, content.address())?;
+            }
             if header.is_wanted_after(epoch) {
                 self.ensure_linked()?;
             }
         }
         let slot = match content {
-            Content::Bytes(_) => self.take_slot()?,
+            Content::Bytes(..) => self.take_slot()?,
             Content::Reserved { slot, .. } => slot,
         };
         if !self.shape().holds(slot) {
@@ -111,7 +127,7 @@ impl<'a> Region<'a> {
             found = match moved {
                 Ok(found) => found,
                 Err(trouble) => {
-                    if matches!(content, Content::Bytes(_)) {
+                    if !matches!(content, Content::Reserved { .. }) {
                         self.free(slot)?; // A slot on no list would be lost until a rebuild.
                     }
                     return Err(self.explain_index(trouble));
@@ -123,11 +139,11 @@ impl<'a> Region<'a> {
         step("put: slot taken");
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
         let header = |len| {
-            let header = Header::record(seq, id, epoch, len);
+            let header = Header::record(seq, id, epoch, len).of_address(content.address());
             if lone { header.lone() } else { header }
         };
         match content {
-            Content::Bytes(data) => publish(words, header(data.len()), data),
+            Content::Bytes(data, _) => publish(words, header(data.len()), data),
             Content::Reserved { len, sum, .. } => {
                 let header = header(len);
                 publish_filled(words, header.with_crc(header.sum_with(sum)));
@@ -142,6 +158,34 @@ impl<'a> Region<'a> {
         });
         step("put: done");
         Ok(Written { seq, slot })
+    }
+
+    /// Refuses to put a record that is found in one way in place of one that is found in the other. A damaged one may be
+    /// either, and is written anew.
+    #[cold]
+    pub(super) fn check_address(
+        &self,
+        id: u64,
+        old: &Header,
+        slot: u32,
+        address: Address,
+    ) -> Result<(), Trouble> {
+        if old.address() == address || !self.is_whole(slot) {
+            return Ok(());
+        }
+        Err(Error::IdTaken { path: self.arena.path.clone(), id, by_key: address == Address::Id }.into())
+    }
+
+    /// Whether there is a keyed record with this id that holds more, or something else, than one entry of the key that
+    /// `record` is of: a record of one entry. Of a longer key it is not asked.
+    pub(crate) fn has_other_keys(&self, hash: u64, id: u64, record: &[u8]) -> Result<bool, Trouble> {
+        let Found::Hit { header, slot, .. } = self.find(hash, id)? else { return Ok(false) };
+        let words = self.arena.slot(slot).and_then(|words| words.get(HEADER_WORDS..)).unwrap_or_default();
+        let mut end = [0; END_BYTES_MAX];
+        let Some(end) = end.get_mut(..keyed::end_len(record)) else { return Ok(true) };
+        let Some(value_len) = header.len().checked_sub(end.len()) else { return Ok(true) };
+        copy_out_at(words, value_len, end);
+        Ok(header.address() == Address::Key && !keyed::is_end_of_same(end, value_len, record))
     }
 
     /// Step 3 of a write. Returns the entry that was there before.

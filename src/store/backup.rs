@@ -60,9 +60,10 @@ impl Store {
         let total = self.len()?;
         let mut records = 0;
         let fill = |copy: &Store| {
-            for record in snapshot.records() {
-                let record = record?;
-                copy.put(record.id(), record.data())?;
+            for record in snapshot.all_records() {
+                let (address, record) = record?;
+                // The key of the hash is in the geometry, so the ids of keys are the same.
+                copy.write(record.id(), record.data(), address, copy.handle.durability)?;
                 records += 1;
                 tell(Progress::of(records, total));
             }

@@ -2,14 +2,18 @@
 //! steps are in the chapter on the protocol.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, btree_map};
 
-use crate::error::Result;
-use crate::format::slot::PRESENT;
+use crate::error::{Error, Result};
+use crate::format::keyed::{Entry, NotEntries, find, without};
+use crate::format::slot::{Address, PRESENT};
 use crate::handle::lock::in_region;
 use crate::record::{Durability, Version};
 use crate::region::batch::{Group, Member, commit, give_back};
 use crate::region::head::Region;
 use crate::store::Store;
+use crate::store::entry::append;
+use crate::store::space::Space;
 use crate::sys::deadline::Deadline;
 
 /// Changes of several records, of which all count or none: see [`Store::batch`].
@@ -19,8 +23,44 @@ pub struct Batch<'a> {
     store: &'a Store,
     /// In the order of the calls; `None` deletes.
     changes: Vec<(u64, Option<Cow<'a, [u8]>>)>,
-    /// The version that each of these records must have before the batch.
-    conditions: Vec<(u64, Option<Version>)>,
+    /// Likewise, of keys.
+    of_keys: Vec<OfKey<'a>>,
+    /// The versions that must be there before the batch.
+    conditions: Vec<Condition>,
+}
+
+/// A key of a space.
+#[derive(Debug)]
+struct Key {
+    id: u64,
+    name: Box<str>,
+    key: Box<[u8]>,
+}
+
+/// A change of a key: `None` deletes.
+#[derive(Debug)]
+struct OfKey<'a> {
+    key: Key,
+    value: Option<Cow<'a, [u8]>>,
+}
+
+/// A version that has to be there before the batch.
+#[derive(Debug)]
+struct Condition {
+    id: u64,
+    /// The key, if it is of one.
+    key: Option<Key>,
+    expected: Option<Version>,
+}
+
+impl Key {
+    fn new(space: &Space<'_>, key: &[u8]) -> Result<Self> {
+        Ok(Self { id: space.check_key(key)?, name: space.name().into(), key: key.into() })
+    }
+
+    fn entry<'e>(&'e self, value: &'e [u8]) -> Entry<'e> {
+        Entry { name: self.name.as_bytes(), key: &self.key, value }
+    }
 }
 
 /// The result of the commit of a batch: see [`Batch::commit`].
@@ -67,7 +107,7 @@ impl Store {
     /// # }
     /// ```
     pub fn batch(&self) -> Batch<'_> {
-        Batch { store: self, changes: Vec::new(), conditions: Vec::new() }
+        Batch { store: self, changes: Vec::new(), of_keys: Vec::new(), conditions: Vec::new() }
     }
 }
 
@@ -156,7 +196,91 @@ impl<'a> Batch<'a> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn require(&mut self, id: u64, expected: Option<Version>) {
-        self.conditions.push((id, expected));
+        self.conditions.push(Condition { id, key: None, expected });
+    }
+
+    /// Writes the value of a key. Of several changes of one key the last counts.
+    ///
+    /// ```
+    /// # use recstore::{Commit, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let (orders, stock) = (store.space("orders")?, store.space("stock")?);
+    /// let mut batch = store.batch();
+    /// batch.put_in(&orders, "2026-11", b"3 lamps")?;
+    /// batch.put_in(&stock, "lamps", b"17")?;
+    /// assert!(matches!(batch.commit()?, Commit::Done(_)));
+    /// assert_eq!(stock.get("lamps")?.unwrap().data(), b"17");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::KeyTooLong`](crate::Error::KeyTooLong); [`Error::EntryTooLong`](crate::Error::EntryTooLong), which
+    /// [`commit`](Self::commit) gives too, where a key with the same id leaves no room;
+    /// [`Error::InvalidOption`](crate::Error::InvalidOption) if the space is another store's. The batch is as it was.
+    pub fn put_in(
+        &mut self,
+        space: &Space<'_>,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Cow<'a, [u8]>>,
+    ) -> Result<()> {
+        self.store.check_space(space)?;
+        let (key, value) = (Key::new(space, key.as_ref())?, value.into());
+        append(self.store, key.entry(&value), &mut Vec::new())?;
+        self.of_keys.push(OfKey { key, value: Some(value) });
+        Ok(())
+    }
+
+    /// Deletes a key, if it is there.
+    ///
+    /// ```
+    /// # use recstore::{Commit, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// let mut batch = store.batch();
+    /// batch.delete_in(&sessions, "user:7")?;
+    /// assert!(matches!(batch.commit()?, Commit::Done(_)));
+    /// assert!(!sessions.contains("user:7")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put_in`](Self::put_in).
+    pub fn delete_in(&mut self, space: &Space<'_>, key: impl AsRef<[u8]>) -> Result<()> {
+        self.store.check_space(space)?;
+        self.of_keys.push(OfKey { key: Key::new(space, key.as_ref())?, value: None });
+        Ok(())
+    }
+
+    /// The batch fails unless this key's version before it is `expected` (`None`: there is no such key).
+    ///
+    /// ```
+    /// # use recstore::{Commit, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// let mut batch = store.batch();
+    /// batch.require_in(&sessions, "user:7", None)?;
+    /// batch.put_in(&sessions, "user:7", b"the first")?;
+    /// assert!(matches!(batch.commit()?, Commit::Conflict { .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put_in`](Self::put_in).
+    pub fn require_in(
+        &mut self,
+        space: &Space<'_>,
+        key: impl AsRef<[u8]>,
+        expected: Option<Version>,
+    ) -> Result<()> {
+        self.store.check_space(space)?;
+        let key = Key::new(space, key.as_ref())?;
+        self.conditions.push(Condition { id: key.id, key: Some(key), expected });
+        Ok(())
     }
 
     /// Number of changes so far.
@@ -173,7 +297,7 @@ impl<'a> Batch<'a> {
     /// ```
     #[must_use]
     pub fn len(&self) -> usize {
-        self.changes.len()
+        self.changes.len() + self.of_keys.len()
     }
 
     /// Whether there is no change.
@@ -187,7 +311,7 @@ impl<'a> Batch<'a> {
     /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.len() == 0
     }
 
     /// Makes all changes or none, with the handle's durability.
@@ -246,45 +370,78 @@ impl<'a> Batch<'a> {
     pub fn commit_with(self, durability: Durability) -> Result<Commit> {
         let store = self.store;
         store.check_write(0, 0)?;
-        let mut members = self.members();
         let committed = {
             let deadline = store.handle.arena.deadline();
             let _batches = store.handle.lock_batches(&deadline)?; // Step 1.
-            self.make(&mut members, &deadline)?
+            self.make(&deadline)?
         };
-        if matches!(committed, Commit::Done(_)) && !members.is_empty() {
+        if matches!(committed, Commit::Done(_)) && !self.is_empty() {
             store.settle(durability)?;
         }
         Ok(committed)
     }
 
-    /// The last change of each id, in the order of regions and ids.
-    fn members(&self) -> Vec<Member<'_>> {
+    /// The last change of each id, in the order of regions and ids. `merged`: what becomes of the records of keys.
+    fn members<'m>(&'m self, merged: &'m BTreeMap<u64, Vec<u8>>) -> Vec<Member<'m>> {
         let geo = &self.store.handle.arena.geo;
-        let mut members: Vec<Member<'_>> = self
-            .changes
-            .iter()
-            .rev() // The sort is stable and the first of equal ids stays, so the last change of an id stays.
-            .map(|(id, data)| Member {
-                hash: geo.hash(*id),
-                id: *id,
-                data: data.as_deref(),
-                slot: None,
-                seq: 0,
-            })
-            .collect();
+        let member = |id, address, data| Member { hash: geo.hash(id), id, address, data, slot: None, seq: 0 };
+        // The sort is stable and the first of equal ids stays, so the last change of an id stays.
+        let of_ids = self.changes.iter().rev().map(|(id, data)| member(*id, Address::Id, data.as_deref()));
+        let of_keys = merged.iter().map(|(&id, record)| {
+            member(id, Address::Key, Some(&record[..]).filter(|record| !record.is_empty()))
+        });
+        let mut members: Vec<Member<'_>> = of_ids.collect();
+        members.extend(of_keys);
         members.sort_by_key(|member| (geo.region_of(member.hash), member.id));
         members.dedup_by_key(|member| member.id);
         members
     }
 
+    /// What becomes of the record with each id of a key: its entries; none, where it is deleted. The caller holds the locks
+    /// of all regions.
+    fn merge(&self) -> Result<BTreeMap<u64, Vec<u8>>> {
+        let arena = &self.store.handle.arena;
+        let mut merged = BTreeMap::new();
+        let mut data = Vec::new();
+        for OfKey { key, value } in &self.of_keys {
+            if self.changes.iter().any(|(id, _)| *id == key.id) {
+                let path = self.store.path().to_path_buf();
+                return Err(Error::IdTaken { path, id: key.id, by_key: true });
+            }
+            let record = match merged.entry(key.id) {
+                btree_map::Entry::Occupied(record) => record.into_mut(),
+                btree_map::Entry::Vacant(place) => {
+                    let hash = arena.geo.hash(key.id);
+                    let region = Region::new(arena, arena.geo.region_of(hash));
+                    let found = in_region(&region, |region| {
+                        self.store.read_in(region, hash, key.id, Some(&mut data))
+                    });
+                    let is_whole = match found {
+                        Ok(found) => found.is_some_and(|(header, _)| header.address() == Address::Key),
+                        Err(Error::Corrupt { .. }) => false, // It is written anew.
+                        Err(error) => return Err(error),
+                    };
+                    place.insert(if is_whole { std::mem::take(&mut data) } else { Vec::new() })
+                }
+            };
+            // Entries that cannot be are written anew, as a damaged record is.
+            *record = without(record, key.name.as_bytes(), &key.key).unwrap_or_default();
+            if let Some(value) = value {
+                append(self.store, key.entry(value), record)?;
+            }
+        }
+        Ok(merged)
+    }
+
     /// Steps 2 to 7. The caller holds the lock of batches.
-    fn make(&self, members: &mut [Member<'_>], deadline: &Deadline) -> Result<Commit> {
+    fn make(&self, deadline: &Deadline) -> Result<Commit> {
         let handle = &self.store.handle;
         let arena = &handle.arena;
         let region_of = |hash| arena.geo.region_of(hash);
-        let of_conditions = self.conditions.iter().map(|(id, _)| self.store.region_of(*id));
-        let mut regions: Vec<u32> = members.iter().map(|m| region_of(m.hash)).chain(of_conditions).collect();
+        let changed = self.changes.iter().map(|(id, _)| *id);
+        let changed = changed.chain(self.of_keys.iter().map(|of_key| of_key.key.id));
+        let ids = changed.chain(self.conditions.iter().map(|condition| condition.id));
+        let mut regions: Vec<u32> = ids.map(|id| self.store.region_of(id)).collect();
         regions.sort_unstable();
         regions.dedup();
         let locked = regions.iter().map(|&number| handle.lock_by(number, Some(deadline)));
@@ -292,6 +449,8 @@ impl<'a> Batch<'a> {
         if let Some(conflict) = self.conflict()? {
             return Ok(conflict);
         }
+        let merged = self.merge()?;
+        let members = &mut self.members(&merged)[..];
         if members.is_empty() {
             return Ok(Commit::Done(Vec::new()));
         }
@@ -322,10 +481,18 @@ impl<'a> Batch<'a> {
     fn conflict(&self) -> Result<Option<Commit>> {
         let arena = &self.store.handle.arena;
         let mut data = Vec::new();
-        for &(id, expected) in &self.conditions {
+        for &Condition { id, ref key, expected } in &self.conditions {
             let hash = arena.geo.hash(id);
             let region = Region::new(arena, arena.geo.region_of(hash));
             let found = in_region(&region, |region| self.store.read_in(region, hash, id, Some(&mut data)))?;
+            let address = if key.is_some() { Address::Key } else { Address::Id };
+            let mut found = found.filter(|(header, _)| header.address() == address);
+            if let (Some(key), Some(_)) = (key, &found) {
+                let value = find(&data, key.name.as_bytes(), &key.key);
+                if value.map_err(|NotEntries| self.store.no_entries(id))?.is_none() {
+                    found = None;
+                }
+            }
             let current = found.map(|(header, _)| Version(header.version()));
             if current != expected {
                 return Ok(Some(Commit::Conflict { id, current }));

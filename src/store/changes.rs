@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::file::seat;
-use crate::format::slot::Header;
+use crate::format::slot::{Address, Header};
 use crate::record::Version;
 use crate::region::read::{Look, look, look_at_every_slot};
 use crate::store::Store;
@@ -53,6 +53,8 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Changes<'a> {
     store: &'a Store,
+    /// What the records are found by.
+    address: Address,
     regions: Vec<Followed>,
     /// The region that is looked at first: each region gets its turn, even if others are busy.
     turn: usize,
@@ -69,8 +71,9 @@ struct Followed {
     last: Option<RegionState>,
     /// Not all changes could be told then: it is compared again by the clock.
     is_open: bool,
-    /// The `seq` of each record as it was last told.
-    known: HashMap<u64, u64>,
+    /// The `seq` of each record as it was last told. Of one that is found by something else nothing is told, and its `seq`
+    /// is kept with `false`.
+    known: HashMap<u64, (u64, bool)>,
 }
 
 /// The state of a record now.
@@ -137,9 +140,15 @@ impl Store {
     /// # Errors
     /// [`Error::ReadOnly`]: a watcher sets a mark in the file; [`Error::Forked`].
     pub fn changes(&self) -> Result<Changes<'_>> {
+        self.changes_of(Address::Id)
+    }
+
+    /// The same, of the records that are found by `address`.
+    pub(super) fn changes_of(&self, address: Address) -> Result<Changes<'_>> {
         self.handle.check_writable()?;
         Ok(Changes {
             store: self,
+            address,
             regions: (0..self.handle.arena.geo.regions).map(|_| Followed::default()).collect(),
             turn: 0,
             ready: VecDeque::new(),
@@ -226,7 +235,7 @@ impl Changes<'_> {
 
     /// Steps 1 and 2.
     fn compare(&mut self, region: u32, progress: RegionState) -> Result<()> {
-        let store = self.store;
+        let (store, address) = (self.store, self.address);
         let Some(Followed { last, is_open, known }) = self.regions.get_mut(region as usize) else {
             return Ok(());
         };
@@ -236,7 +245,8 @@ impl Changes<'_> {
         *is_open = false;
         let is_there = |id: &u64| now.binary_search_by_key(id, |(id, _)| *id).is_ok();
         let gone = known.keys().filter(|id| !is_there(id)).copied();
-        let written = now.iter().filter(|(id, seq)| known.get(id) != Some(seq)).map(|(id, _)| *id);
+        let is_known = |id: &u64, seq: &u64| known.get(id).is_some_and(|(known, _)| known == seq);
+        let written = now.iter().filter(|(id, seq)| !is_known(id, seq)).map(|(id, _)| *id);
         let changed: Vec<u64> = gone.chain(written).collect();
         let mut told = Vec::new();
         let mut data = Vec::new();
@@ -244,12 +254,16 @@ impl Changes<'_> {
         for id in changed {
             match look_at(store, region, id, &mut data) {
                 Ok(Now::Is(header)) => {
-                    if known.insert(id, header.seq()) != Some(header.seq()) {
+                    let is_told = header.address() == address;
+                    let before = known.insert(id, (header.seq(), is_told));
+                    if is_told && before != Some((header.seq(), true)) {
                         told.push((Some(Version(header.version())), id));
+                    } else if !is_told && before.is_some_and(|(_, was_told)| was_told) {
+                        told.push((None, id));
                     }
                 }
                 Ok(Now::Gone) => {
-                    if known.remove(&id).is_some() {
+                    if known.remove(&id).is_some_and(|(_, was_told)| was_told) {
                         told.push((None, id));
                     }
                 }
@@ -332,7 +346,7 @@ fn look_at(store: &Store, region: u32, id: u64, data: &mut Vec<u8>) -> Result<No
             Look::Moved | Look::Broken(_) => Now::Unknown,
         });
     }
-    match store.read(id, Some(data)) {
+    match store.read_either(id, Some(data)) {
         Ok(Some((header, _))) => Ok(Now::Is(header)),
         Ok(None) => Ok(Now::Gone),
         Err(Error::Corrupt { .. }) => Ok(Now::Damaged),

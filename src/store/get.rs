@@ -1,6 +1,7 @@
 //! Reading records by their ids.
 
 use crate::error::Result;
+use crate::format::slot::Address;
 use crate::record::{Record, Version};
 use crate::store::Store;
 
@@ -48,7 +49,7 @@ impl Store {
     #[inline]
     pub fn get_into(&self, id: u64, out: &mut Vec<u8>) -> Result<Option<Version>> {
         self.handle.check()?;
-        Ok(self.read(id, Some(out))?.map(|(header, _)| Version(header.version())))
+        Ok(self.read(id, Address::Id, Some(out))?.map(|(header, _)| Version(header.version())))
     }
 
     /// Whether there is a record with this id. Neither the record's data nor its checksum is read.
@@ -87,7 +88,7 @@ impl Store {
     #[inline]
     pub fn version(&self, id: u64) -> Result<Option<Version>> {
         self.handle.check()?;
-        Ok(self.read(id, None)?.map(|(header, _)| Version(header.version())))
+        Ok(self.read(id, Address::Id, None)?.map(|(header, _)| Version(header.version())))
     }
 
     /// Reads many records, in the order of `ids`, and gives each to `each`. Faster than single reads: it prefetches memory. The
@@ -117,7 +118,7 @@ impl Store {
         self.ask_for_first(hash);
         for (i, &id) in ids.iter().enumerate() {
             self.ask_ahead(i, hash);
-            let found = self.read(id, Some(&mut data))?;
+            let found = self.read(id, Address::Id, Some(&mut data))?;
             each(id, found.map(|(header, _)| (Version(header.version()), &data[..])));
         }
         Ok(())

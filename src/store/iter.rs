@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::file::arena::Arena;
 use crate::file::pass;
 use crate::format::index::ENTRIES;
-use crate::format::slot::{Header, SlotKind};
+use crate::format::slot::{Address, Header, SlotKind};
 use crate::handle::Handle;
 use crate::protocol::index::load_line;
 use crate::protocol::lock;
@@ -122,7 +122,7 @@ impl Store {
     /// The first error ends the scan: as [`get`](Self::get).
     pub fn scan(&self, mut each: impl FnMut(u64, Version, &[u8]) -> ControlFlow<()>) -> Result<()> {
         self.handle.check()?;
-        Cursor::new(self).each(self, |id, version, data| each(id, version, data.as_slice()))
+        Cursor::new(self, Address::Id).each(self, |id, version, data| each(id, version, data.as_slice()))
     }
 }
 
@@ -134,7 +134,7 @@ pub struct Iter<'a> {
 
 impl<'a> Iter<'a> {
     pub(crate) fn new(store: &'a Store) -> Self {
-        Self { store, cursor: Cursor::new(store) }
+        Self { store, cursor: Cursor::new(store, Address::Id) }
     }
 }
 
@@ -174,6 +174,8 @@ enum Stage {
 
 /// The state of a pass over all records.
 pub(crate) struct Cursor {
+    /// Records that are found by something else are passed over.
+    address: Address,
     region: u32,
     stage: Stage,
     extents: Vec<u32>,
@@ -213,8 +215,10 @@ impl Data<'_> {
 }
 
 impl Cursor {
-    pub(crate) fn new(store: &Store) -> Self {
+    /// Before the first of the records that are found by `address`.
+    pub(crate) fn new(store: &Store, address: Address) -> Self {
         Self {
+            address,
             region: 0,
             stage: Stage::Start,
             extents: Vec::new(),
@@ -273,7 +277,7 @@ impl Cursor {
                 Stage::Ids(ids) => match ids.pop() {
                     None => self.leave(),
                     Some(id) => {
-                        if let Some((header, _)) = store.read(id, Some(&mut self.data))? {
+                        if let Some((header, _)) = store.read(id, self.address, Some(&mut self.data))? {
                             if each(id, Version(header.version()), Data::Given(&mut self.data)).is_break() {
                                 return Ok(());
                             }
@@ -352,6 +356,9 @@ impl Cursor {
                                 && is_current(store, self.region, self.was_free, at, &header)? =>
                         {
                             self.given.push(header.id());
+                            if header.address() != self.address {
+                                continue;
+                            }
                             if each(header.id(), Version(header.version()), data).is_break() {
                                 return Ok(ControlFlow::Break(()));
                             }
@@ -391,7 +398,7 @@ fn is_current(store: &Store, region: u32, was_free: bool, slot: u32, header: &He
     if was_free && is_unlinked {
         return Ok(true);
     }
-    match store.read(header.id(), None) {
+    match store.read_either(header.id(), None) {
         // The slot alone does not prove it: the slot may have been used again, for the current version. The number alone does not
         // either: in the slot of the current version it may be damaged.
         Ok(now) => Ok(now.is_some_and(|(current, at)| at == slot && current.seq() == header.seq())),

@@ -82,6 +82,17 @@ pub(crate) mod batch;
 
 pub(crate) mod snapshot;
 
+// Records that are found by keys.
+pub(crate) mod space;
+
+pub(crate) mod entry;
+
+pub(crate) mod key_reads;
+
+pub(crate) mod key_watch;
+
+pub(crate) mod key_changes;
+
 // Other kinds of records, and other ways to them.
 pub(crate) mod counter;
 

@@ -1,6 +1,7 @@
 //! A record that becomes something else, as one step: the caller's code says what, under the lock of the record's region.
 
 use crate::error::{Error, Result};
+use crate::format::slot::Address;
 use crate::handle::inside::Inside;
 use crate::handle::lock::in_region;
 use crate::record::{Durability, Record, Swap, Version};
@@ -252,9 +253,20 @@ impl Store {
 
     /// Has `change` say what a record becomes, and does that, under one hold of the region's lock; the version that was
     /// written, if one was, and what else `change` gave.
-    pub(crate) fn change<T: AsRef<[u8]>, R>(
+    fn change<T: AsRef<[u8]>, R>(
         &self,
         id: u64,
+        durability: Durability,
+        change: impl FnOnce(Option<(Version, &[u8])>) -> (Action<T>, R),
+    ) -> Result<(Option<Version>, R)> {
+        self.change_of(id, Address::Id, durability, change)
+    }
+
+    /// The same of a record that is found by `address`.
+    pub(crate) fn change_of<T: AsRef<[u8]>, R>(
+        &self,
+        id: u64,
+        address: Address,
         durability: Durability,
         change: impl FnOnce(Option<(Version, &[u8])>) -> (Action<T>, R),
     ) -> Result<(Option<Version>, R)> {
@@ -265,6 +277,7 @@ impl Store {
         let locked = handle.lock(number)?;
         let region = Region::new(&handle.arena, number);
         let found = in_region(&region, |region| self.read_in(region, hash, id, Some(&mut data)))?;
+        let found = found.filter(|(header, _)| header.address() == address);
         let old = found.map(|(header, _)| (Version(header.version()), &data[..]));
         let inside = Inside::enter(handle.file_id);
         let (action, given) = change(old);
@@ -280,12 +293,13 @@ impl Store {
                     return Err(self.too_long(id, next.len()));
                 }
                 let lone = durability == Durability::Disk;
-                let written = in_region(&region, |region| region.put(hash, id, Content::Bytes(next), lone))?;
+                let content = Content::Bytes(next, address);
+                let written = in_region(&region, |region| region.put(hash, id, content, lone))?;
                 drop(locked);
                 Ok((Some(self.settle_one(durability, number, &written)?), given))
             }
             (Action::Delete, _) if old.is_some() => {
-                in_region(&region, |region| region.delete(hash, id))?;
+                in_region(&region, |region| region.delete(hash, id, address))?;
                 drop(locked);
                 self.settle(durability)?;
                 Ok((None, given))

@@ -4,7 +4,7 @@ use bytemuck::Pod;
 
 use crate::error::{Error, Result};
 use crate::file::borrow::Borrow;
-use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header};
+use crate::format::slot::{Address, HEADER_BYTES, HEADER_WORDS, Header};
 use crate::protocol::slot::unchanged;
 use crate::record::Version;
 use crate::region::Trouble;
@@ -24,7 +24,7 @@ use crate::sys::mapping::frozen;
 /// writers are possible, use [`Store::get`], [`Store::get_into`] and [`Store::get_many`], which copy.
 #[derive(Debug)]
 pub struct Pin<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
     borrow: Option<Borrow<'a>>,
 }
 
@@ -103,6 +103,11 @@ impl Pin<'_> {
     /// # Errors
     /// As [`Store::get`].
     pub fn get_versioned(&self, id: u64) -> Result<Option<(Version, &[u8])>> {
+        self.get_of(id, Address::Id)
+    }
+
+    /// The bytes of the record that is found by `address` under this id.
+    pub(super) fn get_of(&self, id: u64, address: Address) -> Result<Option<(Version, &[u8])>> {
         let handle = &self.store.handle;
         handle.check()?;
         let arena = &handle.arena;
@@ -113,23 +118,27 @@ impl Pin<'_> {
                 _ => look(arena, hash, id, false, None),
             };
             Ok(match seen {
-                Look::Hit(header, slot) => {
-                    self.lend(id, header, slot)?.map_or(Looked::Moved, |lent| Looked::Done(Some(lent)))
-                }
+                Look::Hit(header, slot) => match self.lend(id, header, slot)? {
+                    Some(lent) if header.address() == address => Looked::Done(Some(lent)),
+                    Some(_) => Looked::Done(None),
+                    None => Looked::Moved,
+                },
                 Look::Miss => Looked::Done(None),
                 Look::Damaged { slot, what } => return Err(self.store.corrupt(id, slot, what)),
                 Look::Moved | Look::Broken(_) => Looked::Moved,
             })
         })?;
-        found.map_or_else(|| self.get_moving(hash, id), Ok)
+        found.map_or_else(|| self.get_moving(hash, id, address), Ok)
     }
 
     /// Reads a record that stays in motion: other processes write to its region all the while, or its owner is slow, stopped or
     /// dead. The version that a copying reader finds then was current after the borrow began, too.
     #[cold]
-    fn get_moving(&self, hash: u64, id: u64) -> Result<Option<(Version, &[u8])>> {
+    fn get_moving(&self, hash: u64, id: u64, address: Address) -> Result<Option<(Version, &[u8])>> {
         let found = look_again(|_| {
-            let Some((header, slot)) = self.store.read(id, None)? else { return Ok(Looked::Done(None)) };
+            let Some((header, slot)) = self.store.read(id, address, None)? else {
+                return Ok(Looked::Done(None));
+            };
             Ok(self.lend(id, header, slot)?.map_or(Looked::Moved, |lent| Looked::Done(Some(lent))))
         })?;
         if let Some(found) = found {
@@ -141,7 +150,8 @@ impl Pin<'_> {
             let found = self.store.read_in(region, hash, id, None)?;
             let Some((header, slot)) = found else { return Ok(None) };
             let moved = Trouble::Flaw("a slot changed under its region's lock");
-            self.lend(id, header, slot)?.map(Some).ok_or(moved)
+            let lent = self.lend(id, header, slot)?.ok_or(moved)?;
+            Ok((header.address() == address).then_some(lent))
         })
     }
 

@@ -1,7 +1,7 @@
 //! Writing records by their ids.
 
 use crate::error::{Error, Result};
-use crate::format::slot::PRESENT;
+use crate::format::slot::{Address, PRESENT};
 use crate::handle::inside::is_inside;
 use crate::record::{Durability, Swap, Version};
 use crate::region::write::{Content, Written};
@@ -31,7 +31,7 @@ impl Store {
     /// [`Error::Damaged`]; [`Error::Forked`]. After an error the record is as it was.
     #[inline]
     pub fn put(&self, id: u64, data: impl AsRef<[u8]>) -> Result<Version> {
-        self.write(id, data.as_ref(), self.handle.durability)
+        self.write(id, data.as_ref(), Address::Id, self.handle.durability)
     }
 
     /// [`put`](Self::put) with the durability of this one write.
@@ -49,16 +49,24 @@ impl Store {
     /// with power.
     #[inline]
     pub fn put_with(&self, id: u64, data: impl AsRef<[u8]>, durability: Durability) -> Result<Version> {
-        self.write(id, data.as_ref(), durability)
+        self.write(id, data.as_ref(), Address::Id, durability)
     }
 
+    /// Writes a record that is found by `address`.
     #[inline]
-    fn write(&self, id: u64, data: &[u8], durability: Durability) -> Result<Version> {
+    pub(crate) fn write(
+        &self,
+        id: u64,
+        data: &[u8],
+        address: Address,
+        durability: Durability,
+    ) -> Result<Version> {
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
         let lone = durability == Durability::Disk;
-        let written =
-            self.handle.with_region(number, |region| region.put(hash, id, Content::Bytes(data), lone))?;
+        let written = self
+            .handle
+            .with_region(number, |region| region.put(hash, id, Content::Bytes(data, address), lone))?;
         self.settle_one(durability, number, &written)
     }
 
@@ -94,10 +102,15 @@ impl Store {
     /// # Errors
     /// As [`put_with`](Self::put_with).
     pub fn delete_with(&self, id: u64, durability: Durability) -> Result<bool> {
+        self.delete_of(id, Address::Id, durability)
+    }
+
+    /// Deletes a record that is found by `address`.
+    pub(super) fn delete_of(&self, id: u64, address: Address, durability: Durability) -> Result<bool> {
         let hash = self.check_write(id, 0)?;
         let number = self.handle.arena.geo.region_of(hash);
         let deleted = self.handle.with_region(number, |region| {
-            let deleted = region.delete(hash, id)?;
+            let deleted = region.delete(hash, id, address)?;
             if !deleted {
                 // A damaged slot may be this record's: then the reader's look gives the error.
                 self.read_in(region, hash, id, None)?;
@@ -158,11 +171,12 @@ impl Store {
         let number = self.handle.arena.geo.region_of(hash);
         let swapped = self.handle.with_region(number, |region| {
             let found = self.read_in(region, hash, id, Some(&mut Vec::new()))?;
+            let found = found.filter(|(header, _)| header.address() == Address::Id);
             let current = found.map(|(header, _)| Version(header.version()));
             if current != expected {
                 return Ok(Err(Swap::Conflict { current }));
             }
-            region.put(hash, id, Content::Bytes(data), durability == Durability::Disk).map(Ok)
+            region.put(hash, id, Content::Bytes(data, Address::Id), durability == Durability::Disk).map(Ok)
         })?;
         match swapped {
             Ok(written) => self.settle_one(durability, number, &written).map(Swap::Done),
@@ -228,7 +242,7 @@ impl Store {
                     if data.len() > self.record_size() {
                         return Err(self.too_long(*id, data.len()).into()); // `as_ref` gave other bytes than before.
                     }
-                    region.put(*hash, *id, Content::Bytes(data), false)?;
+                    region.put(*hash, *id, Content::Bytes(data, Address::Id), false)?;
                     done += 1;
                 }
                 Ok(())

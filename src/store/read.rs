@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::format::slot::Header;
+use crate::format::slot::{Address, Header};
 use crate::handle::lock::in_region;
 use crate::protocol::index::{candidates, load_line};
 use crate::region::Trouble;
@@ -90,22 +90,53 @@ impl Store {
         }
     }
 
-    /// Reads without a lock or, if the looks give no result, with it. Returns the version and its slot.
+    /// Reads the record that is found by `address` under this id, without a lock or, if the looks give no result, with it.
+    /// Returns the version and its slot.
     #[inline]
-    pub(crate) fn read(&self, id: u64, mut out: Option<&mut Vec<u8>>) -> Result<Option<(Header, u32)>> {
+    pub(crate) fn read(
+        &self,
+        id: u64,
+        address: Address,
+        mut out: Option<&mut Vec<u8>>,
+    ) -> Result<Option<(Header, u32)>> {
         let handle = &self.handle;
         let hash = handle.arena.geo.hash(id);
         // The hot path: the loop of `look_again`, in fewer instructions.
         for _ in 0..LOOKS {
             match look_at_unmarked(&handle.arena, hash, id, handle.verify_reads, out.as_deref_mut()) {
-                Look::Hit(header, slot) => return Ok(Some((header, slot))),
+                Look::Hit(header, slot) if header.address() == address => return Ok(Some((header, slot))),
+                Look::Hit(..) => break,
                 Look::Miss => return Ok(None),
                 Look::Damaged { slot, what } => return Err(self.corrupt(id, slot, what)),
                 Look::Moved => std::hint::spin_loop(),
                 Look::Broken(_) => break,
             }
         }
-        self.read_marked(hash, id, out)
+        self.read_marked_or_another(hash, id, address, out)
+    }
+
+    /// Reads in a region that is marked, or a record that says that it is found in another way: so it is, if its checksum
+    /// says so too.
+    #[cold]
+    fn read_marked_or_another(
+        &self,
+        hash: u64,
+        id: u64,
+        address: Address,
+        out: Option<&mut Vec<u8>>,
+    ) -> Result<Option<(Header, u32)>> {
+        let is_checked = out.is_some();
+        let is_other = |(header, _): &(Header, u32)| header.address() != address;
+        let mut found = self.read_marked(hash, id, out)?;
+        if found.as_ref().is_some_and(is_other) && !is_checked {
+            found = self.read_marked(hash, id, Some(&mut Vec::new()))?;
+        }
+        Ok(found.filter(|found| !is_other(found)))
+    }
+
+    /// Reads the record with this id, whatever it is found by.
+    pub(crate) fn read_either(&self, id: u64, out: Option<&mut Vec<u8>>) -> Result<Option<(Header, u32)>> {
+        self.read_marked(self.handle.arena.geo.hash(id), id, out)
     }
 
     /// Reads in a region that is marked, or stays in motion.
@@ -176,7 +207,7 @@ impl Store {
         })
     }
 
-    /// Reads in a region whose lock is held, so that nothing is in motion.
+    /// Reads in a region whose lock is held, so that nothing is in motion. The record may be found by either.
     pub(crate) fn read_in(
         &self,
         region: &Region<'_>,

@@ -6,6 +6,9 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::file::arena::io_error;
 use crate::format::geometry::Geometry;
+use crate::format::keyed::{NotEntries, entries};
+use crate::format::slot::Address;
+use crate::record::Durability;
 use crate::recovery::salvage::{read, search};
 use crate::report::{Damage, Progress, SalvageReport};
 use crate::store::Store;
@@ -123,7 +126,23 @@ pub fn salvage_with_progress(
         for (done, remains) in (1..).zip(&found.records) {
             tell(Progress::of(count + done, count * 2));
             if read(&map, remains, &mut data) {
-                copy.put(remains.header.id(), &data)?;
+                let (id, address) = (remains.header.id(), remains.header.address());
+                if address == Address::Key && found.geometry.is_none() {
+                    // The key of the hash is lost, so keys have other ids in the copy.
+                    match put_anew(copy, id, &data) {
+                        Err(
+                            error @ (Error::Corrupt { .. }
+                            | Error::EntryTooLong { .. }
+                            | Error::InvalidOption { .. }),
+                        ) => {
+                            let what = format!("its keys can't be written anew: {error}");
+                            lost.push(Damage { region: None, slot: remains.slot, id: Some(id), what });
+                        }
+                        put => put?,
+                    }
+                } else {
+                    copy.write(id, &data, address, Durability::Process)?;
+                }
             } else {
                 moved.push(*remains);
             }
@@ -143,4 +162,14 @@ pub fn salvage_with_progress(
         unknown: found.unknown,
         source: found.source,
     })
+}
+
+/// Puts the keys of a record under the ids that they have in another store.
+fn put_anew(copy: &Store, id: u64, data: &[u8]) -> Result<()> {
+    for entry in entries(data) {
+        let entry = entry.map_err(|NotEntries| copy.no_entries(id))?;
+        let name = std::str::from_utf8(entry.name).map_err(|_| copy.no_entries(id))?;
+        copy.space(name)?.put(entry.key, entry.value)?;
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@
 //! finds no handle attached, and begins with an empty store.
 
 use std::io;
-use std::ops::Deref;
+use std::ops::{ControlFlow, Deref};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,8 +14,10 @@ use crate::file::arena::io_error;
 use crate::file::seat;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::seat::NAME_BYTE;
+use crate::format::slot::Address;
 use crate::format::superblock::MAGIC;
 use crate::store::Store;
+use crate::store::iter::Cursor;
 use crate::store::options::Options;
 use crate::sys::atomic::Ordering;
 use crate::sys::deadline::{Deadline, Pauses};
@@ -259,6 +261,13 @@ fn delete_all(store: &Store) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     ids.into_iter().try_for_each(|id| store.delete(id).map(drop))?;
+    let mut keyed = Vec::new();
+    Cursor::new(store, Address::Key).each(store, |id, _, _| {
+        keyed.push(id);
+        ControlFlow::Continue(())
+    })?;
+    let durability = store.handle.durability;
+    keyed.into_iter().try_for_each(|id| store.delete_of(id, Address::Key, durability).map(drop))?;
     store.handle.arena.control().type_tag().store(0, Ordering::SeqCst); // The records may be of any type again.
     Ok(())
 }

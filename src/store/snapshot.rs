@@ -20,7 +20,7 @@ use bytemuck::Pod;
 use crate::error::Result;
 use crate::file::pass;
 use crate::file::survey::{SlotState, survey};
-use crate::format::slot::{HEADER_WORDS, Header};
+use crate::format::slot::{Address, HEADER_WORDS, Header};
 use crate::handle::moment::Moment;
 use crate::protocol::newest::Newest;
 use crate::protocol::slot::header;
@@ -48,7 +48,7 @@ const UNKNOWN: &str = "a damaged slot of the region may have been this record";
 /// [`get_into`](Self::get_into) and [`records`](Self::records), which copy.
 #[derive(Debug)]
 pub struct Snapshot<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
     /// Dropping it clears the pin.
     moment: Moment,
     pub(super) verify: bool,
@@ -186,7 +186,7 @@ impl Snapshot<'_> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn get_versioned(&self, id: u64) -> Result<Option<(Version, &[u8])>> {
-        self.find(id)?.map(|(slot, header)| self.lend(id, slot, header)).transpose()
+        self.get_of(id, Address::Id)
     }
 
     /// As [`get`](Self::get), into `out`, whose content is overwritten and whose allocation is used again. Returns the record's
@@ -207,7 +207,26 @@ impl Snapshot<'_> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn get_into(&self, id: u64, out: &mut Vec<u8>) -> Result<Option<Version>> {
-        self.find(id)?.map(|(slot, header)| self.copy(id, slot, header, out)).transpose()
+        self.get_into_of(id, Address::Id, out)
+    }
+
+    /// The record that is found by `address` under this id, lent.
+    pub(super) fn get_of(&self, id: u64, address: Address) -> Result<Option<(Version, &[u8])>> {
+        let Some((slot, header)) = self.find(id)? else { return Ok(None) };
+        let lent = self.lend(id, slot, header)?;
+        Ok((header.address() == address).then_some(lent))
+    }
+
+    /// The same, copied.
+    pub(super) fn get_into_of(
+        &self,
+        id: u64,
+        address: Address,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Version>> {
+        let Some((slot, header)) = self.find(id)? else { return Ok(None) };
+        let version = self.copy(id, slot, header, out)?;
+        Ok((header.address() == address).then_some(version))
     }
 
     /// The slot and the header of the record.
@@ -284,9 +303,17 @@ impl Snapshot<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = Result<(u64, Version, &[u8])>> {
-        self.places().map(|place| {
-            let (id, slot, header) = place?;
-            self.lend(id, slot, header).map(|(version, data)| (id, version, data))
+        self.iter_of(Address::Id)
+    }
+
+    /// Every record that is found by `address`.
+    pub(super) fn iter_of(&self, address: Address) -> impl Iterator<Item = Result<(u64, Version, &[u8])>> {
+        self.places().filter_map(move |place| {
+            let lent = place.and_then(|(id, slot, header)| {
+                let (version, data) = self.lend(id, slot, header)?;
+                Ok((header.address() == address).then_some((id, version, data)))
+            });
+            lent.transpose()
         })
     }
 
@@ -320,11 +347,10 @@ impl Snapshot<'_> {
             }
         }
         found.sort_unstable_by_key(|(id, ..)| *id);
-        damaged.into_iter().chain(
-            found.into_iter().map(|(id, slot, header)| {
-                self.lend(id, slot, header).map(|(version, data)| (id, version, data))
-            }),
-        )
+        damaged.into_iter().chain(found.into_iter().filter_map(|(id, slot, header)| {
+            let lent = self.lend(id, slot, header).map(|(version, data)| (id, version, data));
+            (lent.is_err() || header.address() == Address::Id).then_some(lent)
+        }))
     }
 
     /// Several records, as [`get`](Self::get), in the order of `ids`.
@@ -357,11 +383,18 @@ impl Snapshot<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn records(&self) -> impl Iterator<Item = Result<Record>> {
+        self.all_records()
+            .filter(|record| record.as_ref().map_or(true, |(address, _)| *address == Address::Id))
+            .map(|record| record.map(|(_, record)| record))
+    }
+
+    /// Every record, whatever it is found by, copied.
+    pub(super) fn all_records(&self) -> impl Iterator<Item = Result<(Address, Record)>> {
         self.places().map(|place| {
             let (id, slot, header) = place?;
             let mut data = Vec::new();
             let version = self.copy(id, slot, header, &mut data)?;
-            Ok(Record { id, version, data })
+            Ok((header.address(), Record { id, version, data }))
         })
     }
 

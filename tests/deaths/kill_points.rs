@@ -7,7 +7,7 @@
 
 #![cfg(feature = "testing")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::common::superblock::create_seeded;
@@ -39,12 +39,49 @@ fn two_regions() -> Options {
     tiny().regions(2).slots_per_extent(2)
 }
 
+/// Records of several keys: two bits are taken of the hash of a key.
+fn of_keys() -> Options {
+    tiny().record_size(256).regions(2)
+}
+
 fn large() -> Options {
     tiny().record_size(70_000).slots_per_extent(1)
 }
 
 fn put(store: &Store, id: u64, counter: u64) {
     store.put(id, &value(id, 1, counter, 60)).unwrap();
+}
+
+/// In the models, the key of this number is at this beyond it.
+const KEYED: u64 = 1 << 62;
+
+fn key(number: u64) -> [u8; 8] {
+    number.to_le_bytes()
+}
+
+fn put_key(store: &Store, number: u64, counter: u64) {
+    store.space("keys").unwrap().put(key(number), counter.to_le_bytes()).unwrap();
+}
+
+/// Keys that share records, some of them durable.
+fn six_keys(store: &Store) {
+    (0..6).for_each(|number| put_key(store, number, 1));
+    assert!(store.len().unwrap() < 5, "they share records");
+    store.sync().unwrap();
+    (0..3).for_each(|number| put_key(store, number, 2));
+}
+
+/// Changes keys 1, 2 and 9, deletes 0 and 5, and writes record 1000.
+fn batch_of_keys(store: &Store) {
+    let space = store.space("keys").unwrap();
+    let mut batch = store.batch();
+    for number in [1, 2, 9] {
+        batch.put_in(&space, key(number), key(77).to_vec()).unwrap();
+    }
+    batch.delete_in(&space, key(0)).unwrap();
+    batch.delete_in(&space, key(5)).unwrap();
+    batch.put(1000, value(1000, 1, 7, 50)).unwrap();
+    assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
 }
 
 fn three(store: &Store) {
@@ -351,6 +388,34 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "closed, first write", options: two_regions, prepare: three, operate: |s| put(s, 1, 7) },
     Scenario { name: "closed, batch", options: two_regions, prepare: three, operate: batch },
+    Scenario { name: "put_first_key", options: of_keys, prepare: |_| (), operate: |s| put_key(s, 9, 7) },
+    Scenario { name: "put_new_key", options: of_keys, prepare: six_keys, operate: |s| put_key(s, 9, 7) },
+    Scenario { name: "overwrite_key", options: of_keys, prepare: six_keys, operate: |s| put_key(s, 4, 7) },
+    Scenario {
+        name: "delete_keys",
+        options: of_keys,
+        prepare: |s| (0..4).for_each(|number| put_key(s, number, 1)),
+        operate: |s| _ = s.space("keys").unwrap().delete(key(2)).unwrap(),
+    },
+    Scenario {
+        name: "delete_the_only_key",
+        options: of_keys,
+        prepare: |s| put_key(s, 1, 1),
+        operate: |s| assert!(s.space("keys").unwrap().delete(key(1)).unwrap()),
+    },
+    Scenario { name: "batch_of_keys", options: of_keys, prepare: six_keys, operate: batch_of_keys },
+    Scenario {
+        name: "batch_of_keys_under_a_snapshot",
+        options: of_keys,
+        prepare: six_keys,
+        operate: |s| {
+            let snapshot = s.snapshot().unwrap();
+            batch_of_keys(s);
+            let space = s.space("keys").unwrap();
+            assert_eq!(snapshot.get_in(&space, key(0)).unwrap(), Some(&2u64.to_le_bytes()[..]));
+            assert_eq!(snapshot.get_in(&space, key(9)).unwrap(), None);
+        },
+    },
     Scenario {
         name: "repair_when_nothing_is_wrong",
         options: tiny,
@@ -360,7 +425,26 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 fn content(store: &Store) -> Content {
-    store.iter().map(|r| r.unwrap()).map(|r| (r.id(), r.into_data())).collect()
+    let space = store.space("keys").unwrap();
+    let of_key = |key: &[u8]| KEYED + u64::from_le_bytes(key.try_into().unwrap());
+    let of_keys = space.iter().map(|found| found.unwrap()).map(|(key, r)| (of_key(&key), r.into_data()));
+    store.iter().map(|r| r.unwrap()).map(|r| (r.id(), r.into_data())).chain(of_keys).collect()
+}
+
+/// What is read of a record, or of a key.
+fn get(store: &Store, id: u64) -> Result<Option<Vec<u8>>, Error> {
+    let found = match id.checked_sub(KEYED) {
+        Some(number) => store.space("keys")?.get(key(number)),
+        None => store.get(id),
+    };
+    Ok(found?.map(|record| record.into_data()))
+}
+
+/// How many records these are.
+fn records(store: &Store, content: &Content) -> u64 {
+    let space = store.space("keys").unwrap();
+    let id = |&id: &u64| id.checked_sub(KEYED).map_or((false, id), |number| (true, space.id_of(key(number))));
+    content.keys().map(id).collect::<BTreeSet<_>>().len() as u64
 }
 
 /// The files and the two models of a scenario.
@@ -376,6 +460,7 @@ struct Stage {
 
 impl Stage {
     fn new(scenario: &'static Scenario, dir: &Path) -> Self {
+        recstore::testing::shorten_key_hash(2);
         let (origin, path) = (dir.join("origin"), dir.join("store"));
         let store = create_seeded(&(scenario.options)(), &origin, 1);
         (scenario.prepare)(&store);
@@ -453,9 +538,9 @@ impl Stage {
             Ok(reader) => {
                 let some = self.before.len() / 20 + 1;
                 for id in self.before.keys().step_by(some).chain(self.after.keys().rev().step_by(some)) {
-                    match reader.get(*id) {
-                        Ok(r) => {
-                            let is = r.as_ref().map(|r| r.data());
+                    match get(&reader, *id) {
+                        Ok(is) => {
+                            let is = is.as_deref();
                             let (b, a) = (self.before.get(id), self.after.get(id));
                             assert!(
                                 is == b.map(|b| &b[..]) || is == a.map(|a| &a[..]),
@@ -483,15 +568,18 @@ impl Stage {
         let fresh = Store::open(&self.path).unwrap();
         assert_eq!(content(&fresh), seen, "two handles differ");
         for (id, data) in &seen {
-            assert_eq!(other.get(*id).unwrap().as_ref().map(|r| r.data()), Some(&data[..]));
+            assert_eq!(get(other, *id).unwrap().as_ref(), Some(data));
         }
-        assert_eq!(other.len().unwrap(), seen.len() as u64);
+        assert_eq!(other.len().unwrap(), records(other, &seen));
         // Every region is written, so every lock that a dead owner left is taken over.
         let one_region = fresh.stats().unwrap().regions.len() == 1;
         for id in 10_000..10_004 {
             let version = other.put(id, b"after all").unwrap();
             assert!(!one_region || version.get() > self.newest, "version {version} was given out before");
-            assert!(seen.keys().all(|&id| !one_region || fresh.version(id).unwrap().unwrap() < version));
+            assert!(
+                seen.keys()
+                    .all(|&id| !one_region || id >= KEYED || fresh.version(id).unwrap().unwrap() < version)
+            );
         }
         for store in [other, &fresh] {
             let report = store.verify().unwrap();
@@ -510,7 +598,7 @@ impl Stage {
         let ids = || self.before.keys().chain(self.after.keys());
         let changed = ids().filter(|id| self.before.get(id) != self.after.get(id));
         let ids = changed.chain(ids().step_by(self.before.len() / 10 + 1));
-        ids.map(|&id| (id, store.get(id).unwrap().map(|r| r.into_data()))).collect()
+        ids.map(|&id| (id, get(store, id).unwrap())).collect()
     }
 
     /// What is read after a death stays so when somebody heals. `n` chooses who reads first.
@@ -524,7 +612,7 @@ impl Stage {
                     let all = content(&reader);
                     let same = |(id, is): (&u64, &Option<Vec<u8>>)| all.get(id) == is.as_ref();
                     assert!(answers.iter().all(same), "read-only: get and iter differ");
-                    assert_eq!(reader.len().unwrap(), all.len() as u64);
+                    assert_eq!(reader.len().unwrap(), records(&reader, &all));
                 }
                 Some(answers)
             }
@@ -537,7 +625,11 @@ impl Stage {
         assert!(first.is_none_or(|first| first == seen), "readers differ after a death");
         if let Ok(pin) = other.pin() {
             for (&id, is) in &seen {
-                assert_eq!(pin.get(id).unwrap(), is.as_deref(), "a pin differs");
+                let lent = match id.checked_sub(KEYED) {
+                    Some(number) => pin.get_in(&other.space("keys").unwrap(), key(number)),
+                    None => pin.get(id),
+                };
+                assert_eq!(lent.unwrap(), is.as_deref(), "a pin differs");
             }
         }
         let then = read_only();

@@ -16,6 +16,8 @@
 //! | `crc` | `crc32fast` of as many bytes | the checksum by itself, what a read cannot get below |
 //! | `lock_pair` | `update` of an absent id that writes nothing | a lock and an unlock, and a `probe_miss` |
 //! | `slot_publish` | `put` of one id | less `lock_pair`: a slot taken, written, published, and one freed |
+//! | `get_by_id`, `get_by_key` | `get_into`, random, values of 64 bytes | side by side: what a key of 16 bytes takes more than an id |
+//! | `put_by_id`, `put_by_key` | `put`, likewise | the same of writes |
 //! | `pin` | `pin`, dropped | begin and end of a borrow |
 //! | `pin_get` | `get` from a pin that lasts, unverified | a probe and a slice; the same for every size |
 //! | `reserve_commit` | `reserve`, filled, and `commit` | as `slot_publish`, without the copy, with two locks |
@@ -121,6 +123,43 @@ fn slot_publish(bencher: Bencher, size: usize) {
     let s = store(Store::options(), size, 1);
     let data = vec![7; size];
     bencher.counter(BytesCount::new(size)).bench_local(|| s.store.put(0, black_box(&data)).unwrap());
+}
+
+/// The same number of values of 64 bytes, under ids and under keys of 16 bytes.
+fn keyed(records: u64) -> Scratch {
+    let s = store(Store::options(), 64 + 16 + 1 + 8, 0);
+    let space = s.store.space("s").expect("a name");
+    for id in 0..records {
+        space.put(u128::from(id).to_le_bytes(), [7; 64]).expect("room");
+    }
+    s
+}
+
+#[divan::bench(args = RECORDS, sample_size = 1_000)]
+fn get_by_id(bencher: Bencher, records: u64) {
+    let (s, mut random, mut out) = (store(Store::options(), 64, records), Random::new(1), Vec::new());
+    bencher.bench_local(|| s.store.get_into(random.below(records), &mut out).unwrap());
+}
+
+#[divan::bench(args = RECORDS, sample_size = 1_000)]
+fn get_by_key(bencher: Bencher, records: u64) {
+    let (s, mut random, mut out) = (keyed(records), Random::new(1), Vec::new());
+    let space = s.store.space("s").expect("a name");
+    let mut key = || u128::from(random.below(records)).to_le_bytes();
+    bencher.bench_local(|| space.get_into(key(), &mut out).unwrap());
+}
+
+#[divan::bench(args = RECORDS, sample_size = 1_000)]
+fn put_by_id(bencher: Bencher, records: u64) {
+    let (s, mut random) = (store(Store::options(), 64, records), Random::new(1));
+    bencher.bench_local(|| s.store.put(random.below(records), [8; 64]).unwrap());
+}
+
+#[divan::bench(args = RECORDS, sample_size = 1_000)]
+fn put_by_key(bencher: Bencher, records: u64) {
+    let (s, mut random) = (keyed(records), Random::new(1));
+    let space = s.store.space("s").expect("a name");
+    bencher.bench_local(|| space.put(u128::from(random.below(records)).to_le_bytes(), [8; 64]).unwrap());
 }
 
 #[divan::bench(sample_size = 1_000)]

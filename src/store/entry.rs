@@ -1,0 +1,408 @@
+//! The entry of a key, and how it is written: into its record, beside the entries of keys that have the same id.
+
+use std::cell::Cell;
+
+use crate::error::{Error, Result};
+use crate::format::keyed::{self, Entry, KEY_LEN_MAX, NotEntries};
+use crate::format::slot::Address;
+use crate::record::{Durability, Swap, Version};
+use crate::region::Trouble;
+use crate::region::head::Region;
+use crate::region::write::Content;
+use crate::store::Store;
+use crate::store::modify::Action;
+use crate::store::space::Space;
+
+thread_local! {
+    /// Room for a record that is about to be written.
+    static RECORD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// More room than this is given back.
+const KEPT_BYTES_MAX: usize = 4096;
+
+/// Writing.
+impl Space<'_> {
+    /// Writes the value of a key, with the handle's durability.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// sessions.put("user:7", b"away")?; // in its place
+    /// assert_eq!(sessions.get("user:7")?.unwrap().data(), b"away");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::KeyTooLong`]; [`Error::EntryTooLong`]; [`Error::IdTaken`] if a record that was written by its id has that of
+    /// the key; as [`Store::put`]. After an error the key is as it was.
+    #[inline]
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Version> {
+        self.put_with(key, value, self.store.handle.durability)
+    }
+
+    /// [`put`](Self::put) with the durability of this one write.
+    ///
+    /// ```
+    /// # use recstore::{Durability, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.space("sessions")?.put_with("user:7", b"logged in", Durability::Disk)?; // on disk when it returns
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put) and [`Store::put_with`].
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        durability: Durability,
+    ) -> Result<Version> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let id = self.check_key(key)?;
+        let store = self.store;
+        let hash = store.check_write(id, 0)?;
+        let entry = Entry { name: self.name.as_bytes(), key, value };
+        let mut record = RECORD.take();
+        record.clear();
+        append(store, entry, &mut record)?;
+        let number = store.handle.arena.geo.region_of(hash);
+        let lone = durability == Durability::Disk;
+        let written = store.handle.with_region(number, |region| {
+            if region.has_other_keys(hash, id, &record)? {
+                let shared = self.merged(region, hash, id, entry)?;
+                return region.put(hash, id, Content::Bytes(&shared, Address::Key), lone);
+            }
+            region.put(hash, id, Content::Bytes(&record, Address::Key), lone)
+        });
+        if record.capacity() <= KEPT_BYTES_MAX {
+            RECORD.set(record);
+        }
+        let written = written?;
+        store.settle_one(durability, number, &written)
+    }
+
+    /// The record of an entry beside those of other keys that have its id. Entries that cannot be are written anew, as a
+    /// damaged record is.
+    #[cold]
+    fn merged(&self, region: &Region<'_>, hash: u64, id: u64, entry: Entry<'_>) -> Result<Vec<u8>, Trouble> {
+        let mut old = Vec::new();
+        let mut merged = match self.store.read_in(region, hash, id, Some(&mut old)) {
+            Ok(Some((header, _))) if header.address() == Address::Key => {
+                keyed::without(&old, entry.name, entry.key).unwrap_or_default()
+            }
+            Err(Trouble::Error(Error::Corrupt { .. })) | Ok(_) => Vec::new(),
+            Err(trouble) => return Err(trouble),
+        };
+        append(self.store, entry, &mut merged)?;
+        Ok(merged)
+    }
+
+    /// Deletes a key; whether it was there.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// assert!(sessions.delete("user:7")?);
+    /// assert!(!sessions.delete("user:7")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::delete`].
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.delete_with(key, self.store.handle.durability)
+    }
+
+    /// [`delete`](Self::delete) with the durability of this one deletion.
+    ///
+    /// ```
+    /// # use recstore::{Durability, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// assert!(sessions.delete_with("user:7", Durability::Disk)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::delete_with`].
+    pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<bool> {
+        let deleted =
+            self.change(key.as_ref(), durability, |old| (Action::<&[u8]>::Delete, old.is_some()))?;
+        Ok(deleted.1)
+    }
+
+    /// Reads a value, lets `change` say what it becomes, and writes that, as one step: see [`Store::update`].
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let visits = store.space("visits")?;
+    /// for _ in 0..3 {
+    ///     visits.update("user:7", |old| Some([old.map_or(0, |old| old[0]) + 1]))?;
+    /// }
+    /// assert_eq!(visits.get("user:7")?.unwrap().data(), [3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put) and [`Store::update`].
+    pub fn update<T: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        change: impl FnOnce(Option<&[u8]>) -> Option<T>,
+    ) -> Result<Option<Version>> {
+        let changed = self.change(key.as_ref(), self.store.handle.durability, |old| {
+            (change(old.map(|old| old.1)).map_or(Action::Keep, Action::Put), ())
+        });
+        changed.map(|(version, ())| version)
+    }
+
+    /// An update that can fail, can delete, and gives something back: see [`Store::modify`].
+    ///
+    /// ```
+    /// # use recstore::{Action, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// let taken: Result<Option<Vec<u8>>, recstore::Error> =
+    ///     sessions.modify("user:7", |old| Ok((Action::<&[u8]>::Delete, old.map(<[u8]>::to_vec))));
+    /// assert_eq!(taken?.as_deref(), Some(&b"logged in"[..]));
+    /// assert!(!sessions.contains("user:7")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `change` gives; as [`update`](Self::update).
+    pub fn modify<T: AsRef<[u8]>, R, E: From<Error>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        change: impl FnOnce(Option<&[u8]>) -> Result<(Action<T>, R), E>,
+    ) -> Result<R, E> {
+        let changed = self.change(key.as_ref(), self.store.handle.durability, |old| {
+            match change(old.map(|old| old.1)) {
+                Ok((action, value)) => (action, Ok(value)),
+                Err(error) => (Action::Keep, Err(error)),
+            }
+        });
+        changed?.1
+    }
+
+    /// Writes a value if the key's version is `expected` (`None`: if there is no such key).
+    ///
+    /// ```
+    /// # use recstore::{Store, Swap};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// let version = sessions.put("user:7", b"logged in")?;
+    /// sessions.put("user:7", b"away")?; // by another process
+    /// let swap = sessions.compare_and_swap("user:7", Some(version), b"gone")?;
+    /// assert!(matches!(swap, Swap::Conflict { .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put) and [`Store::compare_and_swap`].
+    pub fn compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<Version>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<Swap> {
+        let (written, current) = self.change(key.as_ref(), self.store.handle.durability, |old| {
+            let current = old.map(|(version, _)| version);
+            (if current == expected { Action::Put(value.as_ref()) } else { Action::Keep }, current)
+        })?;
+        Ok(written.map_or(Swap::Conflict { current }, Swap::Done))
+    }
+
+    /// Writes a value if the key is not there.
+    ///
+    /// ```
+    /// # use recstore::{Store, Swap};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// assert!(matches!(sessions.put_if_absent("user:7", b"mine")?, Swap::Done(_)));
+    /// assert!(matches!(sessions.put_if_absent("user:7", b"too late")?, Swap::Conflict { .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`compare_and_swap`](Self::compare_and_swap).
+    pub fn put_if_absent(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Swap> {
+        self.compare_and_swap(key, None, value)
+    }
+
+    /// Writes many values; their number. Of several of one key the last wins. No transaction, as [`Store::write_many`]: a
+    /// [batch](Store::batch) is one.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let words = store.space("words")?;
+    /// assert_eq!(words.write_many(["one", "two"].map(|word| (word, word.len().to_string())))?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); what was written before stands.
+    pub fn write_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        writes: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<usize> {
+        let mut written = 0;
+        for (key, value) in writes {
+            self.put_with(key, value, Durability::Process)?;
+            written += 1;
+        }
+        if written != 0 {
+            self.store.settle(self.store.handle.durability)?;
+        }
+        Ok(written)
+    }
+
+    /// Has `change` say what the value of a key becomes, and does that, under one hold of the region's lock.
+    fn change<T: AsRef<[u8]>, R>(
+        &self,
+        key: &[u8],
+        durability: Durability,
+        change: impl FnOnce(Option<(Version, &[u8])>) -> (Action<T>, R),
+    ) -> Result<(Option<Version>, R)> {
+        let id = self.check_key(key)?;
+        let (version, given) = self.store.change_of(id, Address::Key, durability, |old| {
+            match self.change_record(id, key, old, change) {
+                Ok((action, given)) => (action, Ok(given)),
+                Err(error) => (Action::Keep, Err(error)),
+            }
+        })?;
+        Ok((version, given?))
+    }
+
+    /// What becomes of the record with a key's id.
+    fn change_record<T: AsRef<[u8]>, R>(
+        &self,
+        id: u64,
+        key: &[u8],
+        old: Option<(Version, &[u8])>,
+        change: impl FnOnce(Option<(Version, &[u8])>) -> (Action<T>, R),
+    ) -> Result<(Action<Vec<u8>>, R)> {
+        let value = match old {
+            Some((version, data)) => self.find_in(id, data, key)?.map(|at| (version, &data[at])),
+            None => None,
+        };
+        let (action, given) = change(value);
+        let others = || match old {
+            Some((_, data)) => keyed::without(data, self.name.as_bytes(), key)
+                .map_err(|NotEntries| self.store.no_entries(id)),
+            None => Ok(Vec::new()),
+        };
+        let action = match action {
+            Action::Put(next) => {
+                let mut record = others()?;
+                let entry = Entry { name: self.name.as_bytes(), key, value: next.as_ref() };
+                append(self.store, entry, &mut record)?;
+                Action::Put(record)
+            }
+            Action::Delete if value.is_some() => {
+                let record = others()?;
+                if record.is_empty() { Action::Delete } else { Action::Put(record) }
+            }
+            Action::Delete | Action::Keep => Action::Keep,
+        };
+        Ok((action, given))
+    }
+
+    /// What every write of a key asks first; the key's id.
+    #[inline]
+    pub(super) fn check_key(&self, key: &[u8]) -> Result<u64> {
+        if key.len() > KEY_LEN_MAX {
+            let path = self.store.path().to_path_buf();
+            return Err(Error::KeyTooLong { path, len: key.len(), max: KEY_LEN_MAX });
+        }
+        Ok(self.hash.id(key))
+    }
+}
+
+/// Appends an entry to a record, if there is room for it.
+pub(super) fn append(store: &Store, entry: Entry<'_>, record: &mut Vec<u8>) -> Result<()> {
+    let (others, max) = (record.len(), store.record_size());
+    let is_room = entry.len() <= max && {
+        entry.append_to(record);
+        record.len() <= max
+    };
+    if is_room {
+        return Ok(());
+    }
+    Err(Error::EntryTooLong {
+        path: store.path().to_path_buf(),
+        space: String::from_utf8_lossy(entry.name).into_owned(),
+        key: entry.key.escape_ascii().to_string(),
+        len: entry.len(),
+        others,
+        max,
+    })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::store::options::Options;
+
+    /// Bytes that no key could have: of a record that is found by keys, or with an id that is not its key's.
+    #[test]
+    fn entries_that_cannot_be_are_an_error_until_they_are_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Options::new().regions(1).create(dir.path().join("s")).unwrap();
+        let space = store.space("s").unwrap();
+        let (id, durability) = (space.id_of("k"), Durability::Process);
+        let mut of_another = Vec::new();
+        Entry { name: b"s", key: b"another key", value: b"value" }.append_to(&mut of_another);
+        for (content, is_entries) in [(&b"no entries at all"[..], false), (&[], false), (&of_another, true)] {
+            store.write(id, content, Address::Key, durability).unwrap();
+            let report = store.verify().unwrap();
+            let damage: Vec<_> = report.damage.iter().map(|damage| damage.id).collect();
+            assert_eq!(damage, [Some(id)], "{report:?}");
+            let is_corrupt = |error: Option<Error>| {
+                let is_corrupt = matches!(error, Some(Error::Corrupt { id: of, .. }) if of == id);
+                assert_eq!(is_corrupt, !is_entries, "{error:?}");
+            };
+            is_corrupt(space.get("k").err());
+            is_corrupt(space.delete("k").err());
+            is_corrupt(space.iter().find_map(Result::err));
+            is_corrupt(space.len().err());
+            is_corrupt(store.spaces().err());
+            is_corrupt(store.pin().unwrap().get_in(&space, "k").err());
+            let snapshot = store.snapshot().unwrap();
+            is_corrupt(snapshot.get_in(&space, "k").err());
+            is_corrupt(snapshot.iter_in(&space).find_map(Result::err));
+            drop(snapshot);
+            let mut batch = store.batch();
+            batch.require_in(&space, "k", None).unwrap();
+            is_corrupt(batch.commit().err());
+            if !is_entries {
+                space.put("k", b"anew").unwrap();
+                assert_eq!(space.get("k").unwrap().unwrap().data(), b"anew");
+                assert!(store.verify().unwrap().is_clean());
+                store.write(id, content, Address::Key, durability).unwrap();
+                let mut batch = store.batch();
+                batch.put_in(&space, "k", b"anew").unwrap();
+                assert!(matches!(batch.commit().unwrap(), crate::Commit::Done(_)));
+                assert!(store.verify().unwrap().is_clean());
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Keys in what lends bytes: snapshots and pins.
+
+use crate::error::Result;
+use crate::format::keyed::{self, Entry};
+use crate::format::slot::Address;
+use crate::record::Version;
+use crate::store::pin::Pin;
+use crate::store::snapshot::Snapshot;
+use crate::store::space::Space;
+
+/// Keys of spaces.
+impl Snapshot<'_> {
+    /// The value of a key as it was at the snapshot's moment, or `None`: as [`get`](Self::get).
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"before")?;
+    /// let snapshot = store.snapshot()?;
+    /// sessions.put("user:7", b"after")?;
+    /// assert_eq!(snapshot.get_in(&sessions, "user:7")?, Some(&b"before"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); [`Error::InvalidOption`](crate::Error::InvalidOption) if the space is another store's.
+    pub fn get_in(&self, space: &Space<'_>, key: impl AsRef<[u8]>) -> Result<Option<&[u8]>> {
+        self.store.check_space(space)?;
+        let id = space.id_of(&key);
+        let Some((_, data)) = self.get_of(id, Address::Key)? else { return Ok(None) };
+        Ok(space.find_in(id, data, key.as_ref())?.map(|at| &data[at]))
+    }
+
+    /// Every key of a space at the moment, once, with its version and its value: as [`iter`](Self::iter).
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// let snapshot = store.snapshot()?;
+    /// sessions.put("user:8", b"too late")?;
+    /// let keys: Result<Vec<&[u8]>, _> = snapshot.iter_in(&sessions).map(|found| found.map(|(key, ..)| key)).collect();
+    /// assert_eq!(keys?, [b"user:7"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter_in<'s>(
+        &'s self,
+        space: &'s Space<'_>,
+    ) -> impl Iterator<Item = Result<(&'s [u8], Version, &'s [u8])>> {
+        let foreign = self.store.check_space(space).err().map(Err);
+        let all = self.iter_of(Address::Key).take(if foreign.is_some() { 0 } else { usize::MAX });
+        foreign.into_iter().chain(all.flat_map(move |found| {
+            let (found, error) = match found {
+                Ok(found) => (Some(found), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            let entries = found.into_iter().flat_map(move |(id, version, data)| {
+                keyed::entries(data).filter_map(move |entry| match entry {
+                    Ok(Entry { name, .. }) if name != space.name.as_bytes() => None,
+                    Ok(Entry { key, value, .. }) => Some(Ok((key, version, value))),
+                    Err(_) => Some(Err(self.store.no_entries(id))),
+                })
+            });
+            error.into_iter().chain(entries)
+        }))
+    }
+}
+
+/// Keys of spaces.
+impl Pin<'_> {
+    /// The value of a key as it is now, where it lies, or `None`: as [`get`](Self::get).
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// let pin = store.pin()?;
+    /// let lent: &[u8] = pin.get_in(&sessions, "user:7")?.unwrap();
+    /// sessions.delete("user:7")?; // what was lent stays as it is
+    /// assert_eq!(lent, b"logged in");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); [`Error::InvalidOption`](crate::Error::InvalidOption) if the space is another store's.
+    pub fn get_in(&self, space: &Space<'_>, key: impl AsRef<[u8]>) -> Result<Option<&[u8]>> {
+        self.store.check_space(space)?;
+        let id = space.id_of(&key);
+        let Some((_, data)) = self.get_of(id, Address::Key)? else { return Ok(None) };
+        Ok(space.find_in(id, data, key.as_ref())?.map(|at| &data[at]))
+    }
+}

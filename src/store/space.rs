@@ -1,0 +1,380 @@
+//! Spaces: records that are found by keys of any bytes, in place of ids.
+//!
+//! 1. The id of a key is a keyed hash of it and of its space's name. The record under this id holds name, key and value, and a
+//!    read compares all of name and key.
+//! 2. Keys whose ids are equal share the record: it holds an entry for each. A change of one of them rewrites the record,
+//!    under the lock of its region, so it is one step as any write is.
+//! 3. A record that is found by keys says so in its header. It is none that is found by its id, and the other way round: a
+//!    read takes the one for absent where it looks for the other, and a write is refused.
+
+use std::collections::BTreeSet;
+use std::ops::{ControlFlow, Range};
+
+use crate::error::{Error, Result};
+use crate::format::keyed::{self, Entry, KeyHash, NAME_LEN_MAX, NotEntries};
+use crate::format::slot::Address;
+use crate::record::{Record, Version};
+use crate::store::Store;
+use crate::store::iter::Cursor;
+
+/// Records that are found by keys: see [`Store::space`].
+#[derive(Clone, Debug)]
+pub struct Space<'a> {
+    pub(super) store: &'a Store,
+    pub(super) name: Box<str>,
+    pub(super) hash: KeyHash,
+}
+
+/// Records that are found by keys.
+impl Store {
+    /// The space with this name: records that are found by keys of any bytes, 0 to 65,536 of them, side by side with
+    /// records that are found by ids. A space is there when something is written to it, and costs nothing before.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// assert_eq!(sessions.get("user:7")?.unwrap().data(), b"logged in");
+    /// assert!(store.space("carts")?.get("user:7")?.is_none());
+    /// assert_eq!(store.iter().count(), 0); // none of them is found by an id
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// All that is promised of a record holds for a key and its value. A key's version is that of the record that holds
+    /// it. Keys whose hashes are equal share a record (among a million keys there are two with a chance of 1 in 37 million): so a
+    /// version can rise although another key was written.
+    ///
+    /// A record holds the name of the space, the key, the value, and 8 bytes: that has to fit into
+    /// [`record_size`](Self::record_size).
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for what is no name: 1 to 255 bytes, without `/` and control characters.
+    pub fn space(&self, name: &str) -> Result<Space<'_>> {
+        let is_name =
+            (1..=NAME_LEN_MAX).contains(&name.len()) && !name.chars().any(|c| c == '/' || c.is_control());
+        if !is_name {
+            let what = format!(
+                "{name:?} is no name of a space: 1 to {NAME_LEN_MAX} bytes without / and control characters are"
+            );
+            return Err(Error::InvalidOption { what });
+        }
+        let hash = KeyHash::new(self.handle.arena.geo.hash_key, name.as_bytes());
+        Ok(Space { store: self, name: name.into(), hash })
+    }
+
+    /// The names of all spaces in which there is a key, in order. A pass over all records.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.space("b")?.put("key", b"value")?;
+    /// store.space("a")?.put("key", b"value")?;
+    /// assert_eq!(store.spaces()?, ["a", "b"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    pub fn spaces(&self) -> Result<Vec<String>> {
+        let mut names: BTreeSet<Vec<u8>> = BTreeSet::new();
+        self.each_entry(|_, _, entry| {
+            if !names.contains(entry.name) {
+                names.insert(entry.name.to_vec());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+    }
+
+    /// Gives every entry of every keyed record, with the record's id and version, until `each` breaks.
+    pub(super) fn each_entry(
+        &self,
+        mut each: impl FnMut(u64, Version, Entry<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.handle.check()?;
+        let mut outcome = Ok(());
+        Cursor::new(self, Address::Key).each(self, |id, version, data| {
+            for entry in keyed::entries(data.as_slice()) {
+                let Ok(entry) = entry else {
+                    outcome = Err(self.no_entries(id));
+                    return ControlFlow::Break(());
+                };
+                each(id, version, entry)?;
+            }
+            ControlFlow::Continue(())
+        })?;
+        outcome
+    }
+
+    /// Refuses a space of another store: the ids of its keys are others.
+    pub(super) fn check_space(&self, space: &Space<'_>) -> Result<()> {
+        if self.handle.arena.uuid == space.store.handle.arena.uuid {
+            return Ok(());
+        }
+        let (theirs, ours) = (space.store.path().display(), self.path().display());
+        let what = format!("space {:?} is one of {theirs}; make one of {ours} by Store::space", space.name);
+        Err(Error::InvalidOption { what })
+    }
+
+    #[cold]
+    pub(super) fn no_entries(&self, id: u64) -> Error {
+        self.corrupt(id, None, NotEntries::WHAT)
+    }
+}
+
+/// Reading.
+impl Space<'_> {
+    /// The space's name.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert_eq!(store.space("sessions")?.name(), "sessions");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The id of the record that holds a key: SipHash-1-3, as the chapter on the format tells. Errors name it, and it decides
+    /// [which region](Store::region_of) the key lies in.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// assert_eq!(sessions.get("user:7")?.unwrap().id(), sessions.id_of("user:7"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn id_of(&self, key: impl AsRef<[u8]>) -> u64 {
+        self.hash.id(key.as_ref())
+    }
+
+    /// The value of a key with its version, or `None`.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put([7, 0, 255], b"keys are bytes")?;
+    /// assert_eq!(sessions.get([7, 0, 255])?.unwrap().data(), b"keys are bytes");
+    /// assert!(sessions.get("user:8")?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    #[inline]
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Record>> {
+        let key = key.as_ref();
+        let mut data = Vec::new();
+        let version = self.get_into(key, &mut data)?;
+        Ok(version.map(|version| Record { id: self.hash.id(key), version, data }))
+    }
+
+    /// Reads a value into `out`, which is overwritten, and its room used again. If there is no such key, the content of
+    /// `out` is unspecified.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// let mut buffer = Vec::new(); // used again for the next one
+    /// assert!(sessions.get_into("user:7", &mut buffer)?.is_some());
+    /// assert_eq!(buffer, b"logged in");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    #[inline]
+    pub fn get_into(&self, key: impl AsRef<[u8]>, out: &mut Vec<u8>) -> Result<Option<Version>> {
+        let key = key.as_ref();
+        self.store.handle.check()?;
+        let id = self.hash.id(key);
+        let Some((header, _)) = self.store.read(id, Address::Key, Some(out))? else { return Ok(None) };
+        let Some(value) = self.find_in(id, out, key)? else { return Ok(None) };
+        if value.start != 0 {
+            out.copy_within(value.clone(), 0);
+        }
+        out.truncate(value.len());
+        Ok(Some(Version(header.version())))
+    }
+
+    /// Where in the record with its id the value of a key is.
+    #[inline]
+    pub(super) fn find_in(&self, id: u64, data: &[u8], key: &[u8]) -> Result<Option<Range<usize>>> {
+        keyed::find(data, self.name.as_bytes(), key).map_err(|NotEntries| self.store.no_entries(id))
+    }
+
+    /// Whether a key is there.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// assert!(sessions.contains("user:7")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.version(key)?.is_some())
+    }
+
+    /// The version of a key, or `None`. The record is read, as by [`get`](Self::get): it tells which key it is of.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// let version = sessions.put("user:7", b"logged in")?;
+    /// assert_eq!(sessions.version("user:7")?, Some(version));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn version(&self, key: impl AsRef<[u8]>) -> Result<Option<Version>> {
+        self.get_into(key, &mut Vec::new())
+    }
+
+    /// Reads many values, in the order of `keys`, and gives each to `each`. The reads are not of one moment.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// let mut found = Vec::new();
+    /// sessions.get_many(&["user:7", "user:8"], |key, value| {
+    ///     if let Some((_version, data)) = value {
+    ///         found.push((*key, data.to_vec()));
+    ///     }
+    /// })?;
+    /// assert_eq!(found, [("user:7", b"logged in".to_vec())]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); what `each` was given before stands.
+    pub fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keys: &[K],
+        mut each: impl FnMut(&K, Option<(Version, &[u8])>),
+    ) -> Result<()> {
+        let mut data = Vec::new();
+        let hash = |n: usize| keys.get(n).map(|key| self.store.handle.arena.geo.hash(self.id_of(key)));
+        self.store.ask_for_first(hash);
+        for (n, key) in keys.iter().enumerate() {
+            self.store.ask_ahead(n, hash);
+            let version = self.get_into(key, &mut data)?;
+            each(key, version.map(|version| (version, &data[..])));
+        }
+        Ok(())
+    }
+
+    /// Every key of the space with its value, once, in no order, as by [`Store::iter`]. A pass over the records of all spaces.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// for found in sessions.iter() {
+    ///     let (key, record) = found?; // a damaged record is an error, and the iteration goes on
+    ///     assert_eq!((&key[..], record.data()), (&b"user:7"[..], &b"logged in"[..]));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = Result<(Vec<u8>, Record)>> {
+        let mut cursor = Cursor::new(self.store, Address::Key);
+        let mut ready: Vec<Result<(Vec<u8>, Record)>> = Vec::new();
+        std::iter::from_fn(move || {
+            if ready.is_empty() {
+                let passed = cursor.each(self.store, |id, version, data| {
+                    ready = self.of_record(id, version, data.as_slice());
+                    if ready.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                });
+                if let Err(error) = passed {
+                    return Some(Err(error));
+                }
+            }
+            ready.pop()
+        })
+    }
+
+    /// The keys of the space that a record holds.
+    pub(super) fn of_record(&self, id: u64, version: Version, data: &[u8]) -> Vec<Result<(Vec<u8>, Record)>> {
+        keyed::entries(data)
+            .filter_map(|entry| match entry {
+                Ok(entry) if entry.name != self.name.as_bytes() => None,
+                Ok(Entry { key, value, .. }) => {
+                    Some(Ok((key.to_vec(), Record { id, version, data: value.to_vec() })))
+                }
+                Err(NotEntries) => Some(Err(self.store.no_entries(id))),
+            })
+            .collect()
+    }
+
+    /// Number of keys in the space: a pass over the records of all spaces.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.write_many([("user:7", "one"), ("user:8", "two")])?;
+    /// assert_eq!(sessions.len()?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::scan`].
+    pub fn len(&self) -> Result<u64> {
+        let mut count = 0;
+        self.store.each_entry(|_, _, entry| {
+            count += u64::from(entry.name == self.name.as_bytes());
+            ControlFlow::Continue(())
+        })?;
+        Ok(count)
+    }
+
+    /// Whether there is no key in the space.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert!(store.space("sessions")?.is_empty()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool> {
+        let mut is_empty = true;
+        self.store.each_entry(|_, _, entry| {
+            is_empty = entry.name != self.name.as_bytes();
+            if is_empty { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(is_empty)
+    }
+}
