@@ -31,7 +31,7 @@ pub(crate) struct Export {
     /// The form
     #[arg(long, value_enum, default_value_t = Form::Jsonl)]
     format: Form,
-    /// Write to this file, which must not exist, instead of standard output
+    /// Write to this file, which must not exist, instead of standard output, which is `-`
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// With csv: the columns' separator [default: ,]; with raw: what follows each record [default: nothing]
@@ -91,7 +91,9 @@ impl Export {
             }
         };
         sink.flush().map_err(|error| Failure::output(&error))?;
-        if let Some(path) = &self.output {
+        if let Sink::File(_) = sink
+            && let Some(path) = &self.output
+        {
             note(format_args!("{}: {} exported", path.display(), counted(count, "record")));
         }
         Ok(())
@@ -162,7 +164,7 @@ enum Sink {
 
 impl Sink {
     fn new(path: Option<&std::path::Path>) -> Result<Self, Failure> {
-        match path {
+        match path.filter(|path| path.as_os_str() != "-") {
             None => Ok(Self::Output(Output::new())),
             Some(path) => match File::create_new(path) {
                 Ok(file) => Ok(Self::File(BufWriter::new(file))),

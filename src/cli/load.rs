@@ -164,6 +164,9 @@ impl Load {
         match (self.on_error, &self.rejects) {
             (WhatOnError::Stop, None) => Ok(OnError::Stop),
             (WhatOnError::Stop, Some(_)) => Err(Failure::Usage("--rejects goes with --on-error skip".into())),
+            (WhatOnError::Skip, Some(path)) if path.as_os_str() == "-" => {
+                Err(Failure::Usage("--rejects needs a file, and `-` is none".into()))
+            }
             (WhatOnError::Skip, Some(path)) if path.exists() => Err(Failure::Other(format!(
                 "{}: exists already; --rejects writes a new file",
                 path.display()

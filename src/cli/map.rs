@@ -53,7 +53,7 @@ pub(crate) struct Map {
     /// Draw with letters and digits alone
     #[arg(long)]
     ascii: bool,
-    /// Draw into this SVG file, which must not exist
+    /// Draw into this SVG file, which must not exist; `-` is standard output
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
@@ -97,6 +97,10 @@ impl Map {
         let mut out = Output::new();
         if let Some(path) = &self.svg {
             let picture = svg(&stats, &cells, self.by);
+            if path.as_os_str() == "-" {
+                out.bytes(picture.as_bytes())?;
+                return out.finish();
+            }
             write_new(path, picture.as_bytes())?;
             note(format_args!("{}: {} drawn", path.display(), counted(extents.len() as u64, "extent")));
         } else {

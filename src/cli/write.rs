@@ -37,7 +37,7 @@ pub(crate) struct Write {
     id: u64,
     /// The record's bytes as they are; `-`, or nothing, takes them from standard input
     data: Option<OsString>,
-    /// Take the bytes from this file
+    /// Take the bytes from this file; `-` is standard input
     #[arg(long, value_name = "PATH", conflicts_with = "data")]
     file: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ impl Write {
 /// A record's bytes: from a file, from the command line, or from standard input.
 pub(crate) fn bytes_of(file: Option<PathBuf>, data: Option<OsString>) -> Result<Vec<u8>, Failure> {
     match (file, data) {
-        (Some(path), _) => read_file(&path),
+        (Some(path), _) if path.as_os_str() != "-" => read_file(&path),
         (None, Some(data)) if data != "-" => Ok(data.into_vec()),
         _ => read_stdin(),
     }

@@ -9,6 +9,7 @@
 //! * [`look`]: the verdict, the map, metrics.
 //! * [`query`]: several records at once, selections, counters, conditions, comparisons, exports.
 //! * [`stopped`]: beside a process that stays inside of a region.
+//! * [`terminal`]: screens, keys and bars on a terminal of 60, 80 and 200 columns.
 //! * [`copies`]: backups, salvage, and stores in memory.
 
 #![cfg(feature = "cli")]
@@ -23,4 +24,5 @@ mod query;
 mod records;
 mod stopped;
 mod streams;
+mod terminal;
 mod usage;

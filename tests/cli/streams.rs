@@ -98,6 +98,30 @@ fn nobody_at_standard_error_is_no_failure() {
 }
 
 #[test]
+fn a_file_that_is_called_dash_is_a_stream_and_never_created() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one"), (2, b"two")]);
+    let here = |args: &[std::ffi::OsString], input: &str| {
+        let input = dir.file("input", input);
+        let mut command = command(args);
+        command.current_dir(dir.path("")).stdin(File::open(input).expect("the input"));
+        let ended = finish(command.spawn().expect("the command starts"));
+        assert!(!dir.path("-").exists(), "{args:?} has made a file that is called -");
+        ended
+    };
+    let exported = here(&args!["export", store, "-o", "-", "--format", "raw", "--separator", ";"], "");
+    assert_eq!(exported.done().out, b"one;two;");
+    assert!(here(&args!["map", store, "--svg", "-"], "").done().text().starts_with("<svg "));
+    here(&args!["write", store, "3", "--file", "-"], "three").done();
+    assert_eq!(crate::command::read(&store, 3), b"three");
+    here(&args!["read", store, "--ids", "-"], "2\n").done();
+    here(&args!["load", store, "-"], "{\"id\":4,\"data\":\"x\"}").ended(0, "1 record");
+    here(&args!["load", store, "--on-error", "skip", "--rejects", "-"], "x\n")
+        .refused(2, "--rejects needs a file");
+    here(&args!["apply", store, "-"], "{\"id\":4,\"delete\":true}").ended(0, "1 change");
+}
+
+#[test]
 fn there_is_no_progress_bar_in_a_pipe() {
     let dir = Dir::new();
     let store = large_store(&dir);
