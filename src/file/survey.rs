@@ -1,7 +1,7 @@
 //! The state of a slot, by its bytes alone.
 
 use crate::format::geometry::Geometry;
-use crate::format::slot::{Header, PRESENT, SlotKind};
+use crate::format::slot::{BLOCKS_MAX, Header, PRESENT, SlotKind, block_of};
 use crate::protocol::slot::{header, is_free};
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::copy_out;
@@ -58,6 +58,9 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
             SlotState::Damaged(header, "checksum mismatch")
         } else if header.seq() & PRESENT == 0 || geo.region_of(geo.hash(header.id())) != region {
             SlotState::Damaged(header, "it does not belong into its region")
+        } else if block_of(header.seq()) >= BLOCKS_MAX - 1 {
+            // The last block is never given out.
+            SlotState::Damaged(header, "its version cannot be")
         } else if header.kind() == SlotKind::Tombstone {
             SlotState::Tombstone(header)
         } else {

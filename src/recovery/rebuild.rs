@@ -13,7 +13,7 @@ use crate::file::survey::{SlotState, survey};
 use crate::file::{borrow, pass, seat};
 use crate::format::epoch::Epoch;
 use crate::format::index::{FIRST_LINES_LOG2, LINES_LOG2_MAX, Shape};
-use crate::format::slot::{BLOCK_LOG2, BLOCKS_MAX, FIRST_SEQ, Header, PRESENT, begins_block};
+use crate::format::slot::{BLOCK_LOG2, BLOCKS_MAX, FIRST_SEQ, Header, PRESENT, begins_block, block_of};
 use crate::format::word::Reference;
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{Seen, header, publish, read_any, retract, scrub};
@@ -172,7 +172,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     region.head.members().store(0, Ordering::Relaxed);
     // If a forged version leaves no higher number, writing is refused. After a crash of the operating system, recovery
     // begins a block that was not given out before.
-    region.set_next_seq(next_seq(region, &slots));
+    region.set_next_seq(next_seq(region, &slots)?);
     step("rebuild: counts stored");
     region.set_shape(new); // Step 8.
     step("rebuild: done");
@@ -337,7 +337,7 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
     let mut data = Vec::new();
     for &n in &chosen.stand_ins {
         let Some(&old) = chosen.winners.get(n) else { continue };
-        let next_seq = next_seq(region, slots);
+        let next_seq = next_seq(region, slots)?;
         if next_seq >= u64::MAX - 1 {
             break; // From there on writing is refused.
         }
@@ -375,14 +375,21 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
 }
 
 /// The `seq` of the next write: higher than any that was used. If the head's number is impossible, a new block of versions is
-/// begun: numbers that were used may be in no slot any more.
-fn next_seq(region: &Region<'_>, slots: &Slots) -> u64 {
-    let blocks = region.arena.control().blocks_given_out().unwrap_or(BLOCKS_MAX / 2);
+/// begun: numbers that were used may be in no slot any more. If a slot has a version of a block that was not given out, the block
+/// is given out, so that writes go on after it.
+fn next_seq(region: &Region<'_>, slots: &Slots) -> Result<u64, Trouble> {
+    let control = region.arena.control();
+    let blocks = control.blocks_given_out().unwrap_or(BLOCKS_MAX / 2);
     let end = PRESENT | blocks << BLOCK_LOG2;
     // If the word and its complement differ, a bit of one was flipped, or the writer died between the two stores.
     let said = region.head.said_seqs();
     let head = said.into_iter().filter(|seq| (FIRST_SEQ..=end).contains(seq)).max().unwrap_or(end);
-    head.max(slots.seq_max.saturating_add(1))
+    let next = head.max(slots.seq_max.saturating_add(1));
+    if block_of(next) >= blocks && !begins_block(next) {
+        control.version_blocks().raise_to(block_of(next) + 1);
+        region.arena.flush_control()?;
+    }
+    Ok(next)
 }
 
 /// Step 1: looks at every slot. `table`: the table as it was, if it can be trusted.

@@ -95,7 +95,8 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
 /// other handle gets in.
 fn begin_life(arena: &Arena, fixed: &mut Vec<String>) {
     let given_out = arena.control().blocks_given_out();
-    let life = given_out.filter(|&blocks| blocks < BLOCKS_MAX - 1).unwrap_or_else(|| {
+    // The last block but one is used by more than one life, if a damaged version is in it.
+    let life = given_out.map(|blocks| blocks.min(BLOCKS_MAX - 2)).unwrap_or_else(|| {
         let what = "how many versions were given out is not known: a word of the control page was damaged";
         fixed.push(what.to_owned());
         blocks_in_use(arena)

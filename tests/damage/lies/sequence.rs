@@ -2,7 +2,7 @@
 
 use recstore::Error;
 
-use super::file::{Lied, MAX_48, PRESENT, checked, head, in_time};
+use super::file::{LAYOUT, Lied, MAX_48, PRESENT, checked, head, in_time};
 
 /// How many blocks of versions were given out, in the control page.
 const BLOCKS: usize = 4096 + 448;
@@ -95,6 +95,56 @@ fn a_number_of_blocks_that_was_never_given_out_lets_no_version_pass_the_last_one
             assert_eq!(lied.store.verify().unwrap().damage, [], "{when}");
             assert!(lied.store.put(ids[30], b"5").unwrap() > last, "{when}");
             assert_eq!(lied.store.get(ids[30]).unwrap().unwrap().data(), b"5", "{when}");
+        }
+    }
+}
+
+/// A version that no region counts to, in a slot whose checksum holds.
+#[test]
+fn a_slot_of_a_version_that_was_never_given_out_stops_no_writes() {
+    let last_block = (1 << 23) - 1;
+    let lies =
+        [1 << 62, (1 << 62) + 5, 7 << 40, (last_block - 1) << 40 | 7, last_block << 40 | 7, (1 << 63) - 1];
+    for lie in lies {
+        for how in ["repair", "death", "crash"] {
+            let when = format!("version {lie:#x}, {how}");
+            let (lied, ids) = with_tombstones();
+            let is_it = |&slot: &usize| {
+                lied.get(LAYOUT.slot(slot) + 8) == ids[30] && lied.get(LAYOUT.slot(slot)) != 0
+            };
+            let newest = |&slot: &usize| lied.get(LAYOUT.slot(slot));
+            let slot = LAYOUT.slot((0..LAYOUT.slots).filter(is_it).max_by_key(newest).unwrap());
+            lied.set(slot, PRESENT | lie);
+            let mut bytes: Vec<u8> = (0..5).flat_map(|n| lied.get(slot + 8 * n).to_le_bytes()).collect();
+            let len = u32::from_le_bytes(bytes[24..28].try_into().unwrap()) & ((1 << 30) - 1);
+            bytes[28..32].fill(0);
+            let sum = crc32fast::hash(&bytes[..32 + len as usize]);
+            lied.set(slot + 24, lied.get(slot + 24) & 0xffff_ffff | u64::from(sum) << 32);
+            let crashed;
+            let store = match how {
+                "repair" => {
+                    lied.store.repair().unwrap();
+                    &lied.store
+                }
+                "death" => {
+                    lied.kill_writer();
+                    &lied.store
+                }
+                _ => {
+                    crashed = lied.after_a_crash();
+                    &crashed
+                }
+            };
+            for &id in &ids {
+                in_time("put", || store.put(id, b"3").map(drop))
+                    .unwrap_or_else(|error| panic!("{when}: {error}"));
+            }
+            let version = store.put(ids[30], b"4").unwrap();
+            assert!(version.get() > lie || lie >> 40 == last_block, "{when}: {version:?}");
+            assert_eq!(store.get(ids[30]).unwrap().unwrap().data(), b"4", "{when}");
+            store.repair().unwrap();
+            assert_eq!(store.verify().unwrap().damage, [], "{when}");
+            assert_eq!(store.get(ids[30]).unwrap().unwrap().data(), b"4", "{when}");
         }
     }
 }
