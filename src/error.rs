@@ -70,13 +70,13 @@ pub enum Error {
         features: u64,
     },
     /// The file has the other byte order.
-    #[error("{}: the store is little-endian and so must the machine be; copy the records with `recstore dump` and `load`", path.display())]
+    #[error("{}: the byte order of the file is not little-endian; restore it from a backup, or run `recstore salvage`", path.display())]
     WrongByteOrder {
         /// The file.
         path: PathBuf,
     },
     /// The file is shorter than its own superblock says.
-    #[error("{}: cut off: {len} bytes, and at least {needed} are needed; restore the file from a copy", path.display())]
+    #[error("{}: the file was cut off: it has {len} bytes and needs at least {needed}; restore it from a backup, or run `recstore salvage`", path.display())]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -86,7 +86,7 @@ pub enum Error {
         needed: u64,
     },
     /// The file is on a file system on which hosts do not share mappings or locks.
-    #[error("{}: on a {kind} file system, where a shared mapping and byte-range locks can't be trusted; move it to a local disk, or allow it with Options::allow_network_file_system if only one host ever opens it", path.display())]
+    #[error("{}: on a {kind} file system, where hosts do not share mappings and file locks; move the file to a local disk, or allow it with Options::allow_network_file_system if only one host opens it", path.display())]
     NetworkFileSystem {
         /// The file.
         path: PathBuf,
@@ -95,7 +95,7 @@ pub enum Error {
     },
     /// The file is in the upper directory of an overlay file system. File locks there are not those of the overlay, so a live process
     /// that uses the overlay would be taken for dead.
-    #[error("{}: in the upper directory of the overlay that is mounted at {}, and file locks are not shared between the two; open the store by its path there", path.display(), merged.display())]
+    #[error("{}: the file is in the upper directory of the overlay mounted at {}, and the two do not share file locks; open the store by its path in the overlay", path.display(), merged.display())]
     BelowOverlay {
         /// The file.
         path: PathBuf,
@@ -103,7 +103,7 @@ pub enum Error {
         merged: PathBuf,
     },
     /// The file is copied on write: each write takes new blocks, so a full disk would kill a process that writes (SIGBUS).
-    #[error("{}: on {kind}, as a file that is copied on write: no room would kill the process (SIGBUS); copy the file into a directory that `chattr +C` was said of (`cp --reflink=never`), or its records into a new store (`recstore dump` and `load`), or allow it with Options::allow_copy_on_write", path.display())]
+    #[error("{}: {kind} copies this file on write, so a full disk would kill the process (SIGBUS); copy the file into a directory with `chattr +C` (`cp --reflink=never`), copy its records into a new store (`recstore dump` and `load`), or allow it with Options::allow_copy_on_write", path.display())]
     CopyOnWrite {
         /// The file.
         path: PathBuf,
@@ -125,7 +125,7 @@ pub enum Error {
         why: String,
     },
     /// The record does not fit into a slot.
-    #[error("{}: record {id:#x} is {len} bytes long and the store takes {max}; split it, or create a store with a larger record size", path.display())]
+    #[error("{}: record {id:#x} has {len} bytes, and the store takes at most {max}; split it, or create a store with a larger record size", path.display())]
     RecordTooLong {
         /// The file.
         path: PathBuf,
@@ -174,7 +174,7 @@ pub enum Error {
         max: usize,
     },
     /// There is no room for another slot. The store goes on working. Deleting records makes room.
-    #[error("{}: no room for another record in region {region} ({why}); delete records, sync, or make room", path.display())]
+    #[error("{}: no room for another record in region {region} ({why}); delete records and sync, or make room", path.display())]
     Full {
         /// The file.
         path: PathBuf,
@@ -229,7 +229,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A write from inside the closure of `update` on the same region.
-    #[error("{}: this thread holds region {region} already (a call from inside `update`); return from it first", path.display())]
+    #[error("{}: this call is inside the closure of `update`, which holds region {region}; return from the closure first", path.display())]
     Reentrant {
         /// The file.
         path: PathBuf,
@@ -237,7 +237,7 @@ pub enum Error {
         region: u32,
     },
     /// Every seat is taken by a live handle.
-    #[error("{}: {max} handles are attached already; close one", path.display())]
+    #[error("{}: {max} handles are open for writing already; close one", path.display())]
     TooManyHandles {
         /// The file.
         path: PathBuf,
@@ -285,7 +285,7 @@ pub enum Error {
     },
     /// A flush failed, of this handle or of another one. The kernel may have dropped pages that it had not written. So no flush of any
     /// handle is believed until all handles are closed and the store is opened anew.
-    #[error("{}: a flush to disk failed earlier ({source}); close every handle, check the disk, open the store anew", path.display())]
+    #[error("{}: a flush to disk failed ({source}); close every handle, check the disk, and open the store anew", path.display())]
     FlushFailed {
         /// The file.
         path: PathBuf,
@@ -294,7 +294,7 @@ pub enum Error {
     },
     /// The store's file was removed, or replaced by another file, while it was open. A flush gives this error: its data is on disk, in a
     /// file that can't be opened by the path any more.
-    #[error("{}: {what}; copy the records into a new store with Store::backup if they are wanted, and open the path anew", path.display())]
+    #[error("{}: {what}; to keep the records, copy them with Store::backup; then open the path anew", path.display())]
     Unlinked {
         /// The path that the store was opened by.
         path: PathBuf,
@@ -457,13 +457,14 @@ fn held_by(owner: Option<Holder>) -> String {
 
 fn what_to_do(owner: Option<Holder>, path: &Path) -> String {
     match owner {
-        Some(Holder { exists: Some(true) | None, .. }) => {
-            "try again, or look at what that process does".to_owned()
-        }
+        Some(Holder { exists: Some(true) | None, .. }) => "try again, or look at that process".to_owned(),
         Some(Holder { exists: Some(false), .. }) => {
-            format!("end the process that has it (`fuser -v {}`)", path.display())
+            format!("end that process (`fuser -v {}` lists it)", path.display())
         }
-        None => format!("try again, or look at who has the file open (`fuser -v {}`)", path.display()),
+        None => format!(
+            "try again, or look at the processes that have the file open (`fuser -v {}`)",
+            path.display()
+        ),
     }
 }
 

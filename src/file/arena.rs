@@ -86,9 +86,9 @@ impl Arena {
         let is_another =
             || std::fs::metadata(name).is_ok_and(|now| (now.dev(), now.ino()) != self.file.identity());
         let what = if metadata.nlink() == 0 {
-            "its file was removed while it was open, and goes with the last handle on it"
+            "its file was removed while it was open, and is gone when its last handle closes"
         } else if is_another() {
-            "another file was put in its place while it was open, and its own has another name now"
+            "another file was put in its place while it was open; its own file has another name now"
         } else {
             return Ok(());
         };

@@ -28,7 +28,7 @@ pub(crate) struct Continuity(pub(crate) SeenThrough);
 impl Continuity {
     /// The continuity of an arena's file.
     pub(crate) fn here(arena: &Arena) -> Result<Self> {
-        Self::of(&arena.file).map_err(arena.io("asking what identifies the file's memory (boot id, statx)"))
+        Self::of(&arena.file).map_err(arena.io("asking for the boot id and the file's mount (statx)"))
     }
 
     pub(crate) fn of(file: &std::fs::File) -> std::io::Result<Self> {

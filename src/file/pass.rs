@@ -19,6 +19,6 @@ pub(crate) fn slots_in(
 ) -> impl Iterator<Item = Result<(u32, &[AtomicU64])>> {
     extents.into_iter().flat_map(|extent| arena.slots_to_read(extent)).map(|slot| match arena.slot(slot) {
         Some(words) => Ok((slot, words)),
-        None => Err(arena.damaged(format!("slot {slot} lies outside of what can be mapped of the file"))),
+        None => Err(arena.damaged(format!("slot {slot} is in a part of the file that can't be mapped"))),
     })
 }

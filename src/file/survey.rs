@@ -46,21 +46,21 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
         // No version has a stamp of 0: epochs begin at 1.
         SlotState::FreeButForSeq
     } else if !matches!(header.kind(), SlotKind::Record | SlotKind::Tombstone) {
-        SlotState::Damaged(header, "it is of no known kind")
+        SlotState::Damaged(header, "its kind is unknown")
     } else if header.len() > geo.record_size as usize
         || header.kind() == SlotKind::Tombstone && header.len() != 0
     {
-        SlotState::Damaged(header, "its length cannot be")
+        SlotState::Damaged(header, "its length is impossible")
     } else {
         buffer.resize(header.len(), 0);
         copy_out(&slot[crate::format::slot::HEADER_WORDS..], buffer);
         if !header.holds(buffer) {
             SlotState::Damaged(header, "checksum mismatch")
         } else if header.seq() & PRESENT == 0 || geo.region_of(geo.hash(header.id())) != region {
-            SlotState::Damaged(header, "it does not belong into its region")
+            SlotState::Damaged(header, "it belongs to another region")
         } else if block_of(header.seq()) >= BLOCKS_MAX - 1 {
             // The last block is never given out.
-            SlotState::Damaged(header, "its version cannot be")
+            SlotState::Damaged(header, "its version is impossible")
         } else if header.kind() == SlotKind::Tombstone {
             SlotState::Tombstone(header)
         } else {

@@ -117,7 +117,7 @@ fn copy_version(
     }
     if header.kind() != SlotKind::Record || len > capacity {
         return match unchanged(slot, header) {
-            true => Seen::Damaged(header, "its kind or length cannot be"),
+            true => Seen::Damaged(header, "its kind or length is impossible"),
             false => Seen::InMotion,
         };
     }
@@ -213,7 +213,7 @@ impl Copies {
                 }
                 Seen::Damaged(header, "checksum mismatch")
             }
-            _ => Seen::Damaged(header, "its kind or length cannot be"),
+            _ => Seen::Damaged(header, "its kind or length is impossible"),
         };
         (seen, &[])
     }
@@ -392,7 +392,7 @@ mod tests {
         publish(&s, Header::record(3, 7, Epoch::FIRST, 64), &[1; 64]);
         let mut out = Vec::new();
         assert!(matches!(read(&s, 7, 64, true, Some(&mut out)), Seen::Whole(_)));
-        let what = "its kind or length cannot be";
+        let what = "its kind or length is impossible";
         assert!(matches!(read(&s, 7, 63, true, Some(&mut out)), Seen::Damaged(_, w) if w == what));
         assert!(matches!(read_any(&s, 63, true, &mut out), Seen::Damaged(_, w) if w == what));
     }

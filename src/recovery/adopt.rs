@@ -75,7 +75,7 @@ pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Resul
                     for word in header.iter().chain(rest).filter(|w| w.load(Ordering::Relaxed) != 0) {
                         word.store(0, Ordering::Relaxed);
                     }
-                    fixed.push(format!("extent {extent} was nobody's and can be used again"));
+                    fixed.push(format!("extent {extent} belonged to no region and can be used again"));
                 }
             }
         }

@@ -63,17 +63,14 @@ pub(crate) fn missing(
     let by_index = gone_by_index(map, geo, region, &shape, is_owned, held);
     let by_count = || head.live().load(Ordering::Acquire).map(|live| live.saturating_sub(found + damaged));
     let (records, what) = match by_index {
-        Index::Whole(gone) => (gone, "its index leads to slots in which no version is any more"),
+        Index::Whole(gone) => (gone, "its index leads to slots without a version"),
         Index::Damaged(gone) => match by_count() {
             Some(less) if less > gone => (less, "its count of records says so; its index is damaged"),
-            Some(_) => (
-                gone,
-                "its index, a part of which is damaged, leads to slots in which no version is any more",
-            ),
+            Some(_) => (gone, "its index, a part of which is damaged, leads to slots without a version"),
             None if gone == 0 => return Told::Unknown,
             None => (
                 gone,
-                "its index, a part of which is damaged, leads to slots in which no version is any more; there may be others",
+                "its index, a part of which is damaged, leads to slots without a version; there may be others",
             ),
         },
     };

@@ -83,10 +83,9 @@ pub(crate) fn search(
         );
         let mut found = tally.end(None);
         found.source = "slots were searched for: no superblock and no extent header is left".to_owned();
-        found.unknown.push("which records are lost: nothing is left that tells of them".to_owned());
+        found.unknown.push("which records are lost: no part of the file that lists them is left".to_owned());
         if found.records.iter().any(|remains| remains.header.is_of_batch()) {
-            let what =
-                "which batches counted: versions that an unfinished one wrote may be among the records";
+            let what = "which batches counted: the records may include members of an unfinished batch";
             found.unknown.push(what.to_owned());
         }
         return found;
@@ -153,7 +152,7 @@ impl Salvaged {
         match control(map).and_then(|control| control.extents().load(Ordering::Acquire)) {
             Some(had) if had > in_file => {
                 self.unknown
-                    .push(format!("what was in {} of {had} extents: the file was cut off", had - in_file));
+                    .push(format!("the content of {} of {had} extents: the file was cut off", had - in_file));
             }
             _ => {}
         }

@@ -60,7 +60,7 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
         .load(Ordering::SeqCst)
         .is_some_and(|epoch| epoch < Epoch::FIRST || !epoch.is_credible())
     {
-        report.damage.push(Damage::of_store("the epoch in the control page can't be"));
+        report.damage.push(Damage::of_store("the epoch in the control page is impossible"));
     }
     for (name, word) in [("extents", control.extents()), ("durable extents", control.durable_extents())] {
         let noted = word.load(Ordering::SeqCst);
@@ -165,7 +165,7 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
     } else if shape.batch {
         flaws.push("a batch was begun and not finished".to_owned());
     } else if !region.arena.table_is_sound(number, &shape) {
-        flaws.push("its index can't be where its head says".to_owned());
+        flaws.push("its head gives an impossible place for its index".to_owned());
     } else {
         check_index(region, &census, &mut flaws);
     }
@@ -300,7 +300,7 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
         match words.map(header) {
             Some(h) if is_free(&h, region.number) => next = h.next_free(),
             _ => {
-                flaws.push(format!("its free list names {:#x}, which is no free slot", next.word()));
+                flaws.push(format!("its free list names {:#x}, which is not free", next.word()));
                 break;
             }
         }
@@ -341,7 +341,7 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     match region.noted_seq() {
         Ok(next_seq) if next_seq > census.seq_max => {}
         Ok(_) => flaws.push("its next sequence number was used already".to_owned()),
-        Err(_) => flaws.push("its next sequence number can't be".to_owned()),
+        Err(_) => flaws.push("its next sequence number is impossible".to_owned()),
     }
     let given_out = region.arena.control().blocks_given_out();
     if let (Ok(next_seq), Some(blocks)) = (region.noted_seq(), given_out)

@@ -229,7 +229,7 @@ pub(crate) fn open(options: &Options, path: &Path, writable: bool) -> Result<Sto
             dangling(path).unwrap_or_else(|| Error::NotFound { path: path.to_path_buf() })
         }
         io::ErrorKind::IsADirectory => not_a_store(path, "it is a directory"),
-        _ if e.raw_os_error() == Some(libc::ENXIO) => not_a_store(path, "it is no regular file"),
+        _ if e.raw_os_error() == Some(libc::ENXIO) => not_a_store(path, "it is not a regular file"),
         _ => io_error(path, opening)(e),
     })?;
     let store = enter(options, file, path, writable)?;
@@ -246,7 +246,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
     if !metadata.is_file() {
         return Err(not_a_store(
             path,
-            if metadata.is_dir() { "it is a directory" } else { "it is no regular file" },
+            if metadata.is_dir() { "it is a directory" } else { "it is not a regular file" },
         ));
     }
     if !options.allow_network_file_system

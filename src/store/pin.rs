@@ -161,7 +161,7 @@ impl Pin<'_> {
         let arena = &handle.arena;
         let Some(words) = arena.slot(slot) else { return Ok(None) };
         if header.len() > arena.geo.record_size as usize {
-            return Err(self.store.corrupt(id, Some(slot), "its length cannot be"));
+            return Err(self.store.corrupt(id, Some(slot), "its length is impossible"));
         }
         let Some(words_of_data) = words.get(HEADER_WORDS..) else { return Ok(None) };
         // SAFETY: the version was current after the borrow began, so its slot is not written by any

@@ -92,7 +92,7 @@ pub fn salvage_with_progress(
     let metadata = file.metadata().map_err(io_error(from, "looking at the file"))?;
     let nothing = |why: &str| Error::NotAStore { path: from.to_path_buf(), why: why.to_owned() };
     if !metadata.is_file() || metadata.len() == 0 {
-        return Err(nothing("it is empty, or no regular file"));
+        return Err(nothing("it is empty, or not a regular file"));
     }
     let map = Mapping::of_file(&file).map_err(io_error(from, "mapping the file"))?;
     let boot = file::boot_id().map_err(io_error(from, "asking for the boot id"))?;
@@ -100,7 +100,7 @@ pub fn salvage_with_progress(
     let found = search(&map, record_size.map(|n| n as u64), boot.unwrap_or_default(), searched);
     let geometry = match found.geometry {
         Some(geometry) => geometry,
-        None if found.records.is_empty() => return Err(nothing("no slot with a good checksum is in it")),
+        None if found.records.is_empty() => return Err(nothing("it has no slot with a good checksum")),
         None => {
             let longest = found.records.iter().map(|r| r.header.len()).max().unwrap_or(0);
             let size = record_size.unwrap_or(0).max(longest).max(1) as u64;

@@ -195,7 +195,7 @@ fn store_at(path: &Path) -> Result<Option<ForkFile>> {
     match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io_error(path, "looking at the file")(e)),
-        Ok(metadata) if !metadata.is_file() => return Err(not_a_store("it is no regular file")),
+        Ok(metadata) if !metadata.is_file() => return Err(not_a_store("it is not a regular file")),
         Ok(_) => {}
     }
     let file = match ForkFile::open(|| file::open(path, true)) {
@@ -334,7 +334,7 @@ impl Drop for Shared {
 fn path_of(name: &str) -> Result<PathBuf> {
     let is_name = (1..=NAME_LEN_MAX).contains(&name.len()) && !name.contains(['/', '\0']);
     if !is_name {
-        let what = format!("{name:?} is no name: 1 to {NAME_LEN_MAX} bytes without / are");
+        let what = format!("{name:?} is not a valid name; use 1 to {NAME_LEN_MAX} bytes without `/` and NUL");
         return Err(Error::InvalidOption { what });
     }
     Ok(Path::new(DIRECTORY).join(format!("{PREFIX}{name}")))

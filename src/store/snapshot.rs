@@ -474,7 +474,7 @@ impl Snapshot<'_> {
         let corrupt = |what| self.store.corrupt(id, Some(slot), what);
         let words = arena.slot(slot).and_then(|words| words.get(HEADER_WORDS..));
         let words = words.filter(|_| header.len() <= arena.geo.record_size as usize);
-        let words = words.ok_or_else(|| corrupt("its length cannot be"))?;
+        let words = words.ok_or_else(|| corrupt("its length is impossible"))?;
         out.resize(header.len(), 0);
         copy_out(words, out);
         if self.verify && header.sum(out) != header.crc() {
@@ -489,7 +489,7 @@ impl Snapshot<'_> {
         let corrupt = |what| self.store.corrupt(id, Some(slot), what);
         let (words, len) = (arena.slot(slot).and_then(|words| words.get(HEADER_WORDS..)), header.len());
         let words = words.filter(|_| len <= arena.geo.record_size as usize);
-        let words = words.ok_or_else(|| corrupt("its length cannot be"))?;
+        let words = words.ok_or_else(|| corrupt("its length is impossible"))?;
         // If the epoch in the header is the damaged part, another process may be writing here. So the checksum is taken by word
         // loads, before there is a reference.
         if self.verify && sum(&header, words) != header.crc() {
@@ -498,7 +498,7 @@ impl Snapshot<'_> {
         // SAFETY: the version was current at the moment (steps 2 and 3), so no process that keeps the protocol writes its slot
         // before the pin is cleared, and the slice does not outlive that (`&self`).
         let data = unsafe { frozen(words, len) };
-        Ok((Version(header.version()), data.ok_or_else(|| corrupt("its length cannot be"))?))
+        Ok((Version(header.version()), data.ok_or_else(|| corrupt("its length is impossible"))?))
     }
 
     /// Steps 2 to 4: one pass over a region's slots.
