@@ -1,5 +1,4 @@
-//! How a command comes to its store: the options that every command takes, and what is said when
-//! the store had to be created or put right on the way in.
+//! Opening the store of a command: the options that every command takes, and the notes about a store that was created or repaired.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,11 +11,11 @@ use super::output::{counted, note, say};
 /// The capacity of a record in a store that a command creates on its own, in bytes.
 pub(crate) const RECORD_SIZE_DEFAULT: usize = 256;
 
-/// How long a command whose work is done waits for others before it says that it is not on disk yet.
+/// A command that has written waits this long for other processes, and then says that its writes are not on disk yet.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// After so long a user is told what a command waits for.
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
-/// And how long for marking the store clean.
+/// It waits this long to mark the store clean.
 const PATIENCE_FOR_THE_MARK: Duration = Duration::from_millis(100);
 
 /// Heads the options that every command takes, below its own.
@@ -62,13 +61,13 @@ impl Access {
         arguments
     }
 
-    /// Opens the store to look at it as it is. Nothing is written, whatever state it is in.
+    /// Opens the store to look at it as it is. Nothing is written, even if the store needs recovery.
     pub(crate) fn look(&self, path: &Path) -> Result<Store, Failure> {
         Ok(self.options().open_read_only(path)?)
     }
 
-    /// Opens the store to read records. A store that nobody has used since a crash is put right
-    /// first, if its file may be written, so that reading needs no manual step.
+    /// Opens the store to read records. A store that was not opened since a crash is recovered first, if its file may be written. So
+    /// reading needs no manual step.
     pub(crate) fn read(&self, path: &Path) -> Result<Store, Failure> {
         match self.options().open_read_only(path) {
             Err(needs_repair @ Error::NeedsRepair { .. }) => match self.options().open(path) {
@@ -92,8 +91,8 @@ impl Access {
         Ok(store)
     }
 
-    /// Ends what a command wrote: when this is done it is on disk. It waits a moment for who is inside of other regions,
-    /// and no longer: the command is done, whatever they do.
+    /// Flushes the writes of a command. It waits a moment for writers in other regions, and no longer: the writes of the command are
+    /// done.
     pub(crate) fn settle(&self, store: Store) -> Result<(), Failure> {
         let path = store.path().to_owned();
         match store.close_timeout(self.lock_timeout.unwrap_or(PATIENCE)) {
@@ -105,7 +104,7 @@ impl Access {
         }
     }
 
-    /// Leaves a store in which what the command wrote is on disk already.
+    /// Leaves a store in which all writes of the command are on disk already.
     pub(crate) fn leave(&self, store: Store) -> Result<(), Failure> {
         match store.close_timeout(PATIENCE_FOR_THE_MARK) {
             // The last one to close it marks it clean.
@@ -132,14 +131,14 @@ impl Access {
                 ));
                 Ok(store)
             }
-            // Somebody else was faster.
+            // Another process was faster.
             Err(Error::AlreadyExists { .. }) => self.write(path),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// Says what opening the store had to put right. On a healthy store, nothing.
+/// Says what opening the store repaired. For a healthy store it says nothing.
 pub(crate) fn say_repaired(path: &Path, report: &RepairReport) {
     if report.is_empty() {
         return;

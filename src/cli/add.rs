@@ -23,7 +23,7 @@ pub(crate) struct Add {
     /// The counter's id, decimal or 0x-hex
     #[arg(value_parser = ids::parse_id)]
     id: u64,
-    /// What to add; after `--`, it may be negative
+    /// The number to add; after `--`, it may be negative
     #[arg(value_name = "N", default_value_t = 1)]
     by: i64,
 }

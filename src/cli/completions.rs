@@ -1,4 +1,4 @@
-//! `recstore completions` and `recstore man`: what a shell and `man` know of this command.
+//! `recstore completions` and `recstore man`: this command for a shell and for `man`.
 
 use std::fs;
 use std::path::PathBuf;

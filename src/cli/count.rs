@@ -1,4 +1,4 @@
-//! `recstore count`: how many records there are, or how many are chosen.
+//! `recstore count`: the number of all records, or of the chosen ones.
 
 use std::path::PathBuf;
 

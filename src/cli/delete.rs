@@ -1,4 +1,4 @@
-//! `recstore delete`: records that are not wanted any more.
+//! `recstore delete`: deletes records.
 
 use std::path::PathBuf;
 

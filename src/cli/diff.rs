@@ -1,4 +1,4 @@
-//! `recstore diff`: what differs between two stores.
+//! `recstore diff`: the differences of two stores.
 
 use std::path::PathBuf;
 

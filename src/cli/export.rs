@@ -34,7 +34,7 @@ pub(crate) struct Export {
     /// Write to this file, which must not exist, instead of standard output, which is `-`
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// With csv: the columns' separator [default: ,]; with raw: what follows each record [default: nothing]
+    /// With csv: the separator of columns [default: ,]; with raw: the bytes after each record [default: none]
     #[arg(long, value_name = "TEXT")]
     separator: Option<OsString>,
 }
@@ -107,7 +107,7 @@ fn failed(error: csv::Error) -> Failure {
     }
 }
 
-/// Gives every record of a snapshot to `show`, in the order of ids; how many there were.
+/// Gives every record of a snapshot to `show`, in the order of ids. Returns their number.
 fn each(
     access: &Access,
     path: &std::path::Path,
@@ -156,7 +156,7 @@ fn each_now(
     Ok(ids.len() as u64)
 }
 
-/// Where an export goes.
+/// The destination of an export.
 enum Sink {
     Output(Output),
     File(BufWriter<File>),

@@ -1,4 +1,4 @@
-//! How a command ends when it does not end well: its message and its exit code.
+//! The failure of a command: its message and its exit code.
 
 use std::io;
 
@@ -21,7 +21,7 @@ const UNFLUSHED: u8 = 7;
 
 const SIGPIPE: u8 = 13;
 
-/// Why a command did not do what it was asked.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The record is not there.
@@ -30,7 +30,7 @@ pub(crate) enum Failure {
     Usage(String),
     /// Damage was found, and has been listed.
     Damaged(String),
-    /// The command is done, but what it wrote could not be flushed to disk, because of what others do.
+    /// The command is done, but its writes could not be flushed to disk, because another process is inside a region.
     Unflushed(String),
     /// The library refused.
     Store(Error),
@@ -38,7 +38,7 @@ pub(crate) enum Failure {
     Writer {
         /// Its exit code.
         code: u8,
-        /// What it said.
+        /// Its message.
         message: String,
     },
     /// Has been reported elsewhere; only the exit code is left to give.
@@ -48,13 +48,13 @@ pub(crate) enum Failure {
     },
     /// Anything else: input, output, processes.
     Other(String),
-    /// Whoever read the output is gone.
+    /// The reader of the output has closed it.
     ClosedPipe,
     /// A signal asked for the end.
     Interrupted {
         /// Its number.
         signal: u8,
-        /// What was done until then.
+        /// The work that was done until then.
         message: String,
     },
 }
@@ -84,7 +84,7 @@ impl Failure {
         }
     }
 
-    /// What to say on standard error, if anything.
+    /// The message for standard error, if there is one.
     pub(crate) fn message(&self) -> Option<String> {
         match self {
             Self::Absent(message)

@@ -1,4 +1,4 @@
-//! `recstore inspect`: regions and slots as they are in the file, for people who debug.
+//! `recstore inspect`: regions and slots as they are in the file, for debugging.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! A record as one line of JSON: `{"id":1,"data":"text"}`, or `{"id":1,"base64":"/w=="}` when the
-//! bytes are not UTF-8. What [`encode`] writes, [`decode`] reads back byte for byte.
+//! A record as one line of JSON: `{"id":1,"data":"text"}`, or `{"id":1,"base64":"/w=="}` if the bytes are not UTF-8. [`decode`] reads
+//! the lines of [`encode`] back byte for byte.
 
 use std::fmt;
 

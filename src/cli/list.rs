@@ -1,4 +1,4 @@
-//! `recstore list`: what is in a store, a line for each record.
+//! `recstore list`: the records of a store, a line for each.
 
 use std::path::PathBuf;
 

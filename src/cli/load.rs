@@ -6,12 +6,12 @@
 //! 1. A record counts as loaded, and `--ack` prints its id, once its writer has reported that its
 //!    `put` returned, and not before.
 //! 2. All lines of one id go to one writer, in their order: the last line of an id wins.
-//! 3. What a killed writer had not reported goes to its replacement, in the same order. To write a
-//!    record once more is harmless, since no later line of its id has gone anywhere else.
-//! 4. However a load ends early (a bad line, Ctrl-C, a closed pipe, a full disk), what was dealt out is
-//!    finished first, and the message counts it. Of what a writer was at when it failed some may be in, uncounted;
-//!    so the message also says how many records the store had, and has. A store that was created for the load stays,
-//!    even if it is empty, and the message says so: somebody else may have opened it by then.
+//! 3. Records that a killed writer had not reported go to its replacement, in the same order. To write a record once more is
+//!    harmless: no later line of its id has gone to another writer.
+//! 4. If a load ends early (a bad line, Ctrl-C, a closed pipe, a full disk), the records that were dealt out are finished first, and
+//!    the message counts them. Of the chunk in which a writer failed some records may be in, uncounted. So the message also says how
+//!    many records the store had, and has. A store that was created for the load stays, even if it is empty, and the message says so:
+//!    another process may have opened it by then.
 
 mod chunk;
 mod csv;
@@ -67,10 +67,10 @@ pub(crate) struct Load {
     /// all the same
     #[arg(long, value_name = "N", default_value_t = 0)]
     skip_lines: u64,
-    /// What to do about a line that is no record
+    /// What to do about a line that is not a record
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = WhatOnError::Stop)]
     on_error: WhatOnError,
-    /// Write the lines that are no records to this file, which must not exist; with --on-error skip
+    /// Write the lines that are not records to this file, which must not exist; with --on-error skip
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     /// How many processes write at once
@@ -113,7 +113,7 @@ impl Load {
         input.read(reading, usize::from(self.writers), events)?;
         let mut outcome = dealer.run(&inbox);
         let after = store.len().ok();
-        // One flush for what all the writers wrote, also when the load ended early.
+        // One flush for all writers, even if the load ended early.
         let closed = progress::while_working("flushing to disk", || store.close());
         if let Some(failure) = outcome.stopped.take() {
             return Err(self.how_far(failure, &outcome, before.filter(|_| !is_new), after));

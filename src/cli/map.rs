@@ -18,7 +18,7 @@ use super::progress;
 const WIDTH_DEFAULT: usize = 80;
 /// Rows of cells at most; more extents share a cell.
 const ROWS_MAX: usize = 24;
-/// Colours of the terminal's palette that stand apart, for regions.
+/// Colors of the terminal's palette that are easy to tell apart, for regions.
 const HUES: [u8; 12] = [39, 208, 76, 170, 220, 51, 203, 141, 114, 214, 69, 181];
 /// The same for a picture.
 const HUES_RGB: [&str; 12] = [
@@ -27,11 +27,11 @@ const HUES_RGB: [&str; 12] = [
 ];
 const DAMAGE: u8 = 196;
 
-/// Draw a picture of the file: what each part is for, how full it is, and where it is damaged
+/// Draw a picture of the file: the use of each part, how full it is, and where it is damaged
 ///
 /// A cell stands for one extent, or for several of them in a large file. Its shade shows how many of its slots hold a
-/// version, its colour what --by says; `I` is an index, `?` belongs to nobody. With --verify every checksum is
-/// checked first, and what is damaged is red, `X`, and named below.
+/// version. Its color shows what --by names. `I` is an index, `?` belongs to no region. With --verify every checksum is
+/// checked first, and damaged parts are red, `X`, and named below.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -41,7 +41,7 @@ Examples:
 pub(crate) struct Map {
     /// The store
     store: PathBuf,
-    /// What the colour shows
+    /// What the color shows
     #[arg(long, value_enum, default_value_t = By::Region)]
     by: By,
     /// Check every slot, and show where the file is damaged; exit code 3 if it is

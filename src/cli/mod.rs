@@ -1,4 +1,4 @@
-//! The command line: what the arguments are, and which file carries each subcommand out.
+//! The command line: the arguments, and one file for each subcommand.
 //!
 //! * Everything goes through the public API of the library.
 //! * Data goes to standard output, messages to standard error, one line each, after `recstore: `.
@@ -145,7 +145,7 @@ pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way too. Whoever closed the pipe does not want them.
+            // Help and version come this way too. A closed pipe is no error for them.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }

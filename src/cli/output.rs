@@ -1,4 +1,4 @@
-//! Standard output and standard error: what is written, and what a failure to write means.
+//! Standard output and standard error, and the meaning of a failed write.
 //!
 //! The `print` macros panic when the pipe is closed; everything goes through here instead.
 
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::failure::Failure;
 
-/// Says something to the user, on standard error. Nobody there to hear it is no failure.
+/// Writes a message for the user to standard error. A failure to write it is ignored.
 pub(crate) fn say(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "recstore: {message}");
 }
@@ -26,7 +26,7 @@ pub(crate) fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// Says what went well, or what is about to happen; not with `--quiet`.
+/// Writes a message about success or progress; not with `--quiet`.
 pub(crate) fn note(message: fmt::Arguments<'_>) {
     if !is_quiet() {
         say(message);
@@ -46,7 +46,7 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Buffered standard output. Call [`Output::finish`]: what is dropped unflushed may be lost.
+/// Buffered standard output. Call [`Output::finish`]: unflushed bytes may be lost.
 pub(crate) struct Output(BufWriter<io::StdoutLock<'static>>);
 
 impl Output {
@@ -65,9 +65,9 @@ impl Output {
         self.0.write_all(bytes).map_err(|error| Failure::output(&error))
     }
 
-    /// Hands over what is buffered.
+    /// Writes the buffered bytes.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        // The inner writer keeps what follows the last newline, hence both.
+        // The inner writer keeps the bytes after the last newline, hence both.
         self.0.flush().map_err(|error| Failure::output(&error))
     }
 
@@ -92,8 +92,8 @@ pub(crate) fn counted(n: u64, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
-/// The beginning of a record for people: printable text as it is, all else escaped, so that no
-/// record can move the cursor or colour the terminal.
+/// The beginning of a record for people: printable text as it is, all other bytes escaped, so that no
+/// record can move the cursor or color the terminal.
 pub(crate) fn preview(data: &[u8], chars_max: usize) -> String {
     let mut shown = String::new();
     let mut left = chars_max;

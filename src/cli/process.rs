@@ -1,10 +1,10 @@
-//! What the kernel says of a process: whether it is stopped, and what it runs.
+//! Facts about a process from the kernel: whether it is stopped, and its command line.
 
 use std::fs;
 
-/// A process, as seen from here. A process id that comes from another PID namespace names nothing here, or another one.
+/// A process, as seen from here. A process id from another PID namespace names no process here, or another one.
 pub(crate) struct Process {
-    /// Stopped by a signal or a debugger: it holds what it holds until it goes on.
+    /// Stopped by a signal or a debugger: it keeps its locks until it goes on.
     pub(crate) is_stopped: bool,
     /// Its command line, without control characters.
     pub(crate) command: String,
@@ -28,8 +28,8 @@ impl Process {
     }
 }
 
-/// How a holder of a lock or a seat is: `alive`, `stopped`, `dead`; or `inherited`: its process has ended, and another
-/// one has its descriptor of the file, and holds with that what it held.
+/// The state of a holder of a lock or a seat: `alive`, `stopped`, `dead`; or `inherited`: its process has ended, and another process has
+/// its descriptor of the file, with its locks.
 pub(crate) fn state_of(pid: u32, pid_exists: Option<bool>, alive: bool) -> &'static str {
     if !alive {
         "dead"

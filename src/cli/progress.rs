@@ -1,6 +1,6 @@
-//! Progress of long work, on standard error, where that is a terminal which nothing else writes to meanwhile: standard
-//! output is no pipe then, since what reads it may write there too. The commands that print records to a terminal as
-//! they go have no bar either.
+//! Progress of long work, on standard error. It is shown only on a terminal to which no other program writes meanwhile: standard output
+//! must not be a pipe, because its reader may write to the terminal too. Commands that print records to a terminal as they go
+//! have no bar either.
 
 use std::env;
 use std::fs::File;
@@ -32,7 +32,7 @@ pub(crate) fn records(total: Option<u64>) -> ProgressBar {
     }
 }
 
-/// Does work that says how far it is, with a bar.
+/// Does work that tells its progress, with a bar.
 pub(crate) fn of_work<T>(message: &'static str, work: impl FnOnce(&dyn Fn(Progress)) -> T) -> T {
     let bar = bar(100, "{elapsed_precise} {msg} {wide_bar} {percent} % {eta}");
     bar.set_message(message);
@@ -45,7 +45,7 @@ pub(crate) fn of_work<T>(message: &'static str, work: impl FnOnce(&dyn Fn(Progre
     done
 }
 
-/// Does work that does not say how far it is, with a sign of life.
+/// Does work that does not tell its progress, with a sign of life.
 pub(crate) fn while_working<T>(message: &'static str, work: impl FnOnce() -> T) -> T {
     let spinner = spinner("{elapsed_precise} {spinner} {msg}");
     spinner.set_message(message);

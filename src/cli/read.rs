@@ -37,7 +37,7 @@ pub(crate) struct Read {
     /// Take further ids from this file, one a line; `-` is standard input
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
-    /// What follows each record; \n, \t and \0 are understood [default: nothing after a single record, \n after
+    /// The text after each record; \n, \t and \0 are understood [default: none after a single record, \n after
     /// each of several]
     #[arg(long, value_name = "TEXT")]
     separator: Option<OsString>,

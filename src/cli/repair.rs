@@ -1,5 +1,4 @@
-//! `recstore repair`: puts right what can be, says what was dropped. A healthy store, in use or
-//! not, is left as it is.
+//! `recstore repair`: repairs a store, and says what was dropped. A healthy store, in use or not, stays as it is.
 
 use std::path::PathBuf;
 
@@ -10,11 +9,11 @@ use super::failure::Failure;
 use super::output::{Output, counted};
 use super::progress;
 
-/// Put right what can be, and say what was dropped
+/// Repair a store, and say what was dropped
 ///
-/// The commands and the library heal what a dead process left behind by themselves; this is for
-/// damage that `verify` found. On a healthy store, in use or not, it does nothing. Lists each version that it gave
-/// up, and per region how many records are gone. Exit code 3 if a record is lost, or if damage remains.
+/// After the death of a process the commands and the library heal the store by themselves; this is for damage that `verify`
+/// found. On a healthy store, in use or not, it does nothing. Lists each version that it gave up, and per region how
+/// many records are gone. Exit code 3 if a record is lost, or if damage remains.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

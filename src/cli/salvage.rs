@@ -1,4 +1,4 @@
-//! `recstore salvage`: records out of a file that can't be opened, or that `repair` can't put right.
+//! `recstore salvage`: records out of a file that can't be opened, or that `repair` can't repair.
 
 use std::path::PathBuf;
 
@@ -10,8 +10,8 @@ use super::{ids, progress, verify};
 
 /// Recover every record with a good checksum from a destroyed store into a new one
 ///
-/// STORE is only read. Lists on standard output what could not be saved: damaged records by their ids, and per
-/// region how many records are gone without a trace of their ids. What could not be known is said on standard error.
+/// STORE is only read. Lists the losses on standard output: damaged records by their ids, and per region how many
+/// records are gone without a trace of their ids. Questions that the file does not answer are on standard error.
 /// Exit code 3 if a record is lost. Fails if OUT exists.
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -1,4 +1,4 @@
-//! Which records a command shows, and in which order.
+//! The records that a command shows, and their order.
 
 use std::cmp::Reverse;
 
@@ -24,7 +24,7 @@ pub(crate) struct Selection {
     /// Only records whose bytes match this regular expression; (?i) in front ignores case
     #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex, help_heading = "Selection")]
     matching: Option<Regex>,
-    /// At most so many records
+    /// At most this many records
     #[arg(long, value_name = "N", help_heading = "Selection")]
     limit: Option<u64>,
 }
@@ -51,7 +51,7 @@ enum Sort {
 }
 
 fn parse_regex(text: &str) -> Result<Regex, String> {
-    // The library's message draws a picture of the place in several lines; its last line says what is wrong.
+    // The library's message draws the place in several lines. Its last line names the mistake.
     Regex::new(text).map_err(|error| {
         let error = error.to_string();
         error.lines().last().unwrap_or("it cannot be read").trim().trim_start_matches("error: ").to_owned()

@@ -1,4 +1,4 @@
-//! `recstore shared`: the stores in memory, and who is attached to them.
+//! `recstore shared`: the stores in memory, and the processes attached to them.
 
 use recstore::{Attached, Store};
 use serde_json::json;
@@ -8,11 +8,10 @@ use super::failure::Failure;
 use super::ids::size;
 use super::output::{Output, counted};
 
-/// List the stores in memory, by name, and who is attached to them
+/// List the stores in memory, by name, and the processes attached to them
 ///
-/// A store that nobody is attached to was left by processes that were killed; the next one to open
-/// it by its name begins anew, and `rm` removes the file. What can't be opened is listed with the
-/// reason.
+/// A store without an attached process was left by processes that were killed. The next process that opens its name begins
+/// anew, and `rm` removes the file. A store that can't be opened is listed with the reason.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

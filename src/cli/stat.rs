@@ -62,7 +62,7 @@ impl Stat {
     }
 }
 
-/// One line: how the store is, who uses it, and what a loss of power would take.
+/// One line: the state of the store, its users, and the writes that a loss of power would take.
 pub(crate) fn verdict(s: &Stats) -> String {
     let held = |state: &str| {
         let locks = s.regions.iter().filter_map(|r| r.lock.as_ref());

@@ -1,4 +1,4 @@
-//! `recstore top`: a store while it is used, as htop shows a machine.
+//! `recstore top`: a store in use, as htop shows a machine.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -23,9 +23,9 @@ use super::output::{Output, counted};
 use super::process::{Process, state_of};
 use super::stat::verdict;
 
-/// Watch a store while it is used: writes a second, locks and who holds them, attached processes
+/// Watch a store in use: writes a second, locks and their holders, attached processes
 ///
-/// Only looks: works beside processes that are stopped, and holds nobody up. Keys: q quits, s sorts the regions by the
+/// Only looks: works beside processes that are stopped, and delays no process. Keys: q quits, s sorts the regions by the
 /// next column, r reverses, p pauses, space looks at once.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -51,7 +51,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("`{text}` is not a number of seconds from 0.05 to 3600"))
 }
 
-/// What two looks tell.
+/// The result of two looks.
 struct Sample {
     stats: Stats,
     /// Writes a second of each region.
@@ -72,7 +72,7 @@ struct Attachment {
     command: String,
 }
 
-/// What is remembered between two looks.
+/// The state that is kept between two looks.
 struct Sampler<'s> {
     store: &'s Store,
     at: Instant,
@@ -163,7 +163,7 @@ impl Top {
         let store = access.look(&self.store)?;
         let mut sampler = Sampler::new(&store)?;
         if self.json {
-            let (_alive, clock) = channel::<()>(); // Nobody sends: its time-out is the interval.
+            let (_alive, clock) = channel::<()>(); // No message comes: its time-out is the interval.
             let _ = clock.recv_timeout(self.interval.saturating_sub(sampler.at.elapsed()));
             let mut out = Output::new();
             out.line(format_args!("{}", to_json(&sampler.sample()?)))?;

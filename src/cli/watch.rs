@@ -14,8 +14,8 @@ const PREVIEW_CHARS: usize = 48;
 
 /// Print changes as they happen, until Ctrl-C or until the reader goes away
 ///
-/// At first what is there, unless --from-now; then each record that is written, and each deletion. A record that changes several
-/// times before it is looked at comes once, as it is then. A line is printed as soon as it is known.
+/// At first all records that are there, unless --from-now; then each record that is written, and each deletion. A record that
+/// changes several times before the command looks at it comes once, as it is then. Each line is printed at once.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,10 +28,10 @@ pub(crate) struct Watch {
     /// Only these records, decimal or 0x-hex
     #[arg(value_name = "ID", value_parser = ids::parse_id)]
     id: Vec<u64>,
-    /// Begin with what happens from now on
+    /// Begin with changes from now on
     #[arg(long)]
     from_now: bool,
-    /// End after so many changes
+    /// End after this many changes
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// Print an object for each change: {"id", "change": "written", "version", "data" or "base64"} or {"id", "change":
@@ -81,7 +81,7 @@ impl Watch {
         out.finish()
     }
 
-    /// Tells of a record as it is now; what is gone again is told as a deletion next.
+    /// Prints a record as it is now. If it is gone again, its deletion comes next.
     fn written(&self, out: &mut Output, store: &Store, id: u64, left: &mut u64) -> Result<(), Failure> {
         let Some(record) = store.get(id)? else { return Ok(()) };
         *left = left.saturating_sub(1);

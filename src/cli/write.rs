@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::ids;
 use super::output::say;
 
-/// No store takes a longer record; what is longer is not read to its end.
+/// No store takes a longer record, so longer input is not read to its end.
 const RECORD_SIZE_MAX: u64 = 1 << 30;
 
 /// Write one record
@@ -55,7 +55,7 @@ impl Write {
             )));
         }
         let store = access.write_or_create(&self.store)?;
-        // Waits for nobody in other regions.
+        // Does not wait for writers in other regions.
         store.put_with(self.id, &data, Durability::Disk)?;
         access.leave(store)
     }

@@ -1,9 +1,9 @@
-//! What goes through the pipes between the process that deals records out and a writer.
+//! The messages in the pipes between the process that deals records out and a writer.
 //!
-//! To the writer, a chunk: the length in bytes of what follows (u64), then for each record its id
+//! To the writer, a chunk: the length in bytes of the rest (u64), then for each record its id
 //! (u64), its length (u32) and its bytes. Back from it, a [`Reply`] for each chunk, in the same order.
-//! Both ends are the same build, hence no magic and no version; what comes in is checked all the same,
-//! because anybody can start the writer by hand.
+//! Both ends are the same build, hence no magic and no version. The input is checked all the same, because a user can start the
+//! writer by hand.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -17,13 +17,13 @@ const NO_RECORD: u32 = u32::MAX;
 /// Records for one writer, in the form in which they go through its pipe.
 pub(crate) struct Chunk {
     frame: Vec<u8>,
-    /// Where each record comes from.
+    /// The origin of each record.
     pub(crate) origins: Vec<Origin>,
     /// The permit that it shares with the other chunks of its batch.
     _permit: Option<Arc<Permit>>,
 }
 
-/// Where a record comes from.
+/// The origin of a record.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin {
     /// The number of its line, from 1.
@@ -61,8 +61,8 @@ impl Chunk {
     }
 }
 
-/// Reads the next chunk's bytes, without the header. `false` at the end of the input, also where the
-/// input ends within a chunk: whoever was writing it is dead, and nobody waits for it.
+/// Reads the next chunk's bytes, without the header. `false` at the end of the input, even if it ends within a chunk: then the process
+/// that wrote it is dead.
 pub(crate) fn read_frame(input: &mut impl Read, payload: &mut Vec<u8>) -> io::Result<bool> {
     payload.clear();
     let mut header = [0; HEADER_BYTES];
@@ -71,7 +71,7 @@ pub(crate) fn read_frame(input: &mut impl Read, payload: &mut Vec<u8>) -> io::Re
         read => read?,
     }
     let payload_bytes = u64::from_le_bytes(header);
-    // The buffer grows with what really comes, whatever the header says.
+    // The buffer grows with the bytes that come, and not by the length in the header.
     let read_bytes = input.take(payload_bytes).read_to_end(payload)?;
     Ok(read_bytes as u64 == payload_bytes)
 }
@@ -90,18 +90,18 @@ pub(crate) fn records(mut payload: &[u8]) -> Option<Vec<(u64, &[u8])>> {
     Some(records)
 }
 
-/// What a writer reports.
+/// A report of a writer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// The next chunk is in the store.
     Done,
     /// The writer can't go on, and ends.
     Failed {
-        /// How many records of the next chunk are in the store; `None` if none of them is to blame.
+        /// The number of records of the next chunk that are in the store; `None` if no record caused the failure.
         at: Option<u32>,
         /// The exit code for it.
         code: u8,
-        /// What to tell the user.
+        /// The message for the user.
         message: String,
     },
 }
@@ -146,8 +146,8 @@ fn read_array<const N: usize>(input: &mut impl Read) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// The right to have one batch of chunks on the way. It is given back when the last of them is done
-/// with, and so bounds what is held in memory.
+/// The right to have one batch of chunks on the way. It is given back when the last of them is done, and so bounds the records in
+/// memory.
 pub(crate) struct Permit(Sender<()>);
 
 impl Permit {
@@ -159,7 +159,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // At the end of the load nobody wants it back.
+        // At the end of the load the receiver is gone.
         let _ = self.0.send(());
     }
 }

@@ -11,23 +11,23 @@ use super::rows::Row;
 
 const PREVIEW_CHARS: usize = 32;
 
-/// What `recstore export` calls its columns.
+/// The names of the columns of `recstore export`.
 const EXPORTED: [&[u8]; 4] = [b"id", b"version", b"data", b"base64"];
 
-/// How rows of CSV become records.
+/// The rules by which rows of CSV become records.
 pub(crate) struct Csv {
-    /// What separates the columns.
+    /// The separator of columns.
     pub(crate) delimiter: u8,
     /// Whether the first row has the names of the columns.
     pub(crate) has_header: bool,
-    /// Where the id comes from.
+    /// The origin of the id.
     pub(crate) id: IdFrom,
-    /// The column that is the record; `None`: the whole row, or what `recstore export` wrote.
+    /// The column that is the record; `None`: the whole row, or the columns of `recstore export`.
     pub(crate) data: Option<Place>,
     columns: Option<Columns>,
 }
 
-/// What the first row has decided.
+/// The result of the first row.
 struct Columns {
     count: usize,
     /// The column that the id comes from.

@@ -25,26 +25,26 @@ use super::writers::Writers;
 /// How long the writers may take to finish after Ctrl-C before the user is told how to leave at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a load has done.
+/// The result of a load.
 pub(crate) struct Outcome {
     /// How many records are in the store; of an id that came twice, both.
     pub(crate) loaded: u64,
     /// The records of all lines up to this one are in the store.
     pub(crate) lines: u64,
-    /// How many rows were no records.
+    /// The number of rows that were not records.
     pub(crate) rejected: u64,
     /// How many writers were killed.
     pub(crate) killed: u64,
-    /// How many records others took over from them.
+    /// The number of records that other writers took over from them.
     pub(crate) taken_over: u64,
-    /// Why it ended early, if it did.
+    /// The reason for an early end, if it ended early.
     pub(crate) stopped: Option<Failure>,
 }
 
 pub(crate) struct Dealer {
     input_name: String,
     writers: Writers,
-    /// Where the ids go, if they are wanted.
+    /// The output for ids, if they are wanted.
     ack: Option<Output>,
     /// When to kill a writer, if that is wanted.
     kill: Option<KillOne>,
@@ -55,7 +55,7 @@ pub(crate) struct Dealer {
     dealt_line: u64,
     /// The first line with a record that was dealt and is not loaded, and will not be.
     failed_line: Option<u64>,
-    /// Why the load ends early.
+    /// The reason for an early end.
     stopped: Option<Failure>,
 }
 
@@ -63,14 +63,14 @@ pub(crate) struct Dealer {
 struct KillOne {
     /// From here on, if it is at work: half way.
     from: u64,
-    /// From here on in any case, lest nobody is killed: three quarters.
+    /// From here on in any case, so that one is killed: three quarters.
     at_last_from: u64,
 }
 
 impl Dealer {
     pub(crate) fn new(input: &Input, writers: Writers, ack: bool, kill_one: bool) -> Self {
         let quarter = input.bytes().unwrap_or(0) / 4;
-        // Where lines come from or go to the terminal, they are the progress.
+        // If lines come from the terminal or go to it, they are the progress.
         let bar = match input.is_terminal() || (ack && io::stdout().is_terminal()) {
             true => ProgressBar::hidden(),
             false => progress::bytes(input.bytes()),
@@ -89,7 +89,7 @@ impl Dealer {
         }
     }
 
-    /// Deals until all is done, or until there is a reason to stop and what was dealt is done.
+    /// Deals until all records are done, or until there is a reason to stop and all dealt records are done.
     pub(crate) fn run(mut self, inbox: &Receiver<Event>) -> Outcome {
         while self.writers.running() {
             match self.next(inbox) {
@@ -156,7 +156,7 @@ impl Dealer {
         }
         for (writer, chunk) in batch.chunks {
             self.kill_perhaps(writer, batch.position);
-            // If it was just killed it can't get to this chunk any more, and the chunk is in its pipe.
+            // If it was just killed, this chunk is still in its pipe, and it can't read the chunk any more.
             self.writers.deal(writer, chunk);
         }
     }
@@ -203,12 +203,12 @@ impl Dealer {
         self.stop(Failure::Writer { code, message });
     }
 
-    /// Of a writer that failed, the records from this line on are not loaded.
+    /// Notes that the records of a failed writer from this line on are not loaded.
     fn not_loaded_from(&mut self, line: Option<u64>) {
         self.failed_line = self.failed_line.into_iter().chain(line).min();
     }
 
-    /// Ends the load early; what was dealt is finished. The first reason is the one that counts.
+    /// Ends the load early; dealt records are finished. The first reason is the one that counts.
     fn stop(&mut self, why: Failure) {
         self.writers.close();
         self.stopped.get_or_insert(why);

@@ -1,15 +1,15 @@
-//! Events: what the threads of a load (input, writers, signals) tell its loop.
+//! Events: the messages of the threads of a load (input, writers, signals) to its loop.
 
 use std::thread;
 
 use super::super::failure::Failure;
 use super::chunk::{Chunk, Reply};
 
-/// What the loop waits for.
+/// An event that the loop waits for.
 pub(crate) enum Event {
     /// Rows were read.
     Batch(Batch),
-    /// There are no more rows; or the next one is bad, or can't be read, and why.
+    /// There are no more rows; or the next one is bad, or can't be read, with the reason.
     InputEnd(Result<(), String>),
     /// A writer reports.
     Reply { writer: usize, reply: Reply },
@@ -33,7 +33,7 @@ pub(crate) struct Batch {
     pub(crate) reasons: Vec<String>,
 }
 
-/// Starts a thread that nobody waits for.
+/// Starts a thread that is never joined.
 pub(crate) fn spawn_thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     match thread::Builder::new().name(name.into()).spawn(body) {
         Ok(_) => Ok(()),

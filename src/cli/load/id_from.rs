@@ -1,4 +1,4 @@
-//! Where the id of a row comes from: from a column, or from the row's place or text.
+//! The origin of a row's id: a column, or the row's place or text.
 
 use super::super::ids;
 use super::super::output::preview;
@@ -14,10 +14,10 @@ pub(crate) enum Place {
     Name(String),
 }
 
-/// Where ids come from.
+/// The origin of ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum IdFrom {
-    /// They stand in a column.
+    /// A column has them.
     Column {
         /// The column.
         place: Place,
@@ -26,7 +26,7 @@ pub(crate) enum IdFrom {
     },
     /// They are the numbers of the lines.
     Line,
-    /// They are the hashes of what stands in a column.
+    /// They are the hashes of the texts of a column.
     Hash(Place),
 }
 

@@ -1,7 +1,7 @@
 //! The rows that are loaded: read, understood and sorted by writer, on a thread of their own.
 //!
-//! A batch is what one read gave. So a line that is typed, or that some program prints once an hour,
-//! goes to its writer at once, and a file goes in large pieces.
+//! A batch has the rows of one read. So a line that is typed, or that a program prints once an hour, goes to its writer at once, and a
+//! file goes in large pieces.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Seek};
@@ -24,10 +24,10 @@ const BATCHES_MAX: usize = 8;
 const READ_BYTES_PER_WRITER: usize = 64 << 10;
 const READ_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES_MIN: usize = 512;
-/// A file is read in at least about so many pieces, so that all the writers have a part in a small one.
+/// A file is read in at least about this many pieces, so that all writers get a part of a small one.
 const PIECES_MIN: u64 = 32;
 
-/// Where the lines come from.
+/// The origin of the lines.
 pub(crate) struct Input {
     file: File,
     name: String,
@@ -61,22 +61,22 @@ impl Input {
         Ok(Self { file, name, bytes, is_terminal })
     }
 
-    /// What to call it in messages.
+    /// Its name in messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its length in bytes, where that is known.
+    /// Its length in bytes, if it is known.
     pub(crate) fn bytes(&self) -> Option<u64> {
         self.bytes
     }
 
-    /// Whether somebody types it.
+    /// Whether a person types it.
     pub(crate) fn is_terminal(&self) -> bool {
         self.is_terminal
     }
 
-    /// Starts to read. What is read, and how it ended, arrives as events.
+    /// Starts to read. The rows, and the end, come as events.
     pub(crate) fn read(self, reading: Reading, writers: usize, events: Sender<Event>) -> Result<(), Failure> {
         let (permit_back, permits) = mpsc::channel();
         for _ in 0..BATCHES_MAX {
@@ -98,7 +98,7 @@ impl Input {
         };
         spawn_thread("lines", move || {
             let end = reader.run(&events, &permits, &permit_back);
-            // Nobody listens any more if the load ended for another reason.
+            // The receiver is gone if the load ended for another reason.
             let _ = events.send(Event::InputEnd(end));
         })
     }
@@ -112,7 +112,7 @@ pub(crate) struct Reading {
     pub(crate) skip_lines: u64,
     /// The longest record that the store takes.
     pub(crate) record_size: usize,
-    /// What becomes of rows that are no records.
+    /// The rule for rows that are not records.
     pub(crate) on_error: OnError,
 }
 
@@ -129,7 +129,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads to the end, or to the first row that ends the load; says why in that case.
+    /// Reads to the end, or to the first row that ends the load. Then it returns the reason.
     fn run(
         mut self,
         events: &Sender<Event>,
@@ -155,7 +155,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes what one read gives; `false` at the end of the input.
+    /// Takes the bytes of one read; `false` at the end of the input.
     fn read_once(&mut self, sorter: &mut Sorter) -> Result<bool, String> {
         let read_bytes = loop {
             match self.file.read(&mut self.buffer) {
@@ -178,7 +178,7 @@ impl Reader {
             rows.take(&self.buffer[..read_bytes], |row| taker.take(row, sorter))?;
         }
         if rows.unfinished_bytes() > self.row_bytes_max {
-            // It could go on for ever.
+            // The row could go on for ever.
             return Err(format!(
                 "{}: line {}: longer than {} bytes, and no record that the store takes ({} bytes) needs so many{}",
                 taker.name,

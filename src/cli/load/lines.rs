@@ -14,16 +14,16 @@ use super::rows::{Row, Rows};
 const JSON_BYTES_PER_BYTE: usize = 6;
 /// CSV may take two (`""`), and base64 in CSV less than that.
 const CSV_BYTES_PER_BYTE: usize = 2;
-/// What a row may have beside the record's bytes: other fields, white space.
+/// Bytes that a row may have beside the record's: other fields, white space.
 const EXTRA_BYTES: usize = 1 << 20;
 
-/// What the rows look like, as it stands on the command line.
+/// The form of the rows, by the arguments.
 #[derive(clap::Args)]
 pub(crate) struct FormatArgs {
     /// What the input is
     #[arg(long, value_enum, default_value_t = Kind::Jsonl)]
     format: Kind,
-    /// csv, delimited: what separates the columns, one character; \t is a tab [default: ,]
+    /// csv, delimited: the separator of columns, one character; \t is a tab [default: ,]
     #[arg(long, value_name = "C", value_parser = parse_delimiter, allow_hyphen_values = true)]
     delimiter: Option<char>,
     /// csv, delimited: the column with the id, by its number, from 1, or by its name in the header [default: id
@@ -102,7 +102,7 @@ impl FormatArgs {
     }
 }
 
-/// What the rows look like.
+/// The form of the rows.
 pub(crate) enum Format {
     Jsonl,
     Csv(Csv),
@@ -110,7 +110,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// What cuts the input into rows.
+    /// Makes rows of the input.
     pub(crate) fn rows(&self) -> Rows {
         match self {
             Self::Csv(csv) => Rows::csv(csv.delimiter),

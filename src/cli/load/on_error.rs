@@ -1,13 +1,13 @@
-//! Rows that are no records: what becomes of them.
+//! Rows that are not records.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-/// Of so many rows the reason is said; further ones are counted.
+/// The reason is said for this many rows; further ones are counted.
 const REASONS_MAX: u64 = 10;
 
-/// What becomes of rows that are no records.
+/// The rule for rows that are not records.
 pub(crate) enum OnError {
     /// The first one ends the load.
     Stop,
@@ -18,7 +18,7 @@ pub(crate) enum OnError {
 /// The rows that were passed over.
 #[derive(Default)]
 pub(crate) struct Rejects {
-    /// Where they go.
+    /// The path of the file for them.
     path: Option<PathBuf>,
     /// The file, once there is one of them.
     file: Option<BufWriter<File>>,
@@ -53,14 +53,14 @@ impl Rejects {
 }
 
 impl OnError {
-    /// The input begins with this row; so does the file of what was rejected, so that it can be loaded.
+    /// The input begins with this row. So does the file of rejected rows, so that it can be loaded.
     pub(crate) fn header(&mut self, row: &[u8]) {
         if let Self::Skip(rejects) = self {
             rejects.header = [row, b"\n"].concat();
         }
     }
 
-    /// A row is no record, and why. An error ends the load.
+    /// Takes a row that is not a record, with the reason. An error ends the load.
     pub(crate) fn reject(&mut self, row: &[u8], why: String) -> Result<(), String> {
         let Self::Skip(rejects) = self else { return Err(why) };
         rejects.write(row)?;
@@ -74,13 +74,13 @@ impl OnError {
         Ok(())
     }
 
-    /// Hands over what was written.
+    /// Writes the buffered bytes.
     pub(crate) fn flush(&mut self) -> Result<(), String> {
         let Self::Skip(Rejects { path: Some(path), file: Some(file), .. }) = self else { return Ok(()) };
         file.flush().map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// How many rows were rejected since the last time, and what to say of them.
+    /// The number of rows that were rejected since the last call, and the message about them.
     pub(crate) fn take_rejected(&mut self) -> (u64, Vec<String>) {
         match self {
             Self::Stop => (0, Vec::new()),

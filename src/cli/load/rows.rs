@@ -1,4 +1,4 @@
-//! The bytes of the input as rows: a line, or in CSV what a quote may have spread over several lines.
+//! The bytes of the input as rows: lines, or in CSV rows that a quote may spread over several lines.
 //!
 //! A row is handed out as soon as its last byte was read, however the reads cut the input.
 
@@ -7,7 +7,7 @@ use csv_core::ReadRecordResult;
 /// UTF-8's, as some programs put it before a text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// What one record is made from.
+/// The source of one record.
 pub(crate) struct Row<'a> {
     /// The number of its first line, from 1.
     pub(crate) line: u64,
@@ -141,7 +141,7 @@ impl Lines {
         each: &mut impl FnMut(&Row<'_>) -> Result<(), String>,
     ) -> Result<(), String> {
         let mut pieces = bytes.split(|&byte| byte == b'\n');
-        // What follows the last newline, possibly nothing, is not a whole line.
+        // The bytes after the last newline, if there are any, are not a whole line.
         let rest = pieces.next_back().unwrap_or_default();
         for piece in pieces {
             self.read += 1;

@@ -1,8 +1,8 @@
 //! A writer process of `recstore load`: takes chunks of records from standard input, puts them into
 //! the store, and reports each chunk on standard output after its records are in.
 //!
-//! It ends at the end of its input, which is also what it sees when the process that started it dies,
-//! and when nobody listens to its reports any more.
+//! It ends at the end of its input, which also comes when the process that started it dies. It also ends when its reports have no
+//! reader any more.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -51,14 +51,14 @@ fn put_all(store: &Store, records: &[(u64, &[u8])]) -> Result<(), (usize, Error)
     if store.write_many(records.iter().copied()).is_ok() {
         return Ok(());
     }
-    // Some are in, out of order. To write them again is harmless, and tells which one is the culprit.
+    // Some are in, out of order. To write them again is harmless, and shows which one caused the failure.
     for (at, &(id, data)) in records.iter().enumerate() {
         store.put(id, data).map_err(|error| (at, error))?;
     }
     Ok(())
 }
 
-/// Hands a failure to the process that started this one; what is left of it is the exit code.
+/// Hands a failure to the process that started this one. Only the exit code remains.
 fn report(out: &mut impl Write, at: Option<u32>, failure: Failure) -> Failure {
     let code = failure.code();
     let message = failure.message().unwrap_or_default();

@@ -1,9 +1,8 @@
-//! The writer processes, as the process that deals records out to them sees them.
+//! The writer processes, in the process that deals records out to them.
 //!
-//! Each has two threads here: one feeds it, so that a full pipe holds nobody else up, and one listens
-//! to it. What was dealt to a writer is kept until it reports it; when the writer is killed, all that
-//! is kept goes to a new process in its place. A writer sees the end of its input when this process
-//! ends, however it ends, and then ends too.
+//! Each has two threads here: one feeds it, so that a full pipe delays no other writer, and one listens to it. Records that were dealt to
+//! a writer are kept until it reports them. If the writer is killed, the kept records go to a new process in its place. A writer sees the
+//! end of its input when this process ends in any way, and then ends too.
 
 use std::collections::VecDeque;
 use std::env;
@@ -20,8 +19,8 @@ use super::super::output::counted;
 use super::chunk::{Chunk, Reply};
 use super::event::{Event, spawn_thread};
 
-/// Killed so often in a row, without having finished a single chunk, a writer is not replaced again:
-/// something kills every process that touches these records.
+/// A writer that was killed this often in a row, without having finished a single chunk, is not replaced again: every process that
+/// touches these records is killed.
 const FRUITLESS_MAX: u32 = 3;
 
 /// All the writers of a load.
@@ -48,7 +47,7 @@ struct Writer {
     child: Child,
     /// Leads to the thread that feeds the process; `None` once there is nothing more to come.
     feed: Option<Sender<Arc<Chunk>>>,
-    /// What was dealt to it and not reported by it, in order.
+    /// The chunks that were dealt to it and not reported by it, in order.
     unreported: VecDeque<Arc<Chunk>>,
     /// Whether this process has reported anything.
     fruitful: bool,
@@ -56,7 +55,7 @@ struct Writer {
     fruitless: u32,
     /// It has ended and was not replaced.
     ended: bool,
-    /// It has reported a failure: what is left of its records is nobody's any more.
+    /// It has reported a failure: its remaining records go to no other writer.
     failed: bool,
 }
 
@@ -114,7 +113,7 @@ impl Writers {
         self.writers.get(number).is_some_and(|writer| writer.fruitful)
     }
 
-    /// Kills a writer, as if somebody had done so from outside.
+    /// Kills a writer, as another program would.
     pub(crate) fn kill(&mut self, number: usize) -> Result<(), Failure> {
         match self.writers.get_mut(number).map(|writer| writer.child.kill()) {
             None | Some(Ok(())) => Ok(()),
@@ -149,7 +148,7 @@ impl Writers {
         let Some(writer) = self.writers.get_mut(number) else {
             return Ok(None);
         };
-        // Whatever happens below, this process is not waited for again.
+        // From here on this process is not waited for again.
         writer.ended = true;
         let pid = writer.child.id();
         let name = format!("writer {} (process {pid})", number + 1);
@@ -229,7 +228,7 @@ impl Recipe {
     }
 }
 
-/// Writes chunks into a writer's pipe until there are no more, or nobody reads them.
+/// Writes chunks into a writer's pipe until there are no more, or the pipe has no reader.
 fn feed_writer(mut stdin: ChildStdin, chunks: &Receiver<Arc<Chunk>>) {
     for chunk in chunks {
         if stdin.write_all(chunk.frame()).is_err() {
