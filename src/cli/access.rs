@@ -161,5 +161,5 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| format!("`{text}` is no number of seconds, such as 2 or 0.5"))
+        .ok_or_else(|| format!("`{text}` is not a number of seconds; use one such as 2 or 0.5"))
 }

@@ -118,7 +118,7 @@ fn each(
         Err(Failure::Store(Error::Io { .. })) => {
             let store = access.read(path)?;
             note(format_args!(
-                "{}: may only be read, so there is no one moment to all records",
+                "{}: read-only for this user, so the records are not of one moment",
                 path.display()
             ));
             return each_now(&store, show);

@@ -57,7 +57,7 @@ pub(crate) fn parse_digits(digits: &str, radix: u32) -> Option<u64> {
 /// `KiB` and `KB` mean the same as `K`.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || {
-        format!("`{text}` is no size: write a number of bytes, or one with a unit, such as 64K, 10M, 2G, 1T")
+        format!("`{text}` is not a size; use a number of bytes, or one with a unit, such as 64K, 10M, 2G, 1T")
     };
     let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits_end);

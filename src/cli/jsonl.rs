@@ -111,7 +111,7 @@ pub(crate) fn take_data(fields: &mut Map<String, Value>) -> Result<Option<Vec<u8
             Err(error) => Err(format!("\"base64\" is not base64: {error}")),
         },
         (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err("there are both \"data\" and \"base64\"".into()),
+        (Some(_), Some(_)) => Err("there are both \"data\" and \"base64\"; leave one of them".into()),
         _ => Err("\"data\" and \"base64\" are strings".into()),
     }
 }

@@ -153,7 +153,7 @@ impl Load {
             (None, Some(0)) => failure.and(&format!("{} was created, and is empty", self.store.display())),
             // Lines that a writer had not reported may be in the store; it knows.
             (_, Some(after)) if before.unwrap_or(0) + outcome.loaded < after => failure.and(&format!(
-                "the store had {}, and has {after}: what was on its way may be in",
+                "the store had {}, and has {after}: some of the unreported records may be in",
                 counted(before.unwrap_or(0), "record")
             )),
             _ => failure,

@@ -163,8 +163,8 @@ impl Map {
             out.line(format_args!("  {line}"))?;
         }
         let legend = match self.ascii {
-            true => ". empty  1-9 tenths full  # full  I index  ? nobody's  X damaged",
-            false => "· empty  ░ ▒ ▓ █ full  I index  ? nobody's  X damaged",
+            true => ". empty  1-9 tenths full  # full  I index  ? no region's  X damaged",
+            false => "· empty  ░ ▒ ▓ █ full  I index  ? no region's  X damaged",
         };
         out.line(format_args!("  {legend}"))
     }

@@ -52,7 +52,7 @@ impl Repair {
             0 if lost.is_empty() => Ok(()),
             0 => Err(Failure::Damaged(format!("{}: repaired; {lost}", self.store.display()))),
             places => Err(Failure::Damaged(format!(
-                "{}: still damaged in {}; save what is readable with `recstore dump`",
+                "{}: still damaged in {}; save the readable records with `recstore dump`",
                 self.store.display(),
                 counted(places as u64, "place")
             ))),

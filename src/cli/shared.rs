@@ -40,7 +40,7 @@ impl Shared {
                         continue;
                     }
                     let by = match alive.as_slice() {
-                        [] => "nobody attached".to_owned(),
+                        [] => "no process attached".to_owned(),
                         pids => format!(
                             "attached: {}",
                             pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")

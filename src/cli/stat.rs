@@ -94,14 +94,14 @@ pub(crate) fn verdict(s: &Stats) -> String {
     alive.sort_unstable();
     alive.dedup();
     parts.push(match alive.len() {
-        0 => "nobody is attached".to_owned(),
+        0 => "no process is attached".to_owned(),
         1 => "in use by 1 process".to_owned(),
         n => format!("in use by {n} processes"),
     });
     parts.push(if s.closed_cleanly {
         "all of it is on disk".to_owned()
     } else {
-        "what was written since the last flush is not safe from a loss of power".to_owned()
+        "writes since the last flush are not safe from a loss of power".to_owned()
     });
     parts.join("; ")
 }

@@ -69,7 +69,7 @@ impl Verify {
         match report.damage.len() {
             0 => Ok(()),
             places => Err(Failure::Damaged(format!(
-                "{path}: damaged in {}; to put right what can be: recstore repair {path}",
+                "{path}: damaged in {}; to repair it: recstore repair {path}",
                 counted(places as u64, "place"),
                 path = self.store.display()
             ))),

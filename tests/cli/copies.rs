@@ -205,7 +205,7 @@ fn ls_shows_who_is_attached_and_what_the_dead_have_left() {
     left.put(1, b"left").expect("a write");
     drop(left);
     let line = name.listed().expect("a line");
-    assert!(line.contains("  1 record  ") && line.ends_with("nobody attached"), "{line}");
+    assert!(line.contains("  1 record  ") && line.ends_with("no process attached"), "{line}");
     assert_eq!(name.as_json().expect("an object")["attached"], serde_json::json!([]));
 }
 

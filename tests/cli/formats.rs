@@ -37,7 +37,7 @@ fn columns_of_csv_are_chosen_by_name_or_number() {
         run_with(load(more), text).refused(4, why);
     };
     refused(&[], "number,name\n1,x\n", "line 1: no column is called \"id\"; the columns are number, name");
-    refused(&["--id-column", "3"], PEOPLE, "`two\\r\\nlines` in column 3 is no id");
+    refused(&["--id-column", "3"], PEOPLE, "`two\\r\\nlines` in column 3 is not an id");
     refused(&["--id-column", "4"], PEOPLE, "line 1: there is no column 4");
     refused(&[], "id,x,id\n1,2,3\n", "two columns are called \"id\": give the number, 1 or 3");
     refused(
@@ -86,7 +86,7 @@ fn rows_that_are_no_records_are_passed_over_on_request_and_kept() {
     let load = || args!["load", store, "--format", "csv", "--on-error", "skip", "--rejects", rejects];
     let ended =
         run_with(load(), text).ended(0, "3 records loaded by 1 writer; 2 lines rejected (they are in ");
-    assert!(ended.err.contains("line 3: `B` in column id is no id in decimal"), "{ended:?}");
+    assert!(ended.err.contains("line 3: `B` in column id is not an id in decimal"), "{ended:?}");
     assert!(ended.err.contains("line 5: the row has 1 columns and the header has 2 (rejected)"), "{ended:?}");
     assert_eq!(dump(&store).len(), 3);
     // With the header, so that it can be put right and loaded.

@@ -212,7 +212,7 @@ fn a_bad_line_ends_the_load_with_its_number_after_the_lines_before_it() {
     let before: String = (1..=5000).map(|id| format!("{id},x\n")).collect();
     let file = dir.file("bad.csv", format!("{before}five,x\n6000,x\n"));
     let ended = run(args!["load", store, file, "--format", "delimited", "--writers", "3"]);
-    let ended = ended.refused(4, "bad.csv: line 5001: `five` in column 1 is no id");
+    let ended = ended.refused(4, "bad.csv: line 5001: `five` in column 1 is not an id");
     assert!(ended.err.contains("; 5000 records were loaded"), "{ended:?}");
     assert_eq!(dump(&store).len(), 5000);
     run(args!["read", store, "6000"]).refused(1, "no record");

@@ -18,7 +18,7 @@ fn verdict(store: &Path) -> String {
 fn the_first_line_of_stat_is_a_verdict() {
     let dir = Dir::new();
     let store = store_of(&dir, "a.rec", &[(1, b"one")]);
-    assert_eq!(verdict(&store), "healthy; nobody is attached; all of it is on disk");
+    assert_eq!(verdict(&store), "healthy; no process is attached; all of it is on disk");
     let mut load = Talk::new(args!["load", store, "--ack"]);
     load.say(r#"{"id":3,"data":"three"}"#);
     assert_eq!(load.hear(), "3");

@@ -136,7 +136,7 @@ impl Dealer {
         if let Some(Failure::Interrupted { .. }) = self.stopped {
             match inbox.recv_timeout(PATIENCE) {
                 Err(RecvTimeoutError::Timeout) => {
-                    self.say("the writers are finishing what they have; Ctrl-C again leaves at once");
+                    self.say("the writers are finishing their records; Ctrl-C again ends at once");
                 }
                 event => return event.ok(),
             }

@@ -56,7 +56,7 @@ impl IdFrom {
                         Place::Name(name) => name.clone(),
                     };
                     format!(
-                        "`{}` in column {place} is no id in {}",
+                        "`{}` in column {place} is not an id in {}",
                         preview(text, PREVIEW_CHARS),
                         if *radix == 16 { "hexadecimal" } else { "decimal (hexadecimal: --id-radix 16)" }
                     )

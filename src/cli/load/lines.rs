@@ -96,7 +96,7 @@ impl FormatArgs {
                 Ok(Format::Csv(Csv::new(delimiter, has_header, id, self.data_column.clone())))
             }
             _ => Err(Failure::Usage(format!(
-                "--delimiter {delimiter:?} separates no columns of csv; that takes one ASCII character that is no quote"
+                "--delimiter {delimiter:?} can't separate columns of csv; use one ASCII character other than a quote"
             ))),
         }
     }
@@ -135,7 +135,7 @@ impl Format {
                 let id = id.id(row.line, |place| match place {
                     Place::Number(column) => nth_column(row.bytes, delimiter, *column).ok_or_else(|| {
                         format!(
-                            "there is no column {column}, the columns being separated by {:?}",
+                            "there is no column {column}; columns are separated by {:?}",
                             String::from_utf8_lossy(delimiter)
                         )
                     }),

@@ -64,7 +64,7 @@ fn report(out: &mut impl Write, at: Option<u32>, failure: Failure) -> Failure {
     let message = failure.message().unwrap_or_default();
     let reply = Reply::Failed { at, code, message };
     if let (Err(error), Reply::Failed { message, .. }) = (reply.write(out), &reply) {
-        say(format_args!("{message} (and nobody listens: {error})"));
+        say(format_args!("{message} (and the report could not be sent: {error})"));
     }
     Failure::Reported { code }
 }
