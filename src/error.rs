@@ -289,7 +289,7 @@ pub enum Error {
     FlushFailed {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         r#source: io::Error,
     },
     /// The store's file was removed, or replaced by another file, while it was open. A flush gives this error: its data is on disk, in a
@@ -308,7 +308,7 @@ pub enum Error {
         path: PathBuf,
         /// The work that failed, in words.
         doing: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         r#source: io::Error,
     },
 }

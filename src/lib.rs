@@ -1,11 +1,10 @@
 //! A persistent, memory-mapped record store that several processes write at once, and that
 //! survives their death.
 //!
-//! A store is one file of records `(id: u64, version, data)`. Any number of processes map it and
-//! read and write it side by side. Reading takes no lock and makes no system call; writing takes the
-//! lock of one region, a compare-and-swap. A process that is killed at any instant, `kill -9`
-//! included, loses nothing that was acknowledged and blocks nobody: the next one that needs the
-//! region heals it.
+//! A store is one file of records `(id: u64, version, data)`. Any number of processes map it and read and write it side by side.
+//! The file is divided into regions. A record's id decides its region, and each region has a lock. Reading takes no lock and makes no
+//! system call. Writing takes the lock of one region, by a compare-and-swap. If a process is killed at any instant, even by
+//! `kill -9`, no acknowledged write is lost and no other process is blocked: the next process that needs the region heals it.
 //!
 //! ```
 //! # fn main() -> recstore::Result<()> {
@@ -30,34 +29,37 @@
 //!
 //! # The guarantees
 //!
-//! * A record is all or nothing: at every instant `get` gives a whole version that somebody wrote.
+//! * A record is all or nothing: at every instant `get` gives a whole version that a process wrote.
 //! * A [`Batch`] is all or nothing, and a [`Snapshot`] is the whole store as of one moment.
 //! * A write that returned survives the death of any process.
-//! * What [`Store::sync`] returned for survives a loss of power.
-//! * A dead owner of a lock is recognised by the kernel's own file locks: no time-out, no clock and
-//!   no process id takes part. A live owner is never robbed.
+//! * A write before a [`Store::sync`] that returned survives a loss of power.
+//! * The kernel's own file locks tell whether the owner of a lock is dead: no time-out, no clock and no process id takes part. A
+//!   live owner keeps its lock.
 //! * Damage is an error that names the place, never wrong data.
 //! * The file grows by itself. A full disk is [`Error::Full`] at the call that needed room.
 //!
-//! # What it asks of its surroundings
+//! [`design::promises`] lists them with their tests, [`design::limits`] has the limits, and [`design::trouble`] has the errors and
+//! what to do about them.
 //!
-//! Linux on a 64-bit little-endian processor; a local file system; a file that nobody shortens while
-//! it is mapped (that gives SIGBUS, as for every mapping).
+//! # Requirements
 //!
-//! Who may write the file can spoil its content. The memory safety of another process can't be spoilt by what stands in the
-//! file: all that is read from the mapping is copied, and checked before it is used. With one exception, which has to be
-//! asked for: [`Pin`] and [`Snapshot::get`] lend `&[u8]` over the mapping itself. They rely on every process that
-//! writes to the file doing so by this crate; one that changes lent bytes in another way causes undefined behaviour in the
-//! process that looks at them. Where that is not ruled out, [`Store::get_into`] and [`Snapshot::get_into`] copy.
+//! Linux on a 64-bit little-endian processor; a local file system; no program that shortens the file while it is mapped (this gives
+//! SIGBUS, as for every mapping).
+//!
+//! A program that may write to the file can spoil its content. The content of the file can't break the memory safety of another
+//! process: bytes from the mapping are copied, and checked before they are used. There is one exception, which a program has to ask for:
+//! [`Pin`] and [`Snapshot::get`] lend `&[u8]` over the mapping itself. They rely on every process writing to the file only by this
+//! crate. A process that changes lent bytes in another way causes undefined behavior in the process that looks at them. If such
+//! processes are possible, use [`Store::get_into`] and [`Snapshot::get_into`], which copy.
 //!
 //! # Where to begin
 //!
 //! 1. [`Store`]: opening; `get`, `put`, `delete`, `update`.
-//! 2. [`Options`]: the geometry of a new store, and how a handle behaves.
-//! 3. [`Error`]: what can go wrong, and what to do then.
+//! 2. [`Options`]: the geometry of a new store, and the behavior of a handle.
+//! 3. [`Error`]: the errors, each with the next step.
 //! 4. [`Batch`]: several records as one step.
 //! 5. [`Snapshot`]: the whole store as of one moment.
-//! 6. [`Changes`]: everything that is there, and then every change.
+//! 6. [`Changes`]: all records, and then every change.
 //! 7. [`Space`]: records that are found by keys of any bytes, in place of ids.
 //!
 //! The other types come from a method of these: [`Store::counter`], [`Store::typed`], [`Store::ring`], [`Store::pin`],
@@ -74,7 +76,7 @@
 //!
 //! # How it works
 //!
-//! [`design`] is the first page; [`design::glossary`] has the words, [`design::medium`] what is assumed of disk and kernel.
+//! [`design`] is the first page. [`design::glossary`] has the words, and [`design::medium`] the assumptions about disk and kernel.
 //! Then come [`design::format`], [`design::protocol`] and [`design::recovery`].
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
@@ -126,7 +128,7 @@ pub mod design {
     /// # Glossary
     #[doc = include_str!("design/glossary.md")]
     pub mod glossary {}
-    /// # What is assumed of the medium
+    /// # Assumptions about the medium
     #[doc = include_str!("design/medium.md")]
     pub mod medium {}
     /// # Promises

@@ -13,7 +13,7 @@ pub(crate) const RECORD_SIZE_DEFAULT: usize = 256;
 
 /// A command that has written waits this long for other processes, and then says that its writes are not on disk yet.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// After so long a user is told what a command waits for.
+/// After a wait of this length a notice names the lock and its holder.
 const NOTICE_AFTER: Duration = Duration::from_secs(2);
 /// It waits this long to mark the store clean.
 const PATIENCE_FOR_THE_MARK: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ pub(crate) struct Access {
     /// Use a store on a network or host-shared file system; safe only while one machine has it open
     #[arg(long, global = true, env = "RECSTORE_ALLOW_NETWORK_FILE_SYSTEM", help_heading = COMMON)]
     allow_network_file_system: bool,
-    /// Say only what went wrong
+    /// Print only errors
     #[arg(long, short, global = true, env = "RECSTORE_QUIET", help_heading = COMMON)]
     pub(crate) quiet: bool,
 }

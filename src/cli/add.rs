@@ -10,7 +10,7 @@ use super::output::Output;
 /// Add to a counter, and print the sum
 ///
 /// A counter is a record of 8 bytes, a little-endian number from 0 to 2^64-1, which wraps around; an absent one
-/// counts as 0. Exact whatever other processes add meanwhile. Creates STORE with defaults if it is absent, and says so.
+/// counts as 0. Exact, even while other processes add. Creates STORE with defaults if it is absent, and says so.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -28,7 +28,7 @@ pub(crate) struct Apply {
     store: PathBuf,
     /// The changes; `-`, or nothing, takes them from standard input
     file: Option<PathBuf>,
-    /// Print {"versions": {"ID": VERSION}} of what was written
+    /// Print {"versions": {"ID": VERSION}} of the records that were written
     #[arg(long)]
     json: bool,
 }

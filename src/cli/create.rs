@@ -34,7 +34,7 @@ pub(crate) struct Create {
     /// [default: from the record size]
     #[arg(long, value_name = "N")]
     slots_per_extent: Option<u32>,
-    /// Who may open the file, as for chmod, in octal
+    /// The users that may open the file, as for chmod, in octal
     #[arg(long, value_name = "MODE", default_value = "600", value_parser = parse_mode)]
     mode: u32,
 }

@@ -39,9 +39,9 @@ pub(crate) struct Arena {
     pub(crate) name: Option<PathBuf>,
     /// The handle's claim of a seat; a handle for reading has none.
     pub(crate) owner: Option<Owner>,
-    /// How long to wait for a live owner of a lock.
+    /// The maximum time to wait for a live owner of a lock.
     pub(crate) lock_timeout: Option<Duration>,
-    /// What to do about a long wait for one, besides waiting.
+    /// The notice for a long wait.
     pub(crate) notice: Option<Notice>,
     /// The extents that are known to be in use. The mutex is held together with the growth byte.
     pub(crate) extents: Mutex<Extents>,

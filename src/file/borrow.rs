@@ -16,11 +16,12 @@
 //!
 //! # Damage
 //!
-//! The clock has a twin, and both have a check. A borrow begins at the lower of the two, what is parked is stamped with the
-//! higher, and a damaged one is as low, or as high, as can be: one clock that lies keeps more slots, and frees none too
-//! early. A damaged count stands for a borrow that began before all others, for as long as its handle is attached.
+//! The clock has a twin, and both have a check. A borrow begins at the lower of the two, and a parked slot is stamped with the higher
+//! one. A damaged clock counts as the lowest one for borrows, and as the highest one for parked slots. So one wrong clock keeps more
+//! slots, and frees none too early. A damaged count counts as a borrow that began before all others, for as long as its handle is
+//! attached.
 //!
-//! # What piles up
+//! # The number of parked slots
 //!
 //! A seat has four words. Each counts a *generation* of borrows: their number, and the clock when the first of them began. A
 //! borrow joins the youngest generation if the clock has not moved since that generation began, or if no word is free.
@@ -102,7 +103,7 @@ fn clocks(arena: &Arena) -> [Option<u64>; 2] {
     arena.control().clocks().map(|word| word.load(Ordering::SeqCst).map(|clock| clock.min(CLOCK_MAX)))
 }
 
-/// The clock that what is parked now is stamped with.
+/// The clock with which a slot that is parked now is stamped.
 pub(crate) fn clock(arena: &Arena) -> u64 {
     clocks(arena).map(|clock| clock.unwrap_or(CLOCK_MAX)).into_iter().max().unwrap_or(CLOCK_MAX)
 }
@@ -128,8 +129,8 @@ pub(crate) fn oldest(arena: &Arena) -> Result<Option<u64>> {
     Ok(oldest)
 }
 
-/// When each generation of borrows of a seat began. One that is damaged is as old as can be. In a seat that is not taken
-/// no word was written yet, and nobody borrows.
+/// The clocks at which the generations of borrows of a seat began. A damaged generation is the oldest one possible. A seat that is not
+/// taken has no borrows, and its words may never have been written.
 fn begun(arena: &Arena, seat: u32) -> impl Iterator<Item = u64> {
     let seat = arena.seat(seat);
     let words = (0..BORROWS).map(move |number| seat.borrows(number).load());
@@ -140,7 +141,7 @@ fn begun(arena: &Arena, seat: u32) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Puts a damaged clock right; whether one was damaged.
+/// Repairs a damaged clock. Returns whether one was damaged.
 pub(crate) fn mend_clock(arena: &Arena) -> bool {
     let is_damaged = clocks(arena).contains(&None);
     if is_damaged {
@@ -149,7 +150,7 @@ pub(crate) fn mend_clock(arena: &Arena) -> bool {
     is_damaged
 }
 
-/// Raises the clock and its twin. Where both are damaged, nothing that is borrowed began later than what they become.
+/// Raises the clock and its twin. If both are damaged, they become later than the beginning of every borrow.
 fn raise(arena: &Arena) {
     let known = clocks(arena).into_iter().flatten().max();
     let clock = known.unwrap_or_else(|| (0..SEATS).flat_map(|seat| begun(arena, seat)).max().unwrap_or(0));

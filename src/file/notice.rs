@@ -1,4 +1,4 @@
-//! A notice to the user of a handle that a call waits for another process.
+//! A notice to the user of a handle: a call waits for another process.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::sys::deadline::Deadline;
 
-/// After how long a wait is told of, and to whom.
+/// The length of a wait after which a notice is given, and the function that gives it.
 #[derive(Clone)]
 pub(crate) struct Notice {
     after: Duration,
@@ -16,7 +16,7 @@ pub(crate) struct Notice {
 }
 
 impl Notice {
-    /// A notice that `tell` gives.
+    /// A notice that `tell` gives after a wait of this length.
     pub(crate) fn new(after: Duration, tell: impl Fn(&Error) + Send + Sync + 'static) -> Self {
         Self { after, tell: Arc::new(tell) }
     }
@@ -28,18 +28,18 @@ impl fmt::Debug for Notice {
     }
 }
 
-/// Tells of one wait, once.
+/// The notice of one wait, which is given once.
 pub(crate) struct ToldOnce<'a> {
     notice: Option<&'a Notice>,
 }
 
 impl<'a> ToldOnce<'a> {
-    /// A wait that was not told of.
+    /// A wait of which no notice was given.
     pub(crate) fn new(notice: Option<&'a Notice>) -> Self {
         Self { notice }
     }
 
-    /// Tells of the wait, if it is long enough and not over. `busy` makes the error of a wait that is.
+    /// Gives the notice, if the wait is long enough. `busy` makes the error that the wait would end with.
     pub(crate) fn perhaps(&mut self, deadline: &Deadline, busy: impl FnOnce() -> Error) {
         if let Some(notice) = self.notice.take_if(|notice| notice.after <= deadline.waited()) {
             (notice.tell)(&busy());
@@ -47,7 +47,7 @@ impl<'a> ToldOnce<'a> {
     }
 }
 
-/// Waits by `wait`, which gives up at a deadline; tells of the wait on the way. Whether what was waited for came.
+/// Waits by `wait`, which gives up at a deadline, and gives a notice if the wait is long. Returns whether `wait` succeeded.
 pub(crate) fn wait_and_tell(
     notice: Option<&Notice>,
     deadline: &Deadline,

@@ -49,7 +49,7 @@ const SEED_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
 const OFFSET_BITS: u32 = 38;
 const VERSION_BITS: u32 = 14;
 
-/// The entries of a first table have room for the slots of so many extents.
+/// The entries of a first table have room for the slots of this many extents.
 const FIRST_EXTENTS: u64 = 16;
 
 impl Shape {

@@ -43,8 +43,8 @@ struct Layout {
     links: u64,
     /// Checked: slots in the retired queue.
     retired_count: u64,
-    /// Checked: slots that hold a damaged version whose id is not to be trusted: until they are dropped by
-    /// a repair, an absent record of the region may be one of them.
+    /// Checked: slots that hold a damaged version of unknown id. Until a repair drops them, an absent record of the region may be
+    /// one of them.
     damaged: u64,
     /// Checked: the last epoch in which a slot was freed whose version may be on disk. Until that
     /// epoch is durable, a deletion leaves a tombstone.
@@ -62,7 +62,7 @@ struct Layout {
     reserved: u64,
     /// Checked: the batch whose members lie in the region and are not in its index yet; 0: none.
     pending: u64,
-    /// Checked: the members of that batch in the region. Their versions are the last so many below `next_seq`.
+    /// Checked: the number of members of that batch in the region. Their versions are the last ones below `next_seq`.
     members: u64,
     /// Checked: entries of the index that are marked deleted.
     markers: u64,

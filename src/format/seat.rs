@@ -120,17 +120,17 @@ impl<'a> Seat<'a> {
 pub(crate) struct Generation {
     /// The clock when the first of them began, at most [`CLOCK_MAX`].
     pub(crate) begun: u64,
-    /// How many there are, at most [`BORROWS_MAX`].
+    /// Their number, at most [`BORROWS_MAX`].
     pub(crate) count: u64,
 }
 
 /// Most borrows of a generation.
 pub(crate) const BORROWS_MAX: u64 = 0xfff;
-/// The clock of borrows goes no further.
+/// The highest clock of borrows.
 pub(crate) const CLOCK_MAX: u64 = (1 << COUNT_AT) - 1;
 const COUNT_AT: u32 = 40;
 const CHECK_AT: u32 = 52;
-/// What one borrow adds to the word: to the count, and to the check.
+/// The number that one borrow adds to the word: to the count and to the check.
 const ONE: u64 = 1 << COUNT_AT | 1 << CHECK_AT;
 
 impl Generation {
@@ -169,7 +169,7 @@ impl BorrowWord<'_> {
         self.0.store(generation.encode(), Ordering::SeqCst);
     }
 
-    /// Changes `was` to `is`; whether it was that.
+    /// Changes `was` to `is`. Returns whether the word was `was`.
     #[inline]
     pub(crate) fn change(self, was: Generation, is: Generation) -> bool {
         self.0.compare_exchange(was.encode(), is.encode(), Ordering::SeqCst, Ordering::SeqCst).is_ok()

@@ -250,8 +250,8 @@ impl Handle {
         for region in 0..arena.geo.regions {
             // A region whose rebuild failed is free and marked. It may have members of a batch that does not count. They
             // must be gone before the flush makes them durable.
-            // Nobody is inside of a region whose lock says that the store is clean: to take such a lock would be to leave the
-            // clean state, beside another handle that is closing the store.
+            // If the lock of a region says that the store is clean, no writer is inside. To take such a lock would leave the clean
+            // state, beside another handle that is closing the store.
             if !lock::is_free(arena.head(region).lock()) || arena.shape(region).is_marked() {
                 drop(self.lock_by(region, Some(deadline))?);
             }

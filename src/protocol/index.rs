@@ -34,9 +34,9 @@ pub(crate) fn candidates(line: &Line, shape: &Shape, hash: u64) -> u32 {
     same & !without & ((1 << ENTRIES) - 1)
 }
 
-/// Stores entry `i` and the line's checksum. Only the region's owner may; `line` is the line as it
-/// is. The entry's store makes a version visible (pairs with the Acquire load in `load_line`); it is
-/// an exchange, so that it is ordered before whatever the writer looks at next.
+/// Stores entry `i` and the line's checksum. Only the region's owner may do this. `line` is the line as it
+/// is. The entry's store makes a version visible (pairs with the Acquire load in `load_line`). It is
+/// an exchange, so that it is ordered before every later load of the writer.
 #[inline]
 pub(crate) fn store_entry(words: &[AtomicU64; LINE_WORDS], line: &mut Line, i: usize, entry: u32) {
     line.set(i, entry);

@@ -93,7 +93,7 @@ pub(crate) fn read(
     }
 }
 
-/// Reads whatever version a slot holds into `out`, without a lock.
+/// Reads the version in a slot, of any id, into `out`, without a lock.
 #[inline]
 pub(crate) fn read_any(slot: &[AtomicU64], capacity: usize, verify: bool, out: &mut Vec<u8>) -> Seen {
     let header = header(slot);

@@ -77,7 +77,7 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     for word in [control.batched(), control.settled()] {
         word.store(known, Ordering::SeqCst);
     }
-    // Nobody borrows, and nothing is parked.
+    // There is no borrow, and no slot is parked.
     for clock in control.clocks() {
         clock.store(0, Ordering::SeqCst);
     }

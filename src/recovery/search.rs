@@ -15,7 +15,7 @@ use crate::sys::mapping::Mapping;
 /// Words of a piece between two sums that are kept.
 const PIECE_WORDS: usize = SLOT_ALIGN as usize / 8;
 
-/// After so many bytes the search says how far it is.
+/// The search tells its progress each time after this many bytes.
 const TOLD_BYTES: u64 = 1 << 20;
 
 /// Calls `found` with every slot whose checksum holds, and its offset. `is_plausible` tells whether bytes look like a header.

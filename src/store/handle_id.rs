@@ -1,4 +1,4 @@
-//! Who has a store open, as a value that can be kept in a record.
+//! The identity of a handle, as a value that can be kept in a record.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,8 +9,8 @@ use crate::store::Store;
 
 /// A handle that is, or was, attached to a store for writing: see [`Store::holder`].
 ///
-/// It is plain data of 8 bytes, for records: a lease, a claim of a job, a list of who takes part. Of one store no two
-/// handles have the same one. All zeros is nobody.
+/// It is plain data of 8 bytes, for records: a lease, a claim of a job, a list of participants. No two handles of one store have the
+/// same value. All zeros is no handle.
 ///
 /// ```
 /// # use recstore::Store;
@@ -35,7 +35,7 @@ pub struct HandleId {
     generation: u32,
 }
 
-/// Who has the store open.
+/// The handles that have the store open.
 impl Store {
     /// This handle, as a value that any process can ask [`is_alive`](Self::is_alive) about.
     ///
@@ -52,7 +52,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::ReadOnly`]: a handle for reading leaves no mark by which others know it; [`Error::Forked`].
+    /// [`Error::ReadOnly`]: a read-only handle has no seat, so other processes can't know it; [`Error::Forked`].
     pub fn holder(&self) -> Result<HandleId> {
         self.handle.check()?;
         let arena = &self.handle.arena;
@@ -60,11 +60,10 @@ impl Store {
         Ok(HandleId { seat: owner.seat, generation: owner.generation })
     }
 
-    /// Whether a handle is attached still: neither closed nor dropped, and its process lives. A process that is stopped lives.
+    /// Whether a handle is still attached: neither closed nor dropped, and its process lives. A stopped process lives.
     ///
-    /// The kernel tells, by the lock that the handle holds: no process id, no time-out and no clock takes part, and
-    /// containers with process ids of their own make no difference. A system call, unless it is this handle or one whose
-    /// place was taken since.
+    /// The kernel tells by the lock that the handle holds. No process id, no time-out and no clock takes part, so it works between
+    /// containers too. A system call, unless it is this handle, or another handle has claimed its seat since.
     ///
     /// ```
     /// # use recstore::{HandleId, Store};

@@ -1,4 +1,4 @@
-//! A record that becomes something else, as one step: the caller's code says what, under the lock of the record's region.
+//! Changing a record as one step: the caller's code decides the change, under the lock of the record's region.
 
 use crate::error::{Error, Result};
 use crate::format::slot::Address;
@@ -9,7 +9,7 @@ use crate::region::head::Region;
 use crate::region::write::Content;
 use crate::store::Store;
 
-/// What becomes of a record: see [`Store::modify`].
+/// The change of a record: see [`Store::modify`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<T> {
     /// It stays as it is, and absent if it is absent.
@@ -22,13 +22,13 @@ pub enum Action<T> {
 
 /// Changing a record as one step.
 impl Store {
-    /// Reads a record, lets `change` say what it becomes, and writes that, as one step that no other
-    /// writer can come between, in any thread or process. `change` is given `None` if there is no
-    /// record; if it gives `None`, nothing is written, and the result is `None`.
+    /// Reads a record, calls `change` for its new bytes, and writes them, as one step: no other writer, in any thread or process, can
+    /// come between. `change` gets `None` if there is no record. If it returns `None`, the record is not written, and the result is
+    /// `None`.
     ///
-    /// `change` runs under the region's lock: others wait for it, and a write to the same store from
-    /// inside it, through this handle or any other one on the same file, is refused with [`Error::Reentrant`]. If it
-    /// panics, nothing is written. The same holds for the `as_ref` of what it gives.
+    /// `change` runs under the region's lock: other writers of the region wait for it. A write to the same store from inside `change`,
+    /// through any handle on the same file, is refused with [`Error::Reentrant`]. If `change` panics, the record is not written. The
+    /// same holds for the `as_ref` of its result.
     ///
     /// ```
     /// # use recstore::Store;
@@ -80,10 +80,10 @@ impl Store {
         changed.map(|(version, ())| version)
     }
 
-    /// [`update`](Self::update) that can fail, can delete, and gives something back: `change` is given the record's bytes, or
-    /// `None`, and gives what becomes of the record, and a value for the caller; or an error, and then nothing is changed.
+    /// [`update`](Self::update) that can fail, can delete, and returns a value. `change` gets the record's bytes, or `None`. It returns
+    /// an [`Action`] for the record, and a value for the caller. If it returns an error, the record is not changed.
     ///
-    /// All that is said of the closure of [`update`](Self::update) holds.
+    /// The rules for the closure of [`update`](Self::update) hold for `change` too.
     ///
     /// ```
     /// # use recstore::{Action, Store};
@@ -107,7 +107,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// What `change` gives; as [`update`](Self::update).
+    /// The error of `change`; as [`update`](Self::update).
     pub fn modify<T: AsRef<[u8]>, R, E: From<Error>>(
         &self,
         id: u64,
@@ -164,7 +164,7 @@ impl Store {
         self.compare_and_swap(id, None, data)
     }
 
-    /// Deletes a record if its version is `expected`; whether it was.
+    /// Deletes a record if its version is `expected`. Returns whether it was.
     ///
     /// ```
     /// # use recstore::Store;
@@ -187,7 +187,7 @@ impl Store {
         Ok(is_it)
     }
 
-    /// The record with this id. If there is none, what `make` gives is written, by one of all who ask at the same time.
+    /// The record with this id. If there is none, writes the bytes that `make` returns. Of several calls at the same time one writes.
     ///
     /// A record that is there is read as by [`get`](Self::get), without a lock. `make` runs as the closure of
     /// [`update`](Self::update) does.
@@ -217,8 +217,8 @@ impl Store {
         Ok(Record { id, version: written.unwrap_or(version), data })
     }
 
-    /// Deletes the records for which `keep` gives `false`; their number. A record that is changed while `keep` looks at it is
-    /// looked at again: none is deleted that `keep` has not seen. What is written meanwhile may be passed over.
+    /// Deletes the records for which `keep` returns `false`. Returns their number. If a record is changed while `keep` looks at it, `keep`
+    /// looks again: no record is deleted that `keep` has not seen. Concurrent writes may be passed over.
     ///
     /// A pass over all records, and a deletion for each. No lock is held while `keep` runs.
     ///
@@ -251,8 +251,8 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Has `change` say what a record becomes, and does that, under one hold of the region's lock; the version that was
-    /// written, if one was, and what else `change` gave.
+    /// Calls `change` for a record, and makes the change, under one hold of the region's lock. Returns the version that was written, if
+    /// one was, and the value of `change`.
     fn change<T: AsRef<[u8]>, R>(
         &self,
         id: u64,

@@ -204,11 +204,10 @@ impl Options {
         self
     }
 
-    /// Has `tell` called when a call has waited for this long for a lock of another process: with the
-    /// [`Error::Busy`] that the call would end with if its time was over. The call goes on waiting. `tell` must not
-    /// use the store.
+    /// Calls `tell` when a call has waited for this long for a lock of another process. `tell` gets the [`Error::Busy`] with which the
+    /// call would end if its time was over. The call goes on waiting. `tell` must not use the store.
     ///
-    /// For a program that has a user in front of it, who else sees it hang. Opening and closing count.
+    /// Use it for a program with a user, who would otherwise see it hang. Opening and closing are included.
     ///
     /// ```
     /// # use std::time::Duration;

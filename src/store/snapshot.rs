@@ -317,11 +317,10 @@ impl Snapshot<'_> {
         })
     }
 
-    /// The records with ids in a range, in the order of their ids: as [`iter`](Self::iter), sorted. What is damaged comes first,
-    /// whatever its id, for a damaged id may be any.
+    /// The records with ids in a range, in the order of their ids: as [`iter`](Self::iter), sorted. Damaged records come first, with
+    /// any id, because the id may be the damaged part.
     ///
-    /// The store keeps no order: a pass over all slots, and O(n log n) for the n records in the range. They are found when it
-    /// is called.
+    /// The store keeps no order. So the call makes a pass over all slots, and takes O(n log n) for the n records in the range.
     ///
     /// ```
     /// # use recstore::Store;

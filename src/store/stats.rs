@@ -47,7 +47,7 @@ pub struct Stats {
     pub slots: u64,
     /// Slots that are free.
     pub free_slots: u64,
-    /// Slots of replaced versions, kept until what replaced them is on disk, or nobody reads them.
+    /// Slots of replaced versions, kept until their successors are on disk and no snapshot reads them.
     pub retired_slots: u64,
     /// Extents, of slots and of indexes.
     pub extents: u32,
@@ -81,7 +81,7 @@ pub struct RegionStats {
     pub slots: u64,
     /// Slots that are free.
     pub free_slots: u64,
-    /// Slots of replaced versions, kept until what replaced them is on disk, or nobody reads them.
+    /// Slots of replaced versions, kept until their successors are on disk and no snapshot reads them.
     pub retired_slots: u64,
     /// Extents of slots.
     pub extents: u32,

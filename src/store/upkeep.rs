@@ -116,7 +116,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`put`](Self::put). What was repaired before the error stays so.
+    /// As [`put`](Self::put). Parts that were repaired before the error stay repaired.
     pub fn repair(&self) -> Result<RepairReport> {
         self.repair_with_progress(|_| {})
     }

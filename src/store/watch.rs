@@ -166,9 +166,8 @@ impl Watch<'_> {
         })
     }
 
-    /// Waits until `ready` gives something for the record's bytes (`None`: there is no record), and gives that; `None` if the
-    /// time is over. The record is looked at first as it is, and then each time it has changed: what is there already is not
-    /// waited for, and no wake-up is for nothing. `ready` runs under no lock.
+    /// Waits until `ready` returns a value for the record's bytes (`None`: there is no record). Returns that value, or `None` if the
+    /// time is over. `ready` gets the record as it is at first, and then after each change. It runs under no lock.
     ///
     /// ```
     /// # use std::time::Duration;

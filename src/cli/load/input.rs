@@ -106,7 +106,7 @@ impl Input {
 
 /// How the input is to be read.
 pub(crate) struct Reading {
-    /// What its rows look like.
+    /// The form of its rows.
     pub(crate) format: Format,
     /// The rows that begin in so many lines at the beginning are passed over; a header is read all the same.
     pub(crate) skip_lines: u64,
@@ -118,7 +118,7 @@ pub(crate) struct Reading {
 
 struct Reader {
     file: File,
-    /// Where a read puts what it gives.
+    /// The buffer of a read.
     buffer: Vec<u8>,
     rows: Rows,
     row_bytes_max: usize,

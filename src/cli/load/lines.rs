@@ -20,7 +20,7 @@ const EXTRA_BYTES: usize = 1 << 20;
 /// The form of the rows, by the arguments.
 #[derive(clap::Args)]
 pub(crate) struct FormatArgs {
-    /// What the input is
+    /// The form of the input
     #[arg(long, value_enum, default_value_t = Kind::Jsonl)]
     format: Kind,
     /// csv, delimited: the separator of columns, one character; \t is a tab [default: ,]
