@@ -1,4 +1,4 @@
-//! The entry of a key, and how it is written: into its record, beside the entries of keys that have the same id.
+//! Writing the entry of a key into its record, beside the entries of keys with the same id.
 
 use std::cell::Cell;
 
@@ -14,11 +14,11 @@ use crate::store::modify::Action;
 use crate::store::space::Space;
 
 thread_local! {
-    /// Room for a record that is about to be written.
+    /// A buffer for a record that is about to be written.
     static RECORD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// More room than this is given back.
+/// A larger buffer is freed after use.
 const KEPT_BYTES_MAX: usize = 4096;
 
 /// Writing.
@@ -37,8 +37,8 @@ impl Space<'_> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::KeyTooLong`]; [`Error::EntryTooLong`]; [`Error::IdTaken`] if a record that was written by its id has that of
-    /// the key; as [`Store::put`]. After an error the key is as it was.
+    /// [`Error::KeyTooLong`]; [`Error::EntryTooLong`]; [`Error::IdTaken`] if a record that was written by its id has the id of the
+    /// key; as [`Store::put`]. After an error the key is as it was.
     #[inline]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Version> {
         self.put_with(key, value, self.store.handle.durability)
@@ -86,8 +86,8 @@ impl Space<'_> {
         store.settle_one(durability, number, &written)
     }
 
-    /// The record of an entry beside those of other keys that have its id. Entries that cannot be are written anew, as a
-    /// damaged record is.
+    /// Makes the record of an entry beside the entries of other keys with its id. Impossible entries are overwritten, as a damaged
+    /// record is.
     #[cold]
     fn merged(&self, region: &Region<'_>, hash: u64, id: u64, entry: Entry<'_>) -> Result<Vec<u8>, Trouble> {
         let mut old = Vec::new();
@@ -102,7 +102,7 @@ impl Space<'_> {
         Ok(merged)
     }
 
-    /// Deletes a key; whether it was there.
+    /// Deletes a key. Returns whether it was there.
     ///
     /// ```
     /// # use recstore::Store;
@@ -141,7 +141,7 @@ impl Space<'_> {
         Ok(deleted.1)
     }
 
-    /// Reads a value, lets `change` say what it becomes, and writes that, as one step: see [`Store::update`].
+    /// Reads a value, calls `change` for the new value, and writes it, as one step: see [`Store::update`].
     ///
     /// ```
     /// # use recstore::Store;
@@ -168,7 +168,7 @@ impl Space<'_> {
         changed.map(|(version, ())| version)
     }
 
-    /// An update that can fail, can delete, and gives something back: see [`Store::modify`].
+    /// An update that can fail, can delete, and returns a value: see [`Store::modify`].
     ///
     /// ```
     /// # use recstore::{Action, Store};
@@ -184,7 +184,7 @@ impl Space<'_> {
     /// ```
     ///
     /// # Errors
-    /// What `change` gives; as [`update`](Self::update).
+    /// The error of `change`; as [`update`](Self::update).
     pub fn modify<T: AsRef<[u8]>, R, E: From<Error>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -246,8 +246,8 @@ impl Space<'_> {
         self.compare_and_swap(key, None, value)
     }
 
-    /// Writes many values; their number. Of several of one key the last wins. No transaction, as [`Store::write_many`]: a
-    /// [batch](Store::batch) is one.
+    /// Writes many values. Returns their number. Of several values for one key the last one counts. This is not a transaction, as
+    /// [`Store::write_many`]; use a [batch](Store::batch) for that.
     ///
     /// ```
     /// # use recstore::Store;
@@ -259,7 +259,7 @@ impl Space<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`put`](Self::put); what was written before stands.
+    /// As [`put`](Self::put). Values that were written before the error stay.
     pub fn write_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         writes: impl IntoIterator<Item = (K, V)>,
@@ -275,7 +275,7 @@ impl Space<'_> {
         Ok(written)
     }
 
-    /// Has `change` say what the value of a key becomes, and does that, under one hold of the region's lock.
+    /// Calls `change` for the value of a key, and makes the change, under one hold of the region's lock.
     fn change<T: AsRef<[u8]>, R>(
         &self,
         key: &[u8],
@@ -292,7 +292,7 @@ impl Space<'_> {
         Ok((version, given?))
     }
 
-    /// What becomes of the record with a key's id.
+    /// The change of the record with a key's id.
     fn change_record<T: AsRef<[u8]>, R>(
         &self,
         id: u64,
@@ -326,7 +326,7 @@ impl Space<'_> {
         Ok((action, given))
     }
 
-    /// What every write of a key asks first; the key's id.
+    /// The checks of every write of a key. Returns the key's id.
     #[inline]
     pub(super) fn check_key(&self, key: &[u8]) -> Result<u64> {
         if key.len() > KEY_LEN_MAX {
@@ -362,7 +362,7 @@ mod tests {
     use super::*;
     use crate::store::options::Options;
 
-    /// Bytes that no key could have: of a record that is found by keys, or with an id that is not its key's.
+    /// Impossible entries: in a record that is found by keys, or under an id that is not the key's.
     #[test]
     fn entries_that_cannot_be_are_an_error_until_they_are_written_anew() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! All keys of a space, and then their changes one by one.
 //!
-//! It follows the keyed records of the store, and knows of each record which keys of the space it held. So it tells which
-//! keys are gone when a record is, or is another one.
+//! The feed follows the keyed records of the store, and knows for each record which keys of the space it held. So when a record is gone,
+//! or has changed, the feed tells which keys are gone.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::record::Version;
 use crate::store::changes::{Change, Changes};
 use crate::store::space::Space;
 
-/// What a feed of a space tells: see [`Space::changes`].
+/// An item of a feed of a space: see [`Space::changes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyChange {
@@ -20,15 +20,15 @@ pub enum KeyChange {
     Written {
         /// The key.
         key: Vec<u8>,
-        /// Its version when it was looked at. Versions in between may have been passed over.
+        /// Its version when the feed looked at it. Earlier versions may have been passed over.
         version: Version,
     },
-    /// A key that was told of is there no more.
+    /// A key that was told is not there any more.
     Deleted {
         /// The key.
         key: Vec<u8>,
     },
-    /// All that was there when the feed began has been told. Comes once.
+    /// All keys that were there when the feed began have been told. Comes once.
     CaughtUp,
 }
 
@@ -44,11 +44,11 @@ pub struct KeyChanges<'a> {
 
 /// Following changes.
 impl<'a> Space<'a> {
-    /// Every key of the space, then [`KeyChange::CaughtUp`], and then the changes as they come, deletions too: as
-    /// [`Store::changes`](crate::Store::changes), of which all that is said there holds.
+    /// Every key of the space, then [`KeyChange::CaughtUp`], and then the changes as they come, deletions too. All rules of
+    /// [`Store::changes`](crate::Store::changes) hold.
     ///
-    /// It passes over the keyed records of all spaces, and keeps the id and the version of each of them, and the keys of this
-    /// space. Keys with equal ids are told together.
+    /// The feed looks at the keyed records of all spaces. It keeps the id and the version of each of them, and the keys of this space.
+    /// Keys with equal ids are told together.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -114,7 +114,7 @@ impl KeyChanges<'_> {
         }
     }
 
-    /// Tells what is different of a record that holds these keys now.
+    /// Tells the differences of a record that holds these keys now.
     fn tell(&mut self, id: u64, now: Vec<(Vec<u8>, Version)>) {
         for key in self.known.remove(&id).unwrap_or_default() {
             if now.iter().all(|(there, _)| *there != key) {

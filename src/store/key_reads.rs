@@ -1,4 +1,4 @@
-//! Keys in what lends bytes: snapshots and pins.
+//! Reading by keys from snapshots and pins.
 
 use crate::error::Result;
 use crate::format::keyed::{self, Entry};
@@ -72,7 +72,7 @@ impl Snapshot<'_> {
 
 /// Keys of spaces.
 impl Pin<'_> {
-    /// The value of a key as it is now, where it lies, or `None`: as [`get`](Self::get).
+    /// The value of a key as it is now, in place, or `None`: as [`get`](Self::get).
     ///
     /// ```
     /// # use recstore::Store;

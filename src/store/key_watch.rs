@@ -40,8 +40,8 @@ impl<'a> Space<'a> {
 }
 
 impl KeyWatch<'_> {
-    /// Waits until the key has another version than when it was last looked at; `None`: as long as it takes. A write of
-    /// another key with the same id gives it another version too.
+    /// Waits until the key has another version than at the last look. `None`: as long as it takes. A write of another key with the same
+    /// id gives the key another version too.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -70,8 +70,8 @@ impl KeyWatch<'_> {
         })
     }
 
-    /// Waits until `ready` gives something for the value (`None`: the key is not there), and gives that; `None` if the time
-    /// is over. As [`Watch::wait_until`](crate::Watch::wait_until).
+    /// Waits until `ready` returns a value for the key's value (`None`: the key is not there), as
+    /// [`Watch::wait_until`](crate::Watch::wait_until). `None` if the time is over.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -96,7 +96,7 @@ impl KeyWatch<'_> {
         self.look_until(timeout, |_, value| ready(value))
     }
 
-    /// Looks at the key, and again whenever its record has changed, until `look` gives something.
+    /// Looks at the key, and again after each change of its record, until `look` gives a result.
     fn look_until<T>(
         &mut self,
         timeout: Option<Duration>,

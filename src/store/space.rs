@@ -1,11 +1,11 @@
 //! Spaces: records that are found by keys of any bytes, in place of ids.
 //!
-//! 1. The id of a key is a keyed hash of it and of its space's name. The record under this id holds name, key and value, and a
-//!    read compares all of name and key.
-//! 2. Keys whose ids are equal share the record: it holds an entry for each. A change of one of them rewrites the record,
-//!    under the lock of its region, so it is one step as any write is.
-//! 3. A record that is found by keys says so in its header. It is none that is found by its id, and the other way round: a
-//!    read takes the one for absent where it looks for the other, and a write is refused.
+//! 1. The id of a key is a keyed hash of the key and of its space's name. The record with this id holds name, key and value. A read
+//!    compares the whole name and the whole key.
+//! 2. Keys with equal ids share the record: it holds an entry for each. A change of one key rewrites the record, under the lock of its
+//!    region, so it is one step like any write.
+//! 3. The header says whether a record is keyed. A read by id finds no keyed record, and a read by key finds no other record. A write
+//!    of one kind over the other is refused.
 
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
@@ -27,8 +27,8 @@ pub struct Space<'a> {
 
 /// Records that are found by keys.
 impl Store {
-    /// The space with this name: records that are found by keys of any bytes, 0 to 65,536 of them, side by side with
-    /// records that are found by ids. A space is there when something is written to it, and costs nothing before.
+    /// The space with this name: records that are found by keys of 0 to 65,536 bytes, beside records that are found by ids. The first
+    /// write makes a space. Before that it costs nothing.
     ///
     /// ```
     /// # use recstore::Store;
@@ -42,15 +42,15 @@ impl Store {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// All that is promised of a record holds for a key and its value. A key's version is that of the record that holds
-    /// it. Keys whose hashes are equal share a record (among a million keys there are two with a chance of 1 in 37 million): so a
-    /// version can rise although another key was written.
+    /// All promises for records hold for a key and its value. The version of a key is the version of its record. Keys with equal hashes
+    /// share a record, so a write of one raises the version of the other. (The chance that a million keys have two equal hashes is 1 in
+    /// 37 million.)
     ///
-    /// A record holds the name of the space, the key, the value, and 8 bytes: that has to fit into
+    /// A record holds the name of the space, the key, the value, and 8 bytes more. Together they have to fit into
     /// [`record_size`](Self::record_size).
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for what is no name: 1 to 255 bytes, without `/` and control characters.
+    /// [`Error::InvalidOption`] for an invalid name (valid: 1 to 255 bytes, without `/` and control characters).
     pub fn space(&self, name: &str) -> Result<Space<'_>> {
         let is_name =
             (1..=NAME_LEN_MAX).contains(&name.len()) && !name.chars().any(|c| c == '/' || c.is_control());
@@ -109,7 +109,7 @@ impl Store {
         outcome
     }
 
-    /// Refuses a space of another store: the ids of its keys are others.
+    /// Refuses a space of another store: its keys have other ids.
     pub(super) fn check_space(&self, space: &Space<'_>) -> Result<()> {
         if self.handle.arena.uuid == space.store.handle.arena.uuid {
             return Ok(());
@@ -141,8 +141,8 @@ impl Space<'_> {
         &self.name
     }
 
-    /// The id of the record that holds a key: SipHash-1-3, as the chapter on the format tells. Errors name it, and it decides
-    /// [which region](Store::region_of) the key lies in.
+    /// The id of the record that holds a key: SipHash-1-3, see the chapter on the format. Errors name this id, and it decides the
+    /// [region](Store::region_of) of the key.
     ///
     /// ```
     /// # use recstore::Store;
@@ -181,8 +181,8 @@ impl Space<'_> {
         Ok(version.map(|version| Record { id: self.hash.id(key), version, data }))
     }
 
-    /// Reads a value into `out`, which is overwritten, and its room used again. If there is no such key, the content of
-    /// `out` is unspecified.
+    /// Reads a value into `out`, whose content is overwritten and whose allocation is used again. If there is no such key, the content
+    /// of `out` is unspecified.
     ///
     /// ```
     /// # use recstore::Store;
@@ -212,13 +212,13 @@ impl Space<'_> {
         Ok(Some(Version(header.version())))
     }
 
-    /// Where in the record with its id the value of a key is.
+    /// The place of a key's value in the record with its id.
     #[inline]
     pub(super) fn find_in(&self, id: u64, data: &[u8], key: &[u8]) -> Result<Option<Range<usize>>> {
         keyed::find(data, self.name.as_bytes(), key).map_err(|NotEntries| self.store.no_entries(id))
     }
 
-    /// Whether a key is there.
+    /// Whether there is a record with this key.
     ///
     /// ```
     /// # use recstore::Store;
@@ -236,7 +236,7 @@ impl Space<'_> {
         Ok(self.version(key)?.is_some())
     }
 
-    /// The version of a key, or `None`. The record is read, as by [`get`](Self::get): it tells which key it is of.
+    /// The version of a key, or `None`. The record is read, as by [`get`](Self::get), to compare the key.
     ///
     /// ```
     /// # use recstore::Store;
@@ -273,7 +273,7 @@ impl Space<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`get`](Self::get); what `each` was given before stands.
+    /// As [`get`](Self::get). `each` may have got values before the error.
     pub fn get_many<K: AsRef<[u8]>>(
         &self,
         keys: &[K],
