@@ -138,7 +138,7 @@ pub enum Error {
     },
     /// The id is that of a record that is found in another way: by the keys of a space, where a record was to be written by
     /// its id; or by its id, where a key with the same hash was to be written.
-    #[error("{}: record {id:#x} {}", path.display(), if *by_key { "belongs to keys (Store::space); choose another id" } else { "was written by its id, and is the hash of this key too; choose another key, or delete the record by its id" })]
+    #[error("{}: record {id:#x} {}", path.display(), if *by_key { "belongs to keys (Store::space); choose another id" } else { "was written by its id, which is also the hash of this key; choose another key, or delete the record by its id" })]
     IdTaken {
         /// The file.
         path: PathBuf,
@@ -148,7 +148,7 @@ pub enum Error {
         by_key: bool,
     },
     /// A key is longer than keys can be.
-    #[error("{}: a key of {len} bytes, and {max} are the most; use a hash of it as the key", path.display())]
+    #[error("{}: the key has {len} bytes, and the limit is {max}; use a hash of it as the key", path.display())]
     KeyTooLong {
         /// The file.
         path: PathBuf,
@@ -158,7 +158,7 @@ pub enum Error {
         max: usize,
     },
     /// A key and its value do not fit into a record.
-    #[error("{}: key \"{key}\" of space {space:?} takes {len} bytes with its value{}, and a record of the store takes {max}; split the value, or create a store with a larger record size", path.display(), if *others == 0 { String::new() } else { format!(", and the keys that share its id {others}") })]
+    #[error("{}: key \"{key}\" of space {space:?} takes {len} bytes with its value{}, and a record of the store has at most {max}; split the value, or create a store with a larger record size", path.display(), if *others == 0 { String::new() } else { format!(", and the keys that share its id {others}") })]
     EntryTooLong {
         /// The file.
         path: PathBuf,

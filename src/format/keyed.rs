@@ -68,7 +68,7 @@ pub(crate) struct NotEntries;
 
 impl NotEntries {
     /// In words.
-    pub(crate) const WHAT: &str = "its entries of keys cannot be";
+    pub(crate) const WHAT: &str = "its entries of keys are impossible";
 }
 
 impl Entry<'_> {

@@ -56,7 +56,7 @@ impl Store {
             (1..=NAME_LEN_MAX).contains(&name.len()) && !name.chars().any(|c| c == '/' || c.is_control());
         if !is_name {
             let what = format!(
-                "{name:?} is no name of a space: 1 to {NAME_LEN_MAX} bytes without / and control characters are"
+                "{name:?} is not a name of a space; use 1 to {NAME_LEN_MAX} bytes without / and control characters"
             );
             return Err(Error::InvalidOption { what });
         }
