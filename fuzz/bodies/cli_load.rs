@@ -20,17 +20,21 @@ mod load;
 #[path = "../../src/cli/output.rs"]
 #[allow(dead_code)]
 mod output;
+#[path = "../../src/cli/target.rs"]
+#[allow(dead_code)]
+mod target;
 
 use std::collections::HashMap;
 use std::sync::mpsc;
 
-use self::load::chunk::records;
+use self::load::chunk::{Dealt, records};
 use self::load::csv::Csv;
 use self::load::event::Event;
 use self::load::id_from::{IdFrom, Place};
 use self::load::input::{Input as Lines, Reading};
 use self::load::lines::{Format, FormatArgs};
 use self::load::on_error::{OnError, Rejects};
+use self::target::Target;
 use super::disk::Disk;
 use super::input::Input;
 
@@ -95,10 +99,10 @@ pub fn run(input: &[u8]) {
     let read = (&loaded, rejected);
     assert_eq!(read, (&expected.records, expected.rejected), "{meant:?}: {}", text.escape_ascii());
     assert_eq!(end.is_ok(), expected.is_good, "{end:?}");
-    for (_, id, data) in &loaded {
-        let line = jsonl::encode(*id, data);
+    for (_, target, data) in &loaded {
+        let line = jsonl::encode(target, data);
         assert!(!line.contains('\n'));
-        assert_eq!(jsonl::decode(line.as_bytes()), Ok((*id, data.clone())));
+        assert_eq!(jsonl::decode(line.as_bytes()), Ok((target.clone(), data.clone())));
     }
 }
 
@@ -136,8 +140,16 @@ fn arguments(input: &mut Input<'_>) -> Option<(Format, Meant)> {
     Some((format, meant))
 }
 
-/// A record: its line, its id, its bytes.
-type Loaded = (u64, u64, Vec<u8>);
+/// A record: its line, its id or key, its bytes.
+type Loaded = (u64, Target, Vec<u8>);
+
+/// Bytes of a record.
+fn len(target: &Target, data: &[u8]) -> usize {
+    match target {
+        Target::Id(_) => data.len(),
+        Target::Key { space, key } => space.len() + key.len() + 8 + data.len(),
+    }
+}
 
 /// Where ids come from.
 fn id_from(how: u8, input: &mut Input<'_>) -> IdFrom {
@@ -176,13 +188,20 @@ fn load(reading: Reading, text: &[u8], writers: usize) -> (Vec<Loaded>, u64, Res
             assert_eq!(chunk.frame()[..8], (chunk.frame().len() as u64 - 8).to_le_bytes());
             assert_eq!(in_pipe.len(), chunk.origins.len());
             let mut last = 0;
-            for (origin, (id, data)) in chunk.origins.iter().zip(in_pipe) {
-                assert!(origin.id == id && origin.line >= last && data.len() <= RECORD_SIZE);
+            for (origin, dealt) in chunk.origins.iter().zip(in_pipe) {
+                let (target, data) = match dealt {
+                    Dealt::Id(id, data) => (Target::Id(id), data),
+                    Dealt::Key { space, key, data } => {
+                        (Target::Key { space: space.to_owned(), key: key.to_vec() }, data)
+                    }
+                };
+                assert!(origin.target == target && origin.line >= last);
+                assert!(len(&target, data) <= RECORD_SIZE);
                 // A load that goes on after the lines of the batches before misses none of this one.
                 assert!(line < origin.line);
-                assert_eq!(*writer_of.entry(id).or_insert(writer), writer, "id {id}");
+                assert_eq!(*writer_of.entry(target.clone()).or_insert(writer), writer, "{target}");
                 last = origin.line;
-                loaded.push((origin.line, id, data.to_vec()));
+                loaded.push((origin.line, target, data.to_vec()));
             }
         }
         line = line.max(batch.line);
@@ -202,12 +221,12 @@ fn expected(meant: &Meant, text: &[u8], skip_lines: u64, skips: bool) -> Expecte
     // A byte order mark is no part of the text.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut expected = Expected::default();
-    let mut take = |line: u64, row: &[u8], record: &mut dyn FnMut() -> Option<(u64, Vec<u8>)>| {
+    let mut take = |line: u64, row: &[u8], record: &mut dyn FnMut() -> Option<(Target, Vec<u8>)>| {
         if line <= skip_lines || row.iter().all(u8::is_ascii_whitespace) {
             return true;
         }
-        match record().filter(|(_, data)| data.len() <= RECORD_SIZE) {
-            Some((id, data)) => expected.records.push((line, id, data)),
+        match record().filter(|(target, data)| len(target, data) <= RECORD_SIZE) {
+            Some((target, data)) => expected.records.push((line, target, data)),
             None if skips => expected.rejected += 1,
             None => return false,
         }
@@ -227,7 +246,7 @@ fn expected(meant: &Meant, text: &[u8], skip_lines: u64, skips: bool) -> Expecte
 }
 
 /// What takes a row of the input: its line, its bytes, and what its record is; `false` at the end.
-type Take<'a> = dyn FnMut(u64, &[u8], &mut dyn FnMut() -> Option<(u64, Vec<u8>)>) -> bool + 'a;
+type Take<'a> = dyn FnMut(u64, &[u8], &mut dyn FnMut() -> Option<(Target, Vec<u8>)>) -> bool + 'a;
 
 /// Whether all of a text is good; read by the `csv` crate, which has other buffers than the command.
 fn each_row_of_csv(
@@ -287,7 +306,7 @@ fn each_row_of_csv(
                     Some(_) => return None,
                 },
             };
-            Some((id, data))
+            Some((Target::Id(id), data))
         })
     });
     all_good && !is_open
@@ -324,32 +343,44 @@ fn id_of(id: &IdFrom, line: u64, column: Option<Option<&[u8]>>) -> Option<u64> {
     }
 }
 
-fn record(meant: &Meant, number_of_line: u64, line: &[u8]) -> Option<(u64, Vec<u8>)> {
+fn record(meant: &Meant, number_of_line: u64, line: &[u8]) -> Option<(Target, Vec<u8>)> {
     match meant {
         Meant::Jsonl => {
             let fields: serde_json::Value = serde_json::from_slice(line).ok()?;
             let fields = fields.as_object()?;
-            let known = ["id", "data", "base64", "version", "length", "change"];
+            let of_data = ["data", "base64", "version", "length", "change"];
+            let of_name: &[&str] =
+                if fields.contains_key("space") { &["space", "key", "key64"] } else { &["id"] };
+            let known = [&of_data[..], of_name].concat();
             if has_a_field_twice(line) || fields.keys().any(|name| !known.contains(&name.as_str())) {
                 return None;
             }
-            let id = match fields.get("id")? {
+            let from_base64 =
+                |text| base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).ok();
+            let key = match (fields.get("key"), fields.get("key64")) {
+                (Some(text), None) => text.as_str().map(|text| text.as_bytes().to_vec()),
+                (None, Some(text)) => text.as_str().and_then(from_base64),
+                _ => None,
+            };
+            let id = || match fields.get("id")? {
                 serde_json::Value::String(text) if text.starts_with("hash:") => {
-                    ids::hash(&text.as_bytes()[5..])
+                    Some(ids::hash(&text.as_bytes()[5..]))
                 }
                 serde_json::Value::String(text) => {
-                    number(text, text.get(..2).is_some_and(|t| t.eq_ignore_ascii_case("0x")))?
+                    number(text, text.get(..2).is_some_and(|t| t.eq_ignore_ascii_case("0x")))
                 }
-                id => id.as_u64()?,
+                id => id.as_u64(),
+            };
+            let target = match fields.get("space") {
+                Some(space) => Target::Key { space: space.as_str()?.to_owned(), key: key? },
+                None => Target::Id(id()?),
             };
             let data = match (fields.get("data"), fields.get("base64")) {
                 (Some(data), None) => data.as_str()?.as_bytes().to_vec(),
-                (None, Some(data)) => {
-                    base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data.as_str()?).ok()?
-                }
+                (None, Some(data)) => from_base64(data.as_str()?)?,
                 _ => return None,
             };
-            Some((id, data))
+            Some((target, data))
         }
         Meant::Csv { .. } => unreachable!("CSV has rows"),
         Meant::Delimited { delimiter, id } => {
@@ -367,7 +398,7 @@ fn record(meant: &Meant, number_of_line: u64, line: &[u8]) -> Option<(u64, Vec<u
                     }
                 }
             };
-            Some((id_of(id, number_of_line, id.place().map(column))?, line.to_vec()))
+            Some((Target::Id(id_of(id, number_of_line, id.place().map(column))?), line.to_vec()))
         }
     }
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::access::Access;
 use super::failure::Failure;
-use super::{ids, read};
+use super::read;
+use super::target::{self, Target};
 
 /// Delete records
 ///
@@ -18,15 +19,16 @@ use super::{ids, read};
 Examples:
   recstore delete s.rec 7
   recstore delete s.rec 7 8 0x1F980
+  recstore delete s.rec sessions/user:7
   recstore list s.rec --prefix tmp- --json | jq .id | recstore delete s.rec --ids -"
 )]
 pub(crate) struct Delete {
     /// The store
     store: PathBuf,
-    /// The records' ids, decimal or 0x-hex
-    #[arg(value_name = "ID", value_parser = ids::parse_id, required_unless_present = "ids")]
-    id: Vec<u64>,
-    /// Take further ids from this file, one a line; `-` is standard input
+    /// The records' ids, decimal or 0x-hex, or their keys
+    #[arg(value_name = "ID|SPACE/KEY", value_parser = target::parse, required_unless_present = "ids")]
+    id: Vec<Target>,
+    /// Take further ids and keys from this file, one a line; `-` is standard input
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
 }
@@ -35,13 +37,13 @@ impl Delete {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
         let mut unwanted = self.id.clone();
         if let Some(file) = &self.ids {
-            unwanted.extend(ids::read_ids(file)?);
+            unwanted.extend(target::read_all(file)?);
         }
         let store = access.write(&self.store)?;
         let mut absent = Vec::new();
-        for &id in &unwanted {
-            if !store.delete(id)? {
-                absent.push(id);
+        for target in &unwanted {
+            if !target.delete(&store)? {
+                absent.push(target.clone());
             }
         }
         let is_absent = read::absent_of(&store, &absent);

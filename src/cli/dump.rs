@@ -7,11 +7,12 @@ use super::failure::Failure;
 use super::jsonl;
 use super::output::Output;
 use super::select::{Order, Selection};
+use super::target::Target;
 
 /// Print all records so that `recstore load` reads them back byte for byte
 ///
 /// A line for each record: {"id":1,"data":"text"}, or {"id":1,"base64":"/w=="} where the bytes are
-/// not UTF-8. The order is the file's, unless --sort names another. Records that are damaged are left out and named on
+/// not UTF-8; then one for each key: {"space":"s","key":"k","data":"text"}, or "key64". The order is the file's, unless --sort names another. Records that are damaged are left out and named on
 /// standard error, and the exit code is 3.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -19,6 +20,7 @@ Examples:
   recstore dump s.rec > s.jsonl                      all records
   recstore dump s.rec --sort id | sha256sum          a checksum that depends on the records alone
   recstore dump s.rec --from 100 --to 199 | jq .data some of them
+  recstore dump s.rec --space sessions               the keys of a space
   recstore dump old.rec | recstore load new.rec      into another store")]
 pub(crate) struct Dump {
     /// The store
@@ -26,6 +28,9 @@ pub(crate) struct Dump {
     /// The form of the lines
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     format: Format,
+    /// Only the keys of this space
+    #[arg(long, value_name = "NAME", help_heading = "Selection")]
+    space: Option<String>,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
@@ -43,10 +48,20 @@ impl Dump {
         let store = access.read(&self.store)?;
         let mut out = Output::new();
         let Format::Jsonl = self.format;
-        let walked = self.selection.walk_in(self.order, &store, |record| {
-            out.line(format_args!("{}", jsonl::encode(record.id(), record.data())))
-        });
+        let mut shown = 0;
+        let walked = if self.space.is_some() {
+            Ok(())
+        } else {
+            self.selection.walk_in(self.order, &store, |record| {
+                shown += 1;
+                out.line(format_args!("{}", jsonl::encode(&Target::Id(record.id()), record.data())))
+            })
+        };
+        let of_keys =
+            self.selection.walk_keys(self.order, &store, self.space.as_deref(), shown, |target, record| {
+                out.line(format_args!("{}", jsonl::encode(target, record.data())))
+            });
         // Those that were printed count, even if others are damaged.
-        out.finish().and(walked)
+        out.finish().and(walked).and(of_keys)
     }
 }

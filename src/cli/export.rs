@@ -13,6 +13,7 @@ use recstore::{Error, Store};
 use super::access::Access;
 use super::failure::Failure;
 use super::output::{Output, counted, is_binary, note};
+use super::target::Target;
 use super::{jsonl, read};
 
 /// Export all records, as they are at one moment, for other programs
@@ -79,7 +80,8 @@ impl Export {
                 count
             }
             Form::Jsonl => each(access, &self.store, |id, _, data| {
-                writeln!(sink, "{}", jsonl::encode(id, data)).map_err(|error| Failure::output(&error))
+                writeln!(sink, "{}", jsonl::encode(&Target::Id(id), data))
+                    .map_err(|error| Failure::output(&error))
             })?,
             Form::Raw => {
                 let separator = separator.unwrap_or_default();

@@ -1,10 +1,5 @@
 //! Numbers as people type them: ids in decimal or 0x-hex, sizes with a unit.
 
-use std::path::Path;
-use std::{fs, io};
-
-use super::failure::Failure;
-
 /// Reads an id: decimal, hexadecimal after `0x`, or `hash:TEXT`.
 pub(crate) fn parse_id(text: &str) -> Result<u64, String> {
     if let Some(text) = text.strip_prefix("hash:") {
@@ -21,21 +16,6 @@ pub(crate) fn parse_id(text: &str) -> Result<u64, String> {
         };
         format!("`{text}` is not an id; use 0 to {}, or hexadecimal after 0x{or_hex}", u64::MAX)
     })
-}
-
-/// Reads ids from a file, one a line; `-` is standard input. Blank lines are passed over.
-pub(crate) fn read_ids(path: &Path) -> Result<Vec<u64>, Failure> {
-    let (name, text) = match path.as_os_str() == "-" {
-        true => ("standard input".to_owned(), io::read_to_string(io::stdin().lock())),
-        false => (path.display().to_string(), fs::read_to_string(path)),
-    };
-    let text = text.map_err(|error| Failure::Other(format!("{name}: {error}")))?;
-    let lines = (1_u64..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty());
-    lines
-        .map(|(number, line)| {
-            parse_id(line).map_err(|what| Failure::Other(format!("{name}: line {number}: {what}")))
-        })
-        .collect()
 }
 
 /// The id for a text: its FNV-1a hash of 64 bits. Of a million texts two have one hash once in 37 million times.

@@ -9,13 +9,28 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::ids;
+use super::target::Target;
 
 /// The line of a record, without the newline. Equal records give equal lines.
-pub(crate) fn encode(id: u64, data: &[u8]) -> String {
+pub(crate) fn encode(target: &Target, data: &[u8]) -> String {
     let mut fields = Map::new();
-    fields.insert("id".into(), id.into());
+    insert_target(&mut fields, target);
     insert_data(&mut fields, data);
     Value::Object(fields).to_string()
+}
+
+/// Adds the name of a record to an object: its id, or `space` and `key`; `key64`, if the key is no text.
+pub(crate) fn insert_target(fields: &mut Map<String, Value>, target: &Target) {
+    match target {
+        Target::Id(id) => _ = fields.insert("id".into(), (*id).into()),
+        Target::Key { space, key } => {
+            fields.insert("space".into(), space.as_str().into());
+            match str::from_utf8(key) {
+                Ok(text) => fields.insert("key".into(), text.into()),
+                Err(_) => fields.insert("key64".into(), STANDARD.encode(key).into()),
+            };
+        }
+    }
 }
 
 /// Adds the bytes to an object: as `data` if they are text, as `base64` otherwise.
@@ -29,18 +44,18 @@ pub(crate) fn insert_data(fields: &mut Map<String, Value>, data: &[u8]) {
 /// The fields that `read --json` and `watch --json` add to a record. They are no part of the record.
 const ADDED: [&str; 3] = ["version", "length", "change"];
 
-/// The id and the bytes of a line. A field that is neither part of a record nor added by this command is an error:
+/// The name of the record and the bytes of a line. A field that is neither part of a record nor added by this command is an error:
 /// the store would not have what the line says.
-pub(crate) fn decode(line: &[u8]) -> Result<(u64, Vec<u8>), String> {
+pub(crate) fn decode(line: &[u8]) -> Result<(Target, Vec<u8>), String> {
     let mut fields = object(line)?;
-    let id = take_id(&mut fields)?;
+    let target = take_target(&mut fields)?;
     let data = take_data(&mut fields)?;
     if let Some(name) = fields.keys().find(|name| !ADDED.contains(&name.as_str())) {
         return Err(format!(
-            "the field {name:?} is not known; a record has \"id\" and \"data\" or \"base64\""
+            "the field {name:?} is not known; a record has \"id\", or \"space\" and \"key\", and \"data\" or \"base64\""
         ));
     }
-    Ok((id, data.ok_or("there is neither \"data\" nor \"base64\"")?))
+    Ok((target, data.ok_or("there is neither \"data\" nor \"base64\"")?))
 }
 
 /// The fields of a line.
@@ -90,6 +105,26 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
+/// Takes the name of the record out.
+fn take_target(fields: &mut Map<String, Value>) -> Result<Target, String> {
+    let space = match fields.remove("space") {
+        Some(Value::String(space)) if !fields.contains_key("id") => space,
+        Some(Value::String(_)) => return Err("there are both \"id\" and \"space\"".into()),
+        Some(_) => return Err("\"space\" is not a string".into()),
+        None => return take_id(fields).map(Target::Id),
+    };
+    let key = match (fields.remove("key"), fields.remove("key64")) {
+        (Some(Value::String(text)), None) => text.into_bytes(),
+        (None, Some(Value::String(text))) => {
+            STANDARD.decode(text).map_err(|error| format!("\"key64\" is not base64: {error}"))?
+        }
+        (None, None) => return Err("there is a \"space\", and neither \"key\" nor \"key64\"".into()),
+        (Some(_), Some(_)) => return Err("there are both \"key\" and \"key64\"".into()),
+        _ => return Err("\"key\" and \"key64\" are strings".into()),
+    };
+    Ok(Target::Key { space, key })
+}
+
 /// Takes the id out.
 pub(crate) fn take_id(fields: &mut Map<String, Value>) -> Result<u64, String> {
     match fields.remove("id") {
@@ -126,25 +161,31 @@ mod tests {
         for data in [&b""[..], b"plain", b"\"\\\0\x1b\n\r\x7f", "🦀\u{2028}".as_bytes(), b"\xff", &every_byte]
         {
             for id in [0, 1, u64::MAX] {
-                let line = encode(id, data);
-                assert!(!line.contains('\n'), "{line}");
-                assert_eq!(decode(line.as_bytes()), Ok((id, data.to_vec())));
+                let key = Target::Key { space: "s".into(), key: data.to_vec() };
+                for target in [Target::Id(id), key] {
+                    let line = encode(&target, data);
+                    assert!(!line.contains('\n'), "{line}");
+                    assert_eq!(decode(line.as_bytes()), Ok((target, data.to_vec())));
+                }
             }
         }
     }
 
     #[test]
     fn text_is_readable_and_the_rest_is_base64() {
-        assert_eq!(encode(7, "é".as_bytes()), r#"{"id":7,"data":"é"}"#);
-        assert_eq!(encode(7, b"\xff"), r#"{"id":7,"base64":"/w=="}"#);
+        assert_eq!(encode(&Target::Id(7), "é".as_bytes()), r#"{"id":7,"data":"é"}"#);
+        assert_eq!(encode(&Target::Id(7), b"\xff"), r#"{"id":7,"base64":"/w=="}"#);
     }
 
     #[test]
     fn a_repeated_field_inside_of_a_value_is_none_of_the_record() {
         let text = r#"id":1,"id":2,{"data":"\"#;
-        assert_eq!(decode(encode(3, text.as_bytes()).as_bytes()), Ok((3, text.into())));
+        assert_eq!(
+            decode(encode(&Target::Id(3), text.as_bytes()).as_bytes()),
+            Ok((Target::Id(3), text.into()))
+        );
         let added = r#"{"id":1,"version":{"a":1,"b":[{"a":1}]},"length":["id","id"],"data":"a"}"#;
-        assert_eq!(decode(added.as_bytes()), Ok((1, b"a".to_vec())));
+        assert_eq!(decode(added.as_bytes()), Ok((Target::Id(1), b"a".to_vec())));
     }
 
     #[test]
@@ -158,6 +199,12 @@ mod tests {
             (r#"{"id":-1,"data":"x"}"#, "2^64-1"),
             (r#"{"id":1.5,"data":"x"}"#, "2^64-1"),
             (r#"{"id":true,"data":"x"}"#, "not a number"),
+            (r#"{"space":"s","data":"x"}"#, "neither \"key\""),
+            (r#"{"space":"s","key":"k","key64":"","data":"x"}"#, "both \"key\""),
+            (r#"{"space":"s","id":1,"data":"x"}"#, "both \"id\""),
+            (r#"{"space":1,"key":"k","data":"x"}"#, "\"space\" is not a string"),
+            (r#"{"space":"s","key":1,"data":"x"}"#, "are strings"),
+            (r#"{"id":1,"key":"k","data":"x"}"#, "\"key\" is not known"),
             (r#"{"id":1}"#, "neither"),
             (r#"{"id":1,"data":"x","base64":""}"#, "both"),
             (r#"{"id":1,"data":5}"#, "strings"),

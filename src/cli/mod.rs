@@ -34,6 +34,7 @@ mod salvage;
 mod select;
 mod shared;
 mod stat;
+mod target;
 mod top;
 mod verify;
 mod walk;

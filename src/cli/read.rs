@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 use super::access::Access;
 use super::failure::Failure;
+use super::jsonl;
 use super::output::{Output, is_binary, is_terminal, say};
-use super::{ids, jsonl};
+use super::target::{self, Target};
 
 /// Print records
 ///
@@ -25,16 +26,17 @@ use super::{ids, jsonl};
 Examples:
   recstore read s.rec 7                        one record
   recstore read s.rec 7 > seven.png            its bytes as they are
+  recstore read s.rec sessions/user:7          the value of a key
   recstore read s.rec 1 2 3 --json             with versions and lengths, one object a line
   recstore list s.rec | awk '{print $1}' | recstore read s.rec --ids - --separator ''"
 )]
 pub(crate) struct Read {
     /// The store
     store: PathBuf,
-    /// The records' ids, decimal or 0x-hex
-    #[arg(value_name = "ID", value_parser = ids::parse_id, required_unless_present = "ids")]
-    id: Vec<u64>,
-    /// Take further ids from this file, one a line; `-` is standard input
+    /// The records' ids, decimal or 0x-hex, or their keys
+    #[arg(value_name = "ID|SPACE/KEY", value_parser = target::parse, required_unless_present = "ids")]
+    id: Vec<Target>,
+    /// Take further ids and keys from this file, one a line; `-` is standard input
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
     /// The text after each record; \n, \t and \0 are understood [default: none after a single record, \n after
@@ -54,7 +56,7 @@ impl Read {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
         let mut wanted = self.id.clone();
         if let Some(file) = &self.ids {
-            wanted.extend(ids::read_ids(file)?);
+            wanted.extend(target::read_all(file)?);
         }
         let store = access.read(&self.store)?;
         let separator = match &self.separator {
@@ -64,10 +66,10 @@ impl Read {
         };
         let mut out = Output::new();
         let mut absent = Vec::new();
-        for id in wanted {
-            match store.get(id)? {
-                Some(record) => self.show(&mut out, &store, &record, &separator)?,
-                None => absent.push(id),
+        for target in wanted {
+            match target.get(&store)? {
+                Some(record) => self.show(&mut out, &store, &target, &record, &separator)?,
+                None => absent.push(target),
             }
         }
         out.finish()?;
@@ -78,12 +80,13 @@ impl Read {
         &self,
         out: &mut Output,
         store: &Store,
+        target: &Target,
         record: &Record,
         separator: &[u8],
     ) -> Result<(), Failure> {
         if self.json {
             let mut fields = Map::new();
-            fields.insert("id".into(), record.id().into());
+            jsonl::insert_target(&mut fields, target);
             fields.insert("version".into(), record.version().get().into());
             fields.insert("length".into(), record.data().len().into());
             jsonl::insert_data(&mut fields, record.data());
@@ -92,10 +95,9 @@ impl Read {
         let on_terminal = is_terminal();
         if on_terminal && !self.binary && is_binary(record.data()) {
             return Err(Failure::Other(format!(
-                "{}: record {} is binary, {} bytes long, and could confuse your terminal; redirect the output, or use \
+                "{}: record {target} is binary, {} bytes long, and could confuse your terminal; redirect the output, or use \
                  --json or --binary",
                 store.path().display(),
-                record.id(),
                 record.data().len()
             )));
         }
@@ -109,12 +111,12 @@ impl Read {
 }
 
 /// The failure that these records are absent; all but the last are said on the way.
-pub(crate) fn absent_of(store: &Store, absent: &[u64]) -> Result<(), Failure> {
-    let message = |id: u64| format!("{}: no record {id} ({id:#x})", store.path().display());
+pub(crate) fn absent_of(store: &Store, absent: &[Target]) -> Result<(), Failure> {
+    let message = |target: &Target| format!("{}: no record {target}", store.path().display());
     match absent.split_last() {
         None => Ok(()),
-        Some((&last, others)) => {
-            others.iter().for_each(|&id| say(format_args!("{}", message(id))));
+        Some((last, others)) => {
+            others.iter().for_each(|target| say(format_args!("{}", message(target))));
             Err(Failure::Absent(message(last)))
         }
     }

@@ -7,6 +7,7 @@ use regex::bytes::Regex;
 
 use super::failure::Failure;
 use super::ids;
+use super::target::Target;
 use super::walk::Walk;
 
 /// The options that choose records.
@@ -61,8 +62,12 @@ fn parse_regex(text: &str) -> Result<Regex, String> {
 impl Selection {
     /// Whether a record is chosen; the limit does not count.
     pub(crate) fn has(&self, record: &Record) -> bool {
-        self.has_id(record.id())
-            && self.prefix.as_ref().is_none_or(|prefix| record.data().starts_with(prefix.as_bytes()))
+        self.has_id(record.id()) && self.is_shown(record)
+    }
+
+    /// Whether its bytes are those that are chosen.
+    fn is_shown(&self, record: &Record) -> bool {
+        self.prefix.as_ref().is_none_or(|prefix| record.data().starts_with(prefix.as_bytes()))
             && self.matching.as_ref().is_none_or(|regex| regex.is_match(record.data()))
     }
 
@@ -93,6 +98,65 @@ impl Selection {
             {
                 left -= 1;
                 show(&record)?;
+            }
+        }
+        walk.end()
+    }
+
+    /// Gives every chosen record that has a key to `show`: of one space, or of all of them. None is chosen where ids are. In
+    /// an order the spaces, and in each the keys, come by their names. `shown`: how many records were shown before.
+    pub(crate) fn walk_keys(
+        &self,
+        order: Order,
+        store: &Store,
+        space: Option<&str>,
+        shown: u64,
+        mut show: impl FnMut(&Target, &Record) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut left = self.limit.unwrap_or(u64::MAX).saturating_sub(shown);
+        if self.from.is_some() || self.to.is_some() || left == 0 {
+            return Ok(());
+        }
+        let mut spaces = match space {
+            Some(space) => vec![space.to_owned()],
+            None => store.spaces().or_else(|error| match error {
+                // The walk through the other records names it.
+                Error::Corrupt { .. } => Ok(Vec::new()),
+                error => Err(error),
+            })?,
+        };
+        if order.reverse {
+            spaces.reverse();
+        }
+        let mut walk = Walk::new(store);
+        for name in spaces {
+            let space = store.space(&name)?;
+            let mut chosen = Vec::new();
+            for found in space.iter() {
+                let (key, found) = match found {
+                    Ok((key, record)) => (key, Ok(record)),
+                    Err(error) => (Vec::new(), Err(error)),
+                };
+                let Some(record) = walk.take(found)?.filter(|record| self.is_shown(record)) else { continue };
+                let target = Target::Key { space: name.clone(), key };
+                if order.sort.is_some() {
+                    chosen.push(target);
+                } else if left > 0 {
+                    left -= 1;
+                    show(&target, &record)?;
+                }
+            }
+            chosen.sort_unstable_by(
+                |a, b| if order.reverse { b.key().cmp(a.key()) } else { a.key().cmp(b.key()) },
+            );
+            for target in chosen {
+                // It may have been deleted or changed since.
+                if left > 0
+                    && let Some(record) = target.get(store)?.filter(|record| self.is_shown(record))
+                {
+                    left -= 1;
+                    show(&target, &record)?;
+                }
             }
         }
         walk.end()

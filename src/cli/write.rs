@@ -6,12 +6,10 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use recstore::Durability;
-
 use super::access::{Access, RECORD_SIZE_DEFAULT};
 use super::failure::Failure;
-use super::ids;
 use super::output::say;
+use super::target::{self, Target};
 
 /// No store takes a longer record, so longer input is not read to its end.
 const RECORD_SIZE_MAX: u64 = 1 << 30;
@@ -26,15 +24,16 @@ const RECORD_SIZE_MAX: u64 = 1 << 30;
     after_help = "\
 Examples:
   recstore write s.rec 7 'some text'
+  recstore write s.rec sessions/user:7 'some text'
   recstore write s.rec 7 --file seven.png
   date | recstore write s.rec 7"
 )]
 pub(crate) struct Write {
     /// The store
     store: PathBuf,
-    /// The record's id, decimal or 0x-hex
-    #[arg(value_parser = ids::parse_id)]
-    id: u64,
+    /// The record's id, decimal or 0x-hex, or its key
+    #[arg(value_name = "ID|SPACE/KEY", value_parser = target::parse)]
+    id: Target,
     /// The record's bytes as they are; `-`, or nothing, takes them from standard input
     data: Option<OsString>,
     /// Take the bytes from this file; `-` is standard input
@@ -56,7 +55,7 @@ impl Write {
         }
         let store = access.write_or_create(&self.store)?;
         // Does not wait for writers in other regions.
-        store.put_with(self.id, &data, Durability::Disk)?;
+        self.id.put(&store, &data)?;
         access.leave(store)
     }
 }

@@ -35,6 +35,50 @@ fn what_is_dumped_is_loaded_byte_for_byte() {
 }
 
 #[test]
+fn keys_are_written_read_deleted_dumped_and_loaded_beside_ids() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "first.rec", &[(7, b"seven")]);
+    for (key, data) in
+        [("sessions/user:7", "in"), ("sessions/user:8", "out"), ("carts/a/b", "3 lamps"), ("s/", "")]
+    {
+        run(args!["write", store, key, data]).done();
+        assert_eq!(run(args!["read", store, key]).done().out, data.as_bytes());
+    }
+    let library = recstore::Store::open(&store).unwrap();
+    assert_eq!(library.spaces().unwrap(), ["carts", "s", "sessions"]);
+    library.space("s").unwrap().put([0xff], [0xfe]).unwrap();
+    drop(library);
+    run(args!["delete", store, "sessions/user:8"]).done();
+    run(args!["read", store, "sessions/user:8"]).refused(1, "no record sessions/user:8");
+    let json = run(args!["read", store, "sessions/user:7", "--json"]).done();
+    assert!(json.text().starts_with(r#"{"space":"sessions","key":"user:7","version":"#), "{json:?}");
+    let dumped = run(args!["dump", store, "--sort", "id"]).done();
+    assert_eq!(
+        dumped.text().lines().collect::<Vec<_>>(),
+        [
+            r#"{"id":7,"data":"seven"}"#,
+            r#"{"space":"carts","key":"a/b","data":"3 lamps"}"#,
+            r#"{"space":"s","key":"","data":""}"#,
+            r#"{"space":"s","key64":"/w==","base64":"/g=="}"#,
+            r#"{"space":"sessions","key":"user:7","data":"in"}"#,
+        ]
+    );
+    let second = dir.path("second.rec");
+    run_with(args!["load", second, "--writers", "2", "--ack"], &dumped.out).ended(0, "5 records loaded");
+    assert_eq!(run(args!["dump", second, "--sort", "id"]).done().out, dumped.out);
+    let of_one = run(args!["dump", second, "--space", "sessions"]).done();
+    assert_eq!(of_one.text(), "{\"space\":\"sessions\",\"key\":\"user:7\",\"data\":\"in\"}\n");
+    // The limit is one for all, and a range of ids has no keys.
+    assert_eq!(run(args!["dump", second, "--limit", "3"]).done().text().lines().count(), 3);
+    assert_eq!(run(args!["dump", second, "--from", "0"]).done().text().lines().count(), 1);
+    run(args!["read", store, "sessions"]).refused(2, "SPACE/KEY");
+    let line = format!("{{\"space\":\"s\",\"key\":\"k\",\"data\":\"{}\"}}", "x".repeat(300));
+    run_with(args!["load", second, "-"], &line).refused(4, "record s/k is 310 bytes long");
+    run_with(args!["load", second, "-"], r#"{"space":"a/b","key":"k","data":""}"#)
+        .refused(2, "no name of a space");
+}
+
+#[test]
 fn load_takes_what_read_prints_as_json() {
     let dir = Dir::new();
     let first = store_of(&dir, "first.rec", &[(7, b"seven")]);

@@ -1,13 +1,17 @@
 //! The messages in the pipes between the process that deals records out and a writer.
 //!
 //! To the writer, a chunk: the length in bytes of the rest (u64), then for each record its id
-//! (u64), its length (u32) and its bytes. Back from it, a [`Reply`] for each chunk, in the same order.
+//! (u64), its length (u32) and its bytes. A record with a key has the length of the space's name in place of the id, and the
+//! highest bit of its length set; name, length of the key (u32) and key come before its bytes. Back from the writer, a [`Reply`]
+//! for each chunk, in the same order.
 //! Both ends are the same build, hence no magic and no version. The input is checked all the same, because a user can start the
 //! writer by hand.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+
+use super::super::target::Target;
 
 const HEADER_BYTES: usize = size_of::<u64>();
 const DONE: u8 = b'+';
@@ -24,12 +28,31 @@ pub(crate) struct Chunk {
 }
 
 /// The origin of a record.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Origin {
     /// The number of its line, from 1.
     pub(crate) line: u64,
-    /// Its id.
-    pub(crate) id: u64,
+    /// Its name.
+    pub(crate) target: Target,
+}
+
+/// In a record's length: it has a key.
+const KEYED: u32 = 1 << 31;
+
+/// A record in a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dealt<'a> {
+    /// One that has an id.
+    Id(u64, &'a [u8]),
+    /// One that has a key.
+    Key {
+        /// The space's name.
+        space: &'a str,
+        /// The key.
+        key: &'a [u8],
+        /// Its bytes.
+        data: &'a [u8],
+    },
 }
 
 impl Chunk {
@@ -40,9 +63,21 @@ impl Chunk {
 
     /// Adds a record; `None` if it is longer than any store takes.
     pub(crate) fn push(&mut self, origin: Origin, data: &[u8]) -> Option<()> {
-        let len = u32::try_from(data.len()).ok()?;
-        self.frame.extend_from_slice(&origin.id.to_le_bytes());
-        self.frame.extend_from_slice(&len.to_le_bytes());
+        let len = u32::try_from(data.len()).ok().filter(|len| len & KEYED == 0)?;
+        match &origin.target {
+            Target::Id(id) => {
+                self.frame.extend_from_slice(&id.to_le_bytes());
+                self.frame.extend_from_slice(&len.to_le_bytes());
+            }
+            Target::Key { space, key } => {
+                let key_len = u32::try_from(key.len()).ok()?;
+                self.frame.extend_from_slice(&(space.len() as u64).to_le_bytes());
+                self.frame.extend_from_slice(&(len | KEYED).to_le_bytes());
+                self.frame.extend_from_slice(space.as_bytes());
+                self.frame.extend_from_slice(&key_len.to_le_bytes());
+                self.frame.extend_from_slice(key);
+            }
+        }
         self.frame.extend_from_slice(data);
         let payload_bytes = (self.frame.len() - HEADER_BYTES) as u64;
         self.frame[..HEADER_BYTES].copy_from_slice(&payload_bytes.to_le_bytes());
@@ -77,14 +112,25 @@ pub(crate) fn read_frame(input: &mut impl Read, payload: &mut Vec<u8>) -> io::Re
 }
 
 /// The records in a chunk's bytes; `None` if the bytes are no chunk.
-pub(crate) fn records(mut payload: &[u8]) -> Option<Vec<(u64, &[u8])>> {
+pub(crate) fn records(mut payload: &[u8]) -> Option<Vec<Dealt<'_>>> {
     let mut records = Vec::new();
     while !payload.is_empty() {
-        let (id, rest) = payload.split_first_chunk()?;
-        let (len, rest) = rest.split_first_chunk()?;
-        let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
-        let (data, rest) = rest.split_at_checked(len)?;
-        records.push((u64::from_le_bytes(*id), data));
+        let (number, rest) = payload.split_first_chunk()?;
+        let (len, mut rest) = rest.split_first_chunk()?;
+        let (number, len) = (u64::from_le_bytes(*number), u32::from_le_bytes(*len));
+        let mut take = |len: usize| {
+            let (taken, after) = rest.split_at_checked(len)?;
+            rest = after;
+            Some(taken)
+        };
+        records.push(if len & KEYED == 0 {
+            Dealt::Id(number, take(len as usize)?)
+        } else {
+            let space = str::from_utf8(take(usize::try_from(number).ok()?)?).ok()?;
+            let key_len = u32::from_le_bytes(*take(4)?.first_chunk()?);
+            let key = take(key_len as usize)?;
+            Dealt::Key { space, key, data: take((len & !KEYED) as usize)? }
+        });
         payload = rest;
     }
     Some(records)
@@ -169,7 +215,7 @@ mod tests {
     use super::*;
 
     fn origin(id: u64) -> Origin {
-        Origin { line: 1, id }
+        Origin { line: 1, target: Target::Id(id) }
     }
 
     #[test]
@@ -179,12 +225,16 @@ mod tests {
         for (id, data) in written {
             chunk.push(origin(id), data).expect("short enough");
         }
+        let target = Target::Key { space: "sessions".into(), key: vec![0] };
+        chunk.push(Origin { line: 1, target }, b"of a key").expect("short enough");
         let mut pipe = [chunk.frame(), Chunk::new(None).frame()].concat();
         pipe.extend_from_slice(b"cut");
         let mut pipe = pipe.as_slice();
         let mut payload = Vec::new();
         assert!(read_frame(&mut pipe, &mut payload).unwrap());
-        assert_eq!(records(&payload).unwrap(), written);
+        let dealt = written.map(|(id, data)| Dealt::Id(id, data)).into_iter();
+        let of_key = Dealt::Key { space: "sessions", key: b"\0", data: b"of a key" };
+        assert_eq!(records(&payload).unwrap(), dealt.chain([of_key]).collect::<Vec<_>>());
         assert!(read_frame(&mut pipe, &mut payload).unwrap());
         assert_eq!(records(&payload).unwrap(), []);
         assert!(!read_frame(&mut pipe, &mut payload).unwrap());

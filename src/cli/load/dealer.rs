@@ -17,6 +17,7 @@ use signal_hook::low_level::emulate_default_handler;
 use super::super::failure::Failure;
 use super::super::output::{Output, say};
 use super::super::progress;
+use super::super::target::Target;
 use super::chunk::{Chunk, Reply};
 use super::event::{Batch, Event, spawn_thread};
 use super::input::Input;
@@ -179,7 +180,10 @@ impl Dealer {
         let Some(out) = &mut self.ack else { return };
         let printed = done
             .iter()
-            .try_for_each(|origin| out.line(format_args!("{}", origin.id)))
+            .try_for_each(|origin| match &origin.target {
+                Target::Id(id) => out.line(format_args!("{id}")),
+                key => out.line(format_args!("{key}")),
+            })
             .and_then(|()| out.flush());
         if let Err(failure) = printed {
             self.ack = None;

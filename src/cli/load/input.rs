@@ -213,14 +213,15 @@ impl Taker {
         if format.header(row).map_err(at)? {
             on_error.header(row.bytes);
         } else if row.line > *skip_lines && !row.bytes.trim_ascii().is_empty() {
-            let taken = format.record(row).and_then(|(id, data)| {
-                let fits = data.len() <= *record_size;
-                let added = fits.then(|| sorter.add(Origin { line: row.line, id }, &data)).flatten();
-                added.ok_or_else(|| {
+            let taken = format.record(row).and_then(|(target, data)| {
+                let len = data.len() + target.bytes_beside_data();
+                let fits = len <= *record_size;
+                let origin = Origin { line: row.line, target };
+                fits.then_some(origin.clone()).and_then(|origin| sorter.add(origin, &data)).ok_or_else(|| {
                     format!(
-                        "record {id} ({id:#x}) is {} bytes long and the store takes {record_size}; split it, or \
-                         create a store with a larger --record-size",
-                        data.len()
+                        "record {} is {len} bytes long and the store takes {record_size}; split it, or create a store \
+                         with a larger --record-size",
+                        origin.target
                     )
                 })
             });
@@ -243,7 +244,7 @@ impl Sorter {
     }
 
     fn add(&mut self, origin: Origin, data: &[u8]) -> Option<()> {
-        let writer = writer_of(origin.id, self.chunks.len());
+        let writer = writer_of(origin.target.number(), self.chunks.len());
         self.chunks.get_mut(writer)?.push(origin, data)
     }
 

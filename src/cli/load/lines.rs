@@ -6,6 +6,7 @@ use clap::ValueEnum;
 
 use super::super::failure::Failure;
 use super::super::jsonl;
+use super::super::target::Target;
 use super::csv::Csv;
 use super::id_from::{IdFrom, Place, parse_id_from, parse_place, parse_radix};
 use super::rows::{Row, Rows};
@@ -126,11 +127,11 @@ impl Format {
         }
     }
 
-    /// The id and the bytes of the record in a row.
-    pub(crate) fn record<'a>(&mut self, row: &Row<'a>) -> Result<(u64, Cow<'a, [u8]>), String> {
+    /// The name and the bytes of the record in a row.
+    pub(crate) fn record<'a>(&mut self, row: &Row<'a>) -> Result<(Target, Cow<'a, [u8]>), String> {
         match self {
-            Self::Jsonl => jsonl::decode(row.bytes).map(|(id, data)| (id, data.into())),
-            Self::Csv(csv) => csv.record(row),
+            Self::Jsonl => jsonl::decode(row.bytes).map(|(target, data)| (target, data.into())),
+            Self::Csv(csv) => csv.record(row).map(|(id, data)| (Target::Id(id), data)),
             Self::Delimited { delimiter, id } => {
                 let id = id.id(row.line, |place| match place {
                     Place::Number(column) => nth_column(row.bytes, delimiter, *column).ok_or_else(|| {
@@ -141,7 +142,7 @@ impl Format {
                     }),
                     Place::Name(name) => Err(format!("there is no column {name:?}")),
                 })?;
-                Ok((id, row.bytes.into()))
+                Ok((Target::Id(id), row.bytes.into()))
             }
         }
     }
@@ -191,7 +192,10 @@ mod tests {
     }
 
     fn record<'a>(mut format: Format, line: &'a [u8]) -> Result<(u64, Cow<'a, [u8]>), String> {
-        format.record(&Row::line(7, line))
+        match format.record(&Row::line(7, line))? {
+            (Target::Id(id), data) => Ok((id, data)),
+            (target, _) => panic!("{target}"),
+        }
     }
 
     #[test]

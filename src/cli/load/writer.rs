@@ -12,7 +12,7 @@ use recstore::{Error, Store};
 use super::super::access::Access;
 use super::super::failure::Failure;
 use super::super::output::say;
-use super::chunk::{Reply, read_frame, records};
+use super::chunk::{Dealt, Reply, read_frame, records};
 
 /// A writer of `recstore load`, which starts it
 #[derive(clap::Args)]
@@ -47,13 +47,22 @@ impl LoadWriter {
 }
 
 /// Writes the records in their order. If one can't be written, tells which, and those before it are in.
-fn put_all(store: &Store, records: &[(u64, &[u8])]) -> Result<(), (usize, Error)> {
-    if store.write_many(records.iter().copied()).is_ok() {
+fn put_all(store: &Store, records: &[Dealt<'_>]) -> Result<(), (usize, Error)> {
+    let of_ids = records.iter().filter_map(|record| match *record {
+        Dealt::Id(id, data) => Some((id, data)),
+        Dealt::Key { .. } => None,
+    });
+    let has_keys = records.iter().any(|record| matches!(record, Dealt::Key { .. }));
+    if store.write_many(of_ids).is_ok() && !has_keys {
         return Ok(());
     }
     // Some are in, out of order. To write them again is harmless, and shows which one caused the failure.
-    for (at, &(id, data)) in records.iter().enumerate() {
-        store.put(id, data).map_err(|error| (at, error))?;
+    for (at, record) in records.iter().enumerate() {
+        let put = match *record {
+            Dealt::Id(id, data) => store.put(id, data),
+            Dealt::Key { space, key, data } => store.space(space).and_then(|space| space.put(key, data)),
+        };
+        put.map_err(|error| (at, error))?;
     }
     Ok(())
 }
