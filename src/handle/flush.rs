@@ -292,17 +292,23 @@ impl Handle {
     /// between the flush and the mark.
     pub(crate) fn close(&self, deadline: &Deadline) -> Result<()> {
         let arena = &self.arena;
-        if self.is_clean() {
-            return arena.check_name();
-        }
         if let Some(owner) = arena.owner {
             arena.seat(owner.seat).taken().store(LEAVING, Ordering::SeqCst);
         }
+        if self.is_clean() {
+            // A handle that writes from here on finds this one gone, and marks the store; one that has written is seen below.
+            step("close: the store is clean");
+            file_lock::unlock_whole(&arena.file);
+            if self.is_clean() {
+                return arena.check_name();
+            }
+        }
         // The lock keeps other handles from opening the store. Of several handles that leave at once, one gets the lock: a
         // handle that tries in vain gives up its share of the lock.
-        let alone = file_lock::try_lock_whole(&arena.file) && !seat::any_staying(arena)?;
+        let locked = file_lock::try_lock_whole(&arena.file);
+        let staying = if locked { seat::any_staying(arena) } else { Ok(true) };
         step("close: who else is there was asked");
-        let closed = self.leave(alone, deadline);
+        let closed = staying.and_then(|staying| self.leave(!staying, deadline));
         // A checkpoint may keep the handle for a moment. It must not lock other handles out.
         file_lock::unlock_whole(&arena.file);
         closed?;

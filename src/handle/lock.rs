@@ -218,12 +218,17 @@ impl Handle {
         in_region(&Region::new(&self.arena, number), work)
     }
 
-    /// Rebuilds the region of a dead owner. A region whose owner lives is left alone.
+    /// Rebuilds the region of a dead owner. A region whose owner lives is left alone, even if that handle has just taken it from
+    /// the dead owner: nobody waits here.
     pub(crate) fn heal(&self, number: u32) -> Result<()> {
-        if !self.is_writable() {
+        if !self.is_writable() || !self.is_left_by_the_dead(number)? {
             return Ok(());
         }
-        if self.is_left_by_the_dead(number)? { self.lock(number).map(drop) } else { Ok(()) }
+        step("heal: the owner is dead");
+        match self.lock_by(number, Some(&Deadline::after(Some(Duration::ZERO)))) {
+            Err(Error::Busy { .. }) => Ok(()),
+            locked => locked.map(drop),
+        }
     }
 
     /// Whether the owner of a region's lock is dead, or a rebuild of the region was cut off.

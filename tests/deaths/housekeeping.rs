@@ -491,6 +491,38 @@ fn a_reader_waits_no_longer_than_a_moment_whatever_the_lock_time_out_is() {
     drop(worker);
 }
 
+/// A reader finds a dead owner, and another process takes the lock before it, and is stopped while it heals.
+#[test]
+fn a_reader_that_would_heal_does_not_wait_for_another_healer() {
+    for what in ["len", "iter", "watch_all"] {
+        let dir = common::scratch();
+        let path = dir.path().join("store");
+        let store = small().create(&path).unwrap();
+        store.put(1, b"one").unwrap();
+        dies(&path, "put another", "publish: data written");
+        let (to, healers) = channel();
+        let theirs = path.clone();
+        let found = comes_back(|| {
+            at_step("heal: the owner is dead".to_owned(), move || {
+                to.send(stops(&theirs, "put another", "rebuild: slots looked at")).unwrap();
+            });
+            let found = match what {
+                "len" => store.len().unwrap(),
+                "iter" => store.iter().map(Result::unwrap).count() as u64,
+                _ => {
+                    let timeout = Some(Duration::from_millis(700));
+                    u64::from(store.watch_all().unwrap().wait(timeout).is_ok())
+                }
+            };
+            set_hook(None);
+            found
+        });
+        assert_eq!(found, 1, "{what}");
+        drop(healers.recv().expect("a healer that was stopped"));
+        assert!(store.verify().unwrap().is_clean(), "{what}");
+    }
+}
+
 /// The mark of a rebuild says that the dead owner's last write was decided; a healer that fails before that leaves it open.
 /// Tried with a death at each step of a write, a deletion, a batch and a reservation, of what a flush has covered and of what
 /// none has; and then with healers that fail, that die while they fail, and that die while they heal.

@@ -16,8 +16,10 @@ use std::time::Duration;
 use crate::common::{self, Me, PATIENCE, Worker};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, raise};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use recstore::testing::{set_boot_id, set_hook};
-use recstore::{Durability, Error, Lock, Options, Store};
+use recstore::{Checkpoint, Durability, Error, Lock, Options, Store};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -250,24 +252,65 @@ fn closing_beside_a_checkpoint_lets_others_in() {
     checkpoint.finish().unwrap();
 }
 
+/// Opens, does some of all that a handle does, and closes.
+fn comes_and_goes(path: &Path, mut rng: StdRng, together: Option<&Barrier>) {
+    let store = Store::open(path).unwrap();
+    let mut checkpoint = None;
+    for _ in 0..rng.random_range(0..3) {
+        match rng.random_range(0..5) {
+            0 => drop(store.put(rng.random_range(0..100), b"x").unwrap()),
+            1 => drop(store.put_with(rng.random_range(0..100), b"x", Durability::Disk).unwrap()),
+            2 => drop(store.snapshot().unwrap()),
+            3 => store.sync().unwrap(),
+            _ => checkpoint = Some(store.checkpoint_every(Duration::from_millis(1)).unwrap()),
+        }
+    }
+    if let Some(together) = together {
+        together.wait();
+    }
+    store.close().unwrap();
+    checkpoint.map_or(Ok(()), Checkpoint::finish).unwrap();
+}
+
 #[test]
 fn of_many_that_close_at_once_one_leaves_the_store_clean() {
+    let mut rng = common::seeded();
     let (_dir, path) = new_store();
-    for round in 0..50u64 {
+    for round in 0..100 {
         let barrier = Barrier::new(4);
+        let together = rng.random::<bool>().then_some(&barrier);
         std::thread::scope(|scope| {
-            for thread in 0..4 {
-                let (path, barrier) = (&path, &barrier);
-                scope.spawn(move || {
-                    let store = Store::open(path).unwrap();
-                    store.put(thread, &round.to_le_bytes()).unwrap();
-                    barrier.wait();
-                    store.close().unwrap();
-                });
+            for _ in 0..4 {
+                let (path, rng) = (&path, StdRng::seed_from_u64(rng.random()));
+                scope.spawn(move || comes_and_goes(path, rng, together));
             }
         });
         assert_clean(&path, &format!("round {round}"));
     }
+}
+
+/// One finds the store clean when it closes, and is still attached when another writes and closes.
+#[test]
+fn of_two_that_close_the_one_that_found_the_store_clean_does_not_keep_it_in_use() {
+    let (_dir, path) = new_store();
+    Store::open(&path).unwrap().close().unwrap();
+    let [idle, writer] = [(), ()].map(|()| Store::open(&path).unwrap());
+    let mut writer = Some(writer);
+    set_hook(Some(Box::new(move |step| {
+        if step == "close: the store is clean"
+            && let Some(writer) = writer.take()
+        {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    writer.put(1, b"one").unwrap();
+                    writer.close().unwrap();
+                });
+            });
+        }
+    })));
+    idle.close().unwrap();
+    set_hook(None);
+    assert_clean(&path, "two that close");
 }
 
 /// The store is as a clean close leaves it: what a reboot finds needs no recovery, and a reader finds no damage.
