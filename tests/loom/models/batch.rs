@@ -8,6 +8,7 @@ use loom::thread;
 
 use crate::explore::{IN_TURN, Seen, explore, explore_and_tell};
 use crate::file::arena::Arena;
+use crate::format::slot::Address;
 use crate::models::lock::{give_back, lock};
 use crate::models::read::{data, look_once, put, set_epochs};
 use crate::recovery::rebuild::{Cause, rebuild};
@@ -40,7 +41,14 @@ impl Plan {
         assert!(!lock(arena));
         let epoch = arena.epoch().unwrap();
         let bytes = [data(X, 3), data(Y, 4)];
-        let member = |id, data| Member { hash: arena.geo.hash(id), id, data, slot: None, seq: 0 };
+        let member = |id, data| Member {
+            hash: arena.geo.hash(id),
+            id,
+            address: Address::Id,
+            data,
+            slot: None,
+            seq: 0,
+        };
         let mut members =
             [member(X, Some(&bytes[0][..])), member(Y, (!self.deletes).then_some(&bytes[1][..]))];
         let region = Region::new(arena, 0);
@@ -178,7 +186,14 @@ mod over_two_regions {
         let region_of = |id| arena.geo.region_of(arena.geo.hash(id));
         ids.iter().for_each(|&id| enter(arena, region_of(id)));
         let epoch = arena.epoch().unwrap();
-        let change = |&id: &u64| Member { hash: arena.geo.hash(id), id, data: Some(NEW), slot: None, seq: 0 };
+        let change = |&id: &u64| Member {
+            hash: arena.geo.hash(id),
+            id,
+            address: Address::Id,
+            data: Some(NEW),
+            slot: None,
+            seq: 0,
+        };
         let mut changes: Vec<[Member<'_>; 1]> = ids.iter().map(|id| [change(id)]).collect();
         let mut groups: Vec<_> =
             changes.iter_mut().map(|c| (Region::new(arena, region_of(c[0].id)), &mut c[..])).collect();
@@ -205,7 +220,7 @@ mod over_two_regions {
         let ids = [id_in(&arena, 0, 0), id_in(&arena, 1, 0)];
         for (region, id) in (0..).zip(ids) {
             enter(&doomed, region);
-            let content = crate::region::write::Content::Bytes(OLD);
+            let content = crate::region::write::Content::Bytes(OLD, Address::Id);
             Region::new(&doomed, region).put(arena.geo.hash(id), id, content, false).unwrap();
             give_back_region(&doomed, region);
         }

@@ -8,7 +8,7 @@ use loom::thread;
 
 use crate::explore::{IN_TURN, Seen, explore};
 use crate::file::arena::Arena;
-use crate::format::slot::{HEADER_WORDS, PRESENT};
+use crate::format::slot::{Address, HEADER_WORDS, PRESENT};
 use crate::models::lock::{give_back, lock};
 use crate::models::read::set_epochs;
 use crate::recovery::rebuild::{Cause, rebuild};
@@ -32,7 +32,10 @@ fn enter(arena: &Arena) {
 
 fn put(arena: &Arena, data: &[u8]) -> u64 {
     enter(arena);
-    let seq = Region::new(arena, 0).put(arena.geo.hash(X), X, Content::Bytes(data), false).unwrap().seq;
+    let seq = Region::new(arena, 0)
+        .put(arena.geo.hash(X), X, Content::Bytes(data, Address::Id), false)
+        .unwrap()
+        .seq;
     give_back(arena);
     seq & !PRESENT
 }
@@ -58,7 +61,7 @@ fn reserve(arena: &Arena, data: &[u8]) -> u64 {
 
 fn delete(arena: &Arena) {
     enter(arena);
-    assert!(Region::new(arena, 0).delete(arena.geo.hash(X), X).unwrap());
+    assert!(Region::new(arena, 0).delete(arena.geo.hash(X), X, Address::Id).unwrap());
     give_back(arena);
 }
 

@@ -7,7 +7,7 @@ use loom::thread;
 use crate::explore::{IN_TURN, Seen, explore_and_tell};
 use crate::file::arena::Arena;
 use crate::format::epoch::Epoch;
-use crate::format::slot::PRESENT;
+use crate::format::slot::{Address, PRESENT};
 use crate::region::Trouble;
 use crate::region::head::Region;
 use crate::region::read::{Look, look, look_at_every_slot};
@@ -37,11 +37,13 @@ pub(super) fn put(arena: &Arena, id: u64, version: u64) {
 
 pub(super) fn try_put(arena: &Arena, id: u64, version: u64) -> Result<u64, Trouble> {
     let hash = arena.geo.hash(id);
-    Region::new(arena, 0).put(hash, id, Content::Bytes(&data(id, version)), false).map(|written| written.seq)
+    Region::new(arena, 0)
+        .put(hash, id, Content::Bytes(&data(id, version), Address::Id), false)
+        .map(|written| written.seq)
 }
 
 pub(super) fn delete(arena: &Arena, id: u64) -> bool {
-    Region::new(arena, 0).delete(arena.geo.hash(id), id).unwrap()
+    Region::new(arena, 0).delete(arena.geo.hash(id), id, Address::Id).unwrap()
 }
 
 /// What a reader knows of a record.

@@ -14,6 +14,8 @@ pub(crate) mod geometry;
 pub(crate) mod hash;
 #[path = "../../../src/format/index.rs"]
 pub(crate) mod index;
+#[path = "../../../src/format/keyed.rs"]
+pub(crate) mod keyed;
 #[path = "../../../src/format/region.rs"]
 pub(crate) mod region;
 #[path = "../stand_in/seat.rs"]
