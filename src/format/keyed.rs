@@ -1,8 +1,7 @@
-//! Keyed records: which id a key has, and what the bytes of its record are.
+//! Keyed records: the id of a key, and the bytes of its record.
 //!
-//! Both stand in the chapter on the format (*Keyed record*). A keyed record holds entries, one nearly always: the keys whose
-//! ids are equal share a record. Entries are read from the end, so that the value of the first one lies where the record
-//! begins.
+//! The chapter on the format has both (*Keyed record*). A keyed record holds entries, nearly always one: keys with equal ids share a
+//! record. Entries are read from the end, so that the value of the first one is at the beginning of the record.
 
 use std::ops::Range;
 
@@ -38,7 +37,7 @@ fn field(word: u64, at: u32, bits: u32) -> usize {
 pub(crate) struct KeyHash(SipHasher13);
 
 impl KeyHash {
-    /// Of the space with this name, in a store with this key of the id hash.
+    /// The ids of the space with this name, in a store with this key of the id hash.
     pub(crate) fn new(hash_key: u64, name: &[u8]) -> Self {
         let half = |n| SipHasher13::new_with_keys(hash_key, n).hash(name);
         Self(SipHasher13::new_with_keys(half(0), half(1)))
@@ -51,7 +50,7 @@ impl KeyHash {
     }
 }
 
-/// What a keyed record holds of one key.
+/// The entry of one key in a keyed record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry<'d> {
     /// The space's name.
@@ -83,7 +82,7 @@ impl Entry<'_> {
         self.key == key && self.name == name
     }
 
-    /// Appends the entry to a record. Lengths are those that an entry can have.
+    /// Appends the entry to a record. The caller has checked its lengths.
     pub(crate) fn append_to(&self, record: &mut Vec<u8>) {
         let pad = record.len().next_multiple_of(ENTRY_ALIGN) - record.len();
         record.reserve(pad + self.len());
@@ -98,7 +97,7 @@ impl Entry<'_> {
     }
 }
 
-/// The last entry of a record, where its value is, and the bytes of the entries before it.
+/// The last entry of a record, the place of its value, and the bytes of the entries before it.
 #[inline]
 fn split_last(data: &[u8]) -> Result<(Entry<'_>, Range<usize>, &[u8]), NotEntries> {
     let (parts, word_bytes) = data.split_last_chunk::<WORD_BYTES>().ok_or(NotEntries)?;
@@ -118,7 +117,7 @@ fn split_last(data: &[u8]) -> Result<(Entry<'_>, Range<usize>, &[u8]), NotEntrie
     Ok((Entry { name: of_name, key: of_key, value: of_value }, start..start + value, before))
 }
 
-/// The entries of a record, the last one first; after bytes that are no entry, none.
+/// The entries of a record, the last one first. Bytes that are not an entry end them, with an error.
 pub(crate) fn entries(data: &[u8]) -> impl Iterator<Item = Result<Entry<'_>, NotEntries>> {
     let mut rest = Some(data);
     std::iter::from_fn(move || {
@@ -130,7 +129,7 @@ pub(crate) fn entries(data: &[u8]) -> impl Iterator<Item = Result<Entry<'_>, Not
     })
 }
 
-/// Where in a record the value of a key is.
+/// The place of a key's value in a record.
 #[inline]
 pub(crate) fn find(data: &[u8], name: &[u8], key: &[u8]) -> Result<Option<Range<usize>>, NotEntries> {
     let mut rest = data;
@@ -153,8 +152,8 @@ pub(crate) fn end_len(record: &[u8]) -> usize {
     field(word, KEY_AT, KEY_BITS) + field(word, NAME_AT, NAME_BITS) + WORD_BYTES
 }
 
-/// Whether the end of a record whose other bytes are `value_len`, and the end of `record`, which is of one entry, say that
-/// both are of one entry of the same key. The end is as long as that of `record`.
+/// Whether two records are of one entry of the same key. `end`: the end of the first record, as long as that of `record`; its other
+/// bytes are `value_len`. `record` is of one entry.
 #[inline]
 pub(crate) fn is_end_of_same(end: &[u8], value_len: usize, record: &[u8]) -> bool {
     let mine = &record[record.len().saturating_sub(end.len())..];

@@ -71,8 +71,7 @@ struct Followed {
     last: Option<RegionState>,
     /// Not all changes could be told then: it is compared again by the clock.
     is_open: bool,
-    /// The `seq` of each record as it was last told. Of one that is found by something else nothing is told, and its `seq`
-    /// is kept with `false`.
+    /// The `seq` of each record as it was last told. `false`: a record of the other kind (by key, or by id), which is not told.
     known: HashMap<u64, (u64, bool)>,
 }
 
