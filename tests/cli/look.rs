@@ -23,10 +23,7 @@ fn the_first_line_of_stat_is_a_verdict() {
     load.say(r#"{"id":3,"data":"three"}"#);
     assert_eq!(load.hear(), "3");
     let used = verdict(&store);
-    assert!(
-        used.starts_with("healthy; in use by 2 processes; what was written since the last flush"),
-        "{used}"
-    );
+    assert!(used.starts_with("healthy; in use by 2 processes; writes since the last flush"), "{used}");
     assert_eq!(run(args!["stat", store, "--json"]).done().json()[0]["verdict"], used.as_str());
 
     send(load.pid(), Signal::SIGSTOP);
