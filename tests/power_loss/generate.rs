@@ -66,7 +66,7 @@ pub(crate) fn ops(rng: &mut StdRng, setting: &Setting, count: usize) -> Vec<Op> 
 }
 
 fn seldom(rng: &mut StdRng, setting: &Setting) -> Op {
-    match rng.random_range(0..9) {
+    match rng.random_range(0..12) {
         0 => Op::PinHint,
         1 => Op::Reopen { closed: true },
         2 => Op::Reopen { closed: false },
@@ -76,6 +76,15 @@ fn seldom(rng: &mut StdRng, setting: &Setting) -> Op {
         6 => {
             let writes = rng.random_range(1..=setting.ids.max(4));
             Op::Many((0..writes).map(|_| (id(rng, setting), len(rng, setting))).collect())
+        }
+        7..10 => {
+            let op = match rng.random_range(0..6) {
+                0 => put(rng, setting),
+                1 => Op::Delete(id(rng, setting)),
+                2 => Op::PutDurable(id(rng, setting), len(rng, setting)),
+                _ => batch(rng, setting),
+            };
+            Op::Dies { op: Box::new(op), at: rng.random_range(1..=40), healer_fails: rng.random_bool(0.5) }
         }
         _ => Op::Reserve {
             id: id(rng, setting),

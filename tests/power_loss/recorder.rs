@@ -64,6 +64,10 @@ struct Recorder {
     entries: Vec<Entry>,
     during_flush: Option<(Flush, Box<dyn FnOnce()>)>,
     fails: bool,
+    /// Steps until the writer dies.
+    left: Option<usize>,
+    /// The file as a writer left it that died: what happens until it is buried never was.
+    left_behind: Option<Vec<u8>>,
 }
 
 thread_local! {
@@ -72,6 +76,9 @@ thread_local! {
 
 impl Recorder {
     fn step(&mut self, name: &'static str) {
+        if self.left_behind.is_some() {
+            return;
+        }
         let len = self.file.metadata().expect("the file's length").len() as usize;
         self.buffer.resize(len, 0);
         self.file.read_exact_at(&mut self.buffer, 0).expect("the file's bytes");
@@ -91,6 +98,16 @@ impl Recorder {
             }
         }
         self.entries.push(Entry::Step { name, len, changes });
+        self.left = self.left.map(|left| left - 1);
+        if self.left == Some(0) {
+            (self.left, self.left_behind) = (None, Some(self.now.clone()));
+        }
+    }
+
+    fn note(&mut self, entry: Entry) {
+        if self.left_behind.is_none() {
+            self.entries.push(entry);
+        }
     }
 
     /// Where in the file an address of this process lies, if the file is mapped there.
@@ -113,9 +130,16 @@ impl Recorder {
 pub(crate) fn start(path: &Path) {
     let file = File::open(path).expect("the file");
     let now = std::fs::read(path).expect("the file's bytes");
-    let recorder =
-        Recorder { file, now, buffer: Vec::new(), entries: Vec::new(), during_flush: None, fails: false };
-    RECORDER.set(Some(recorder));
+    RECORDER.set(Some(Recorder {
+        file,
+        now,
+        buffer: Vec::new(),
+        entries: Vec::new(),
+        during_flush: None,
+        fails: false,
+        left: None,
+        left_behind: None,
+    }));
     testing::set_hook(Some(Box::new(step)));
 }
 
@@ -140,7 +164,28 @@ fn with(f: impl FnOnce(&mut Recorder)) {
 
 /// Notes something besides the file.
 pub(crate) fn note(entry: Entry) {
-    with(|r| r.entries.push(entry));
+    with(|r| r.note(entry));
+}
+
+/// The writer dies at the n-th step from here on (1 is the next one).
+pub(crate) fn die_at(n: usize) {
+    with(|r| r.left = Some(n));
+}
+
+/// Puts the file back to what a writer left that died, if it has; whether it has. Its handle is gone by now. The file stays as long as it
+/// is: others have mapped it.
+pub(crate) fn bury(path: &Path) -> bool {
+    let mut bytes = None;
+    with(|r| {
+        r.left = None;
+        bytes = r.left_behind.take();
+    });
+    let Some(mut bytes) = bytes else { return false };
+    let file = File::options().write(true).open(path).expect("the file");
+    bytes.resize(file.metadata().expect("the file's length").len() as usize, 0);
+    file.write_all_at(&bytes, 0).expect("the file's bytes");
+    step("a writer has died");
+    true
 }
 
 /// Which file is flushed.
@@ -191,7 +236,7 @@ extern "C" fn fdatasync(descriptor: libc::c_int) -> libc::c_int {
             flush = Flush::Recorded;
             fails = std::mem::take(&mut r.fails);
             r.step("flush begins");
-            r.entries.push(Entry::FlushBegins);
+            r.note(Entry::FlushBegins);
         }
         meanwhile = r.during_flush.take_if(|(which, _)| *which == flush);
     });
@@ -201,7 +246,7 @@ extern "C" fn fdatasync(descriptor: libc::c_int) -> libc::c_int {
     if flush == Flush::Recorded {
         with(|r| {
             r.step("flush ends");
-            r.entries.push(if fails { Entry::FlushFails } else { Entry::FlushEnds });
+            r.note(if fails { Entry::FlushFails } else { Entry::FlushEnds });
             r.step(FLUSH_IS_OVER);
         });
     }
@@ -223,7 +268,7 @@ extern "C" fn msync(address: *mut libc::c_void, len: libc::size_t, _flags: libc:
         fails = std::mem::take(&mut r.fails);
         r.step("range is flushed");
         if !fails {
-            r.entries.push(Entry::SomeFlushed(at / SECTOR..(at + len).div_ceil(SECTOR)));
+            r.note(Entry::SomeFlushed(at / SECTOR..(at + len).div_ceil(SECTOR)));
         }
     });
     if fails {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
-use recstore::{Commit, Durability, Error, Store};
+use recstore::{Commit, Durability, Error, Store, testing};
 
 use crate::layout::{Layout, PINNED};
 use crate::oracle::State;
@@ -47,6 +47,13 @@ pub(crate) enum Op {
     },
     /// Things done while a reader borrows records.
     Pinned(Vec<Op>),
+    /// What another handle does, which dies at a step of it; and whether the next owner of its regions fails before it has looked at
+    /// the slots, and a sync comes after that.
+    Dies {
+        op: Box<Op>,
+        at: usize,
+        healer_fails: bool,
+    },
 }
 
 impl fmt::Debug for Op {
@@ -69,6 +76,24 @@ impl fmt::Debug for Op {
                 write!(f, "reserve {id} ({len}), {meanwhile:?}, {end}")
             }
             Self::Pinned(inner) => write!(f, "under a pin: {inner:?}"),
+            Self::Dies { op, at, healer_fails: false } => write!(f, "dead at step {at} of: {op:?}"),
+            Self::Dies { op, at, healer_fails: true } => {
+                write!(f, "dead at step {at} of: {op:?}; the healer fails, sync")
+            }
+        }
+    }
+}
+
+impl Op {
+    /// The ids that it writes to.
+    fn ids(&self) -> Vec<u64> {
+        match self {
+            Self::Put(id, _) | Self::PutDurable(id, _) | Self::Delete(id) | Self::Reserve { id, .. } => {
+                vec![*id]
+            }
+            Self::Many(writes) => writes.iter().map(|write| write.0).collect(),
+            Self::Batch(changes) => changes.iter().map(|change| change.0).collect(),
+            _ => vec![],
         }
     }
 }
@@ -163,6 +188,7 @@ impl Workload<'_> {
                 Op::Sync(inner) => sync(&store, other.as_ref(), inner, self.values),
                 Op::Backup(inner) => backup(&store, other.as_ref(), inner, self.values, self.ids),
                 Op::PinHint => hint(self.path).map_err(|e| e.to_string()),
+                Op::Dies { op, at, healer_fails } => self.die(&store, op, *at, *healer_fails && !failed),
                 _ => write(&store, op, self.values),
             };
             recorder::reset_flush();
@@ -182,6 +208,38 @@ impl Workload<'_> {
         note(Entry::SyncBegins);
         store.close().map_err(|e| e.to_string())?;
         note(Entry::SyncReturned);
+        Ok(())
+    }
+
+    /// A handle of its own does `op`, and dies at the n-th step. What is read after that is final.
+    fn die(&self, store: &Store, op: &Op, at: usize, healer_fails: bool) -> Result<(), String> {
+        let writer = open(self.path, self.layout).map_err(|e| format!("a handle that is to die: {e}"))?;
+        recorder::die_at(at);
+        let done = write(&writer, op, self.values);
+        drop(writer);
+        if !recorder::bury(self.path) {
+            return done;
+        }
+        let ids = op.ids();
+        let read = |ids: &[u64]| look(store, ids.iter().copied()).map_err(|e| format!("after a death: {e}"));
+        note(Entry::Refused(read(&ids)?));
+        if !healer_fails {
+            return Ok(());
+        }
+        testing::fail_surveys(true);
+        for &id in &ids {
+            let bytes = self.values.next(1);
+            note(Entry::Begin(id, State::Value { bytes: bytes.clone(), version: None }));
+            match store.put(id, &bytes) {
+                Ok(version) => note(Entry::Acknowledge(id, Some(version.get()))),
+                Err(_) => note(Entry::Refused(read(&[id])?)),
+            }
+        }
+        note(Entry::SyncBegins);
+        if store.sync().is_ok() {
+            note(Entry::SyncReturned);
+        }
+        testing::fail_surveys(false);
         Ok(())
     }
 
@@ -344,7 +402,9 @@ fn write(store: &Store, op: &Op, values: &Values) -> Result<(), String> {
             drop(pin);
             (vec![], Ok(()))
         }
-        Op::Sync(_) | Op::SyncFails | Op::Backup(_) | Op::Reopen { .. } | Op::PinHint => (vec![], Ok(())),
+        Op::Sync(_) | Op::SyncFails | Op::Backup(_) | Op::Reopen { .. } | Op::PinHint | Op::Dies { .. } => {
+            (vec![], Ok(()))
+        }
     };
     match done {
         // Where a flush failed before, a durable write is done, and said not to be durable.
