@@ -65,7 +65,8 @@ pub(crate) fn state(word: u64) -> LockState {
     if owner.word() == word & !SLEEPERS { LockState::Held(owner) } else { LockState::Damaged }
 }
 
-/// The claims whose word differs from `word` in one bit. If a bit was flipped, one of them is the owner.
+/// The claims whose word differs from `word` in one bit. If a bit was flipped, one of them is the owner. The caller
+/// asks which of them lives.
 #[cold]
 pub(crate) fn near(word: u64) -> impl Iterator<Item = Owner> {
     (1..64).filter_map(move |bit| match state(word ^ 1 << bit) {
@@ -133,7 +134,7 @@ mod tests {
             for bit in 1..64 {
                 let flipped = owner.word() ^ (1 << bit);
                 assert_eq!(state(flipped), LockState::Damaged, "bit {bit}");
-                assert_eq!(near(flipped).collect::<Vec<_>>(), [owner], "bit {bit}");
+                assert!(near(flipped).any(|near| near == owner), "bit {bit}");
             }
         }
         for bit in 0..64 {
