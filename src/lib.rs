@@ -61,6 +61,7 @@
 //! 5. [`Snapshot`]: the whole store as of one moment.
 //! 6. [`Changes`]: all records, and then every change.
 //! 7. [`Space`]: records that are found by keys of any bytes, in place of ids.
+//! 8. [`Queue`]: jobs that are done by the processes that claim them.
 //!
 //! The other types come from a method of these: [`Store::counter`], [`Store::typed`], [`Store::ring`], [`Store::pin`],
 //! [`Store::reserve`], [`Store::watch`], [`Store::shared`].
@@ -113,6 +114,7 @@ pub use store::key_watch::KeyWatch;
 pub use store::modify::Action;
 pub use store::options::Options;
 pub use store::pin::Pin;
+pub use store::queue::{Job, Queue};
 pub use store::reserve::Reservation;
 pub use store::ring::{Ring, Tail};
 pub use store::salvage::{salvage, salvage_with_progress};

@@ -22,7 +22,7 @@ use crate::region::Trouble;
 use crate::region::batch::is_undecided;
 use crate::region::decided::took_no_effect;
 use crate::region::head::Region;
-use crate::region::slots::Queue;
+use crate::region::slots::SlotQueue;
 use crate::region::table::load_max;
 use crate::report::Damage;
 use crate::sys::atomic::Ordering;
@@ -256,7 +256,9 @@ fn choose(
     let mut replaced: HashSet<u32> = HashSet::new();
     if slots.damaged != 0 || !rebuilt.dropped.is_empty() {
         replaced.extend(
-            [Queue::Retired, Queue::Parked].into_iter().flat_map(|queue| region.queued_at_least(queue)),
+            [SlotQueue::Retired, SlotQueue::Parked]
+                .into_iter()
+                .flat_map(|queue| region.queued_at_least(queue)),
         );
     }
     let may_stand_in = |version: &InSlot| slots.damaged == 0 || !replaced.contains(&version.slot);
@@ -523,7 +525,7 @@ fn link(region: &Region<'_>, retired: &[(u32, u64)], parked: &[(u32, u64)]) -> R
             region.set_linked();
         }
     }
-    region.requeue(Queue::Retired, retired)?;
+    region.requeue(SlotQueue::Retired, retired)?;
     region.park_all(parked)
 }
 

@@ -24,7 +24,7 @@ use crate::recovery::evidence::{self, Held, Told};
 use crate::recovery::recover::mark_lies;
 use crate::region::find::Found;
 use crate::region::head::Region;
-use crate::region::slots::Queue;
+use crate::region::slots::SlotQueue;
 use crate::report::{Damage, Missing, VerifyReport};
 use crate::sys::atomic::Ordering;
 use crate::sys::copy::copy_out;
@@ -150,7 +150,7 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
         return Ok(());
     }
     // `check_counts` reports damaged queues.
-    let parked: HashSet<u32> = region.queued(Queue::Parked).unwrap_or_default().into_iter().collect();
+    let parked: HashSet<u32> = region.queued(SlotQueue::Parked).unwrap_or_default().into_iter().collect();
     for &slot in &census.cut_off {
         if !parked.contains(&slot) {
             report.damage.push(Damage::of_slot(number, slot, None, "neither free nor a record"));
@@ -316,7 +316,7 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
         }
         Err(_) => flaws.push("its reference to the slots that were never used is damaged".to_owned()),
     }
-    match (region.queued(Queue::Retired), region.queued(Queue::Parked)) {
+    match (region.queued(SlotQueue::Retired), region.queued(SlotQueue::Parked)) {
         (Ok(retired), Ok(parked)) => {
             let replaced = census.versions + census.cut_off.len() as u64 - census.live;
             let queued = (retired.len() + parked.len()) as u64;

@@ -15,7 +15,7 @@ use crate::protocol::slot::{mark_taken, publish};
 use crate::region::Trouble;
 use crate::region::find::Found;
 use crate::region::head::Region;
-use crate::region::slots::Queue;
+use crate::region::slots::SlotQueue;
 use crate::region::table::load_max;
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
@@ -181,7 +181,7 @@ impl Region<'_> {
         // The tombstone goes behind the version that it hides. The hint may be out of date: `oldest_moment` lowers it.
         let is_pinned = seat::may_have_moment(self.arena) && seat::oldest_moment(self.arena)?.is_some();
         if is_pinned || self.older_may_come_back()? {
-            self.push(Queue::Retired, slot, epoch.number())
+            self.push(SlotQueue::Retired, slot, epoch.number())
         } else {
             self.release(slot)
         }

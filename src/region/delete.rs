@@ -10,7 +10,7 @@ use crate::protocol::slot::{bury, publish, retract};
 use crate::region::Trouble;
 use crate::region::find::{Found, Place};
 use crate::region::head::{Region, add, count};
-use crate::region::slots::Queue;
+use crate::region::slots::SlotQueue;
 use crate::sys::step::step;
 
 impl Region<'_> {
@@ -50,7 +50,7 @@ impl Region<'_> {
         }
         self.afterwards(|| {
             self.remove_entry(&mut place)?;
-            if bury_it { self.push(Queue::Retired, slot, epoch.number()) } else { self.release(slot) }
+            if bury_it { self.push(SlotQueue::Retired, slot, epoch.number()) } else { self.release(slot) }
         });
         step("delete: done");
         Ok(true)
@@ -71,8 +71,8 @@ impl Region<'_> {
         publish(words, Header::record(seq, id, epoch, 0).tombstone(), &[]);
         self.afterwards(|| {
             self.remove_entry(&mut place)?;
-            self.push(Queue::Retired, slot, epoch.number())?;
-            self.push(Queue::Retired, new, epoch.number())
+            self.push(SlotQueue::Retired, slot, epoch.number())?;
+            self.push(SlotQueue::Retired, new, epoch.number())
         });
         step("delete: done, with a tombstone");
         Ok(true)

@@ -21,7 +21,7 @@ use crate::sys::step::step;
 
 /// A queue of slots.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Queue {
+pub(crate) enum SlotQueue {
     /// Replaced versions and tombstones, each with the epoch that must be on disk before it goes.
     Retired,
     /// Slots that only borrows need, each with the clock when it was parked. They have their links in their own headers: this
@@ -48,13 +48,13 @@ const AT_ONCE: usize = 32;
 
 impl<'a> Region<'a> {
     #[inline]
-    fn ends(&self, queue: Queue) -> Ends<'a> {
+    fn ends(&self, queue: SlotQueue) -> Ends<'a> {
         let head = self.head;
         match queue {
-            Queue::Retired => {
+            SlotQueue::Retired => {
                 Ends { first: head.retired_first(), last: head.retired_last(), count: head.retired_count() }
             }
-            Queue::Parked => {
+            SlotQueue::Parked => {
                 Ends { first: head.parked_first(), last: head.parked_last(), count: head.parked_count() }
             }
         }
@@ -77,10 +77,10 @@ impl<'a> Region<'a> {
     }
 
     #[inline]
-    pub(super) fn link(&self, queue: Queue, slot: u32) -> Result<Link<'a>, Trouble> {
+    pub(super) fn link(&self, queue: SlotQueue, slot: u32) -> Result<Link<'a>, Trouble> {
         let link = match queue {
-            Queue::Retired => self.arena.link(slot),
-            Queue::Parked => {
+            SlotQueue::Retired => self.arena.link(slot),
+            SlotQueue::Parked => {
                 self.arena.slot(slot).and_then(|words| words.get(PARKED_LINK)).and_then(Link::of)
             }
         };
@@ -101,12 +101,12 @@ impl<'a> Region<'a> {
         }
         let is_whole = self.is_whole(old);
         if is_wanted && is_whole {
-            return self.push(Queue::Retired, old, epoch.number());
+            return self.push(SlotQueue::Retired, old, epoch.number());
         }
         // The hint may be out of date: `oldest_moment` lowers it.
         if !is_whole && is_pinned && seat::oldest_moment(self.arena)?.is_some() {
             self.ensure_linked()?;
-            return self.push(Queue::Retired, old, epoch.number());
+            return self.push(SlotQueue::Retired, old, epoch.number());
         }
         self.release(old)
     }
@@ -123,7 +123,7 @@ impl<'a> Region<'a> {
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
         // First: even if the queue fails, no version is left that a rebuild could bring back.
         park(words);
-        self.push(Queue::Parked, slot, borrow::clock(self.arena))
+        self.push(SlotQueue::Parked, slot, borrow::clock(self.arena))
     }
 
     /// Allocates the links of the region's extents, unless they are allocated.
@@ -137,7 +137,7 @@ impl<'a> Region<'a> {
     }
 
     /// Appends a slot to a queue.
-    pub(super) fn push(&self, queue: Queue, slot: u32, stamp: u64) -> Result<(), Trouble> {
+    pub(super) fn push(&self, queue: SlotQueue, slot: u32, stamp: u64) -> Result<(), Trouble> {
         let link = self.link(queue, slot)?;
         let ends = self.ends(queue);
         let before = match referenced(ends.last)? {
@@ -158,14 +158,14 @@ impl<'a> Region<'a> {
     }
 
     /// The first slot of a queue, and its stamp.
-    fn first(&self, queue: Queue) -> Result<Option<(u32, u64)>, Trouble> {
+    fn first(&self, queue: SlotQueue) -> Result<Option<(u32, u64)>, Trouble> {
         let Some(slot) = referenced(self.ends(queue).first)? else { return Ok(None) };
         let stamp = self.link(queue, slot)?.stamp.load(Ordering::Relaxed);
         Ok(Some((slot, stamp.ok_or(QUEUE)?)))
     }
 
     /// Takes the first slot out of a queue.
-    fn pop(&self, queue: Queue) -> Result<(), Trouble> {
+    fn pop(&self, queue: SlotQueue) -> Result<(), Trouble> {
         let Ends { first, last, count: slots } = self.ends(queue);
         let Some(slot) = referenced(first)? else { return Ok(()) };
         let next = self.link(queue, slot)?.next.load(Ordering::Relaxed);
@@ -185,7 +185,7 @@ impl<'a> Region<'a> {
     }
 
     /// The slots of a queue, in order.
-    pub(crate) fn queued(&self, queue: Queue) -> Result<Vec<u32>, Trouble> {
+    pub(crate) fn queued(&self, queue: SlotQueue) -> Result<Vec<u32>, Trouble> {
         let most = u64::from(self.arena.extent_count()?) << self.arena.geo.slots_log2;
         let ends = self.ends(queue);
         let mut next = referenced(ends.first)?;
@@ -205,7 +205,7 @@ impl<'a> Region<'a> {
     }
 
     /// The slots of a queue, as far as its links go: all that were in it, even if its owner died while it appended one.
-    pub(crate) fn queued_at_least(&self, queue: Queue) -> Vec<u32> {
+    pub(crate) fn queued_at_least(&self, queue: SlotQueue) -> Vec<u32> {
         let most = self.arena.extent_count().map_or(0, u64::from) << self.arena.geo.slots_log2;
         let mut next = referenced(self.ends(queue).first).unwrap_or(None);
         let mut slots = Vec::new();
@@ -328,7 +328,7 @@ impl<'a> Region<'a> {
             if freed == AT_ONCE {
                 break;
             }
-            let Some((slot, stamp)) = self.first(Queue::Retired)? else { break };
+            let Some((slot, stamp)) = self.first(SlotQueue::Retired)? else { break };
             let (replaced, is_marked) = (Epoch::of(stamp & !SCRUBBED), stamp & SCRUBBED != 0);
             if replaced > limit {
                 break;
@@ -340,11 +340,11 @@ impl<'a> Region<'a> {
             if !self.owns(slot) || kept.seq() == 0 || self.is_current(slot, &kept)? {
                 return Err(Trouble::Flaw("the queue of retired slots"));
             }
-            self.pop(Queue::Retired)?;
+            self.pop(SlotQueue::Retired)?;
             let hides = !is_marked && self.given_up_may_come_back()? && !fault::on(Fault::TombstoneEarly);
             if is_tombstone && hides {
                 let mark = if count(self.head.parked_count())? == 0 { SCRUBBED } else { 0 };
-                self.push(Queue::Retired, slot, epoch.number() | mark)?;
+                self.push(SlotQueue::Retired, slot, epoch.number() | mark)?;
                 continue;
             }
             if !is_tombstone {
@@ -388,7 +388,7 @@ impl<'a> Region<'a> {
         let epoch = self.arena.epoch()?;
         let mut freed = 0;
         while freed < AT_ONCE {
-            let Some((slot, parked)) = self.first(Queue::Parked)? else { break };
+            let Some((slot, parked)) = self.first(SlotQueue::Parked)? else { break };
             if parked >= oldest {
                 break;
             }
@@ -396,7 +396,7 @@ impl<'a> Region<'a> {
             if !self.owns(slot) || !header(words).is_parked() {
                 return Err(Trouble::Flaw("the queue of parked slots"));
             }
-            self.pop(Queue::Parked)?;
+            self.pop(SlotQueue::Parked)?;
             self.head.reclaimed().store(epoch, Ordering::Relaxed);
             self.free(slot)?;
             freed += 1;
@@ -454,11 +454,11 @@ impl<'a> Region<'a> {
         for &(slot, _) in slots {
             park(self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?);
         }
-        self.requeue(Queue::Parked, slots)
+        self.requeue(SlotQueue::Parked, slots)
     }
 
     /// Fills a queue anew with slots and their stamps, in the order of these.
-    pub(crate) fn requeue(&self, queue: Queue, slots: &[(u32, u64)]) -> Result<(), Trouble> {
+    pub(crate) fn requeue(&self, queue: SlotQueue, slots: &[(u32, u64)]) -> Result<(), Trouble> {
         let to = |slot: Option<&(u32, u64)>| slot.map_or(Reference::NONE, |slot| Reference::to(slot.0));
         for (i, &(slot, stamp)) in slots.iter().enumerate() {
             let link = self.link(queue, slot)?;

@@ -50,7 +50,16 @@ struct Condition {
     id: u64,
     /// The key, if it is of one.
     key: Option<Key>,
-    expected: Option<Version>,
+    expected: Expected,
+}
+
+/// What a condition asks for.
+#[derive(Debug)]
+enum Expected {
+    /// This version; `None`: that the record is absent.
+    Version(Option<Version>),
+    /// A value that begins with these bytes.
+    Beginning(Box<[u8]>),
 }
 
 impl Key {
@@ -196,7 +205,7 @@ impl<'a> Batch<'a> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn require(&mut self, id: u64, expected: Option<Version>) {
-        self.conditions.push(Condition { id, key: None, expected });
+        self.conditions.push(Condition { id, key: None, expected: Expected::Version(expected) });
     }
 
     /// Writes the value of a key. Of several changes of one key the last counts.
@@ -229,6 +238,12 @@ impl<'a> Batch<'a> {
         append(self.store, key.entry(&value), &mut Vec::new())?;
         self.of_keys.push(OfKey { key, value: Some(value) });
         Ok(())
+    }
+
+    /// What the batch puts under a key so far.
+    pub(super) fn last_put_in(&self, space: &Space<'_>, key: &str) -> Option<&[u8]> {
+        let is_of = |of: &&OfKey<'_>| *of.key.name == *space.name() && *of.key.key == *key.as_bytes();
+        self.of_keys.iter().rev().find(is_of)?.value.as_deref()
     }
 
     /// Deletes a key, if it is there.
@@ -279,6 +294,20 @@ impl<'a> Batch<'a> {
     ) -> Result<()> {
         self.store.check_space(space)?;
         let key = Key::new(space, key.as_ref())?;
+        self.conditions.push(Condition { id: key.id, key: Some(key), expected: Expected::Version(expected) });
+        Ok(())
+    }
+
+    /// The batch fails unless this key's value begins with these bytes.
+    pub(super) fn require_beginning(
+        &mut self,
+        space: &Space<'_>,
+        key: &[u8],
+        beginning: &[u8],
+    ) -> Result<()> {
+        self.store.check_space(space)?;
+        let key = Key::new(space, key)?;
+        let expected = Expected::Beginning(beginning.into());
         self.conditions.push(Condition { id: key.id, key: Some(key), expected });
         Ok(())
     }
@@ -481,20 +510,26 @@ impl<'a> Batch<'a> {
     fn conflict(&self) -> Result<Option<Commit>> {
         let arena = &self.store.handle.arena;
         let mut data = Vec::new();
-        for &Condition { id, ref key, expected } in &self.conditions {
-            let hash = arena.geo.hash(id);
+        for Condition { id, key, expected } in &self.conditions {
+            let (id, hash) = (*id, arena.geo.hash(*id));
             let region = Region::new(arena, arena.geo.region_of(hash));
             let found = in_region(&region, |region| self.store.read_in(region, hash, id, Some(&mut data)))?;
             let address = if key.is_some() { Address::Key } else { Address::Id };
             let mut found = found.filter(|(header, _)| header.address() == address);
+            let mut value = &data[..];
             if let (Some(key), Some(_)) = (key, &found) {
-                let value = find(&data, key.name.as_bytes(), &key.key);
-                if value.map_err(|NotEntries| self.store.no_entries(id))?.is_none() {
-                    found = None;
+                let at = find(&data, key.name.as_bytes(), &key.key);
+                match at.map_err(|NotEntries| self.store.no_entries(id))? {
+                    Some(at) => value = &data[at],
+                    None => found = None,
                 }
             }
             let current = found.map(|(header, _)| Version(header.version()));
-            if current != expected {
+            let is_met = match expected {
+                Expected::Version(expected) => current == *expected,
+                Expected::Beginning(beginning) => current.is_some() && value.starts_with(beginning),
+            };
+            if !is_met {
                 return Ok(Some(Commit::Conflict { id, current }));
             }
         }

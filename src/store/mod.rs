@@ -93,6 +93,8 @@ pub(crate) mod key_watch;
 
 pub(crate) mod key_changes;
 
+pub(crate) mod queue;
+
 // Other kinds of records, and other ways to them.
 pub(crate) mod counter;
 
