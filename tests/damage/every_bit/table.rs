@@ -28,7 +28,7 @@ const EXPECTED: &[(&str, [u32; 3])] = &[
     ("control: hint of pins", [0, 0, 3]),
     ("control: lock of batches", [0, 3, 0]),
     ("control: mount", [0, 0, 2]),
-    ("control: rest of the page", [0, 0, 138]),
+    ("control: rest of the page", [0, 0, 140]),
     ("control: type of the records", [0, 0, 2]),
     ("control: twin of the clock of borrows", [0, 2, 0]),
     ("control: type that is on disk", [0, 0, 2]),
