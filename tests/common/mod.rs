@@ -40,6 +40,15 @@ const NO_SKIP: &str = "RECSTORE_NO_SKIP";
 /// What a worker's line begins with when it can't do its part here; the reason follows.
 pub(crate) const SKIPPED: &str = "skipped: ";
 
+/// Whether a search tries all that it tries in an ordinary run, or a part: a build with debug assertions is several times as
+/// slow, and `.ci/run` has a release build search as well.
+pub(crate) const IS_WHOLE_SEARCH: bool = !cfg!(debug_assertions);
+
+/// The stride of a search, from that of a whole one.
+pub(crate) fn share(stride: i64) -> i64 {
+    if IS_WHOLE_SEARCH { stride } else { 3 * stride }
+}
+
 /// Says that a test, or a part of it, is skipped, and why. Where `RECSTORE_NO_SKIP` is set, that is a failure: a run
 /// that can do everything does not pass by doing less.
 pub(crate) fn skipped(why: impl std::fmt::Display) {

@@ -666,7 +666,7 @@ fn finally(me: &mut Me, stage: &Stage) {
 /// The same, when a healer has died as well, at some step.
 fn finally_twice(me: &mut Me, stage: &Stage) {
     let mut rng = common::seeded();
-    let stride = if stage.before.len() > 100 { 16 } else { 3 };
+    let stride = common::share(if stage.before.len() > 100 { 16 } else { 3 });
     let mut n = 1;
     loop {
         stage.set();
@@ -711,7 +711,7 @@ fn once(me: &mut Me, stage: &Stage) {
 
 fn twice(me: &mut Me, stage: &Stage) {
     let mut rng = common::seeded();
-    let stride = if stage.before.len() > 100 { 4 } else { 2 }; // A look at a large store takes long.
+    let stride = common::share(if stage.before.len() > 100 { 4 } else { 2 }); // A look at a large store takes long.
     let mut n = 1;
     loop {
         let mut m = 1;
@@ -729,7 +729,7 @@ fn twice(me: &mut Me, stage: &Stage) {
             if !again {
                 break;
             }
-            m += rng.random_range(1..=m / 4 + 1); // A rebuild passes a step per free slot.
+            m += rng.random_range(1..=common::share(m / 4 + 1)); // A rebuild passes a step per free slot.
         }
         n += rng.random_range(1..=stride);
     }

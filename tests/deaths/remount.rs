@@ -116,6 +116,22 @@ impl Disk {
         run("umount", &[self.root().to_str().unwrap()])
     }
 
+    /// Unmounts it and mounts it again.
+    fn remount(&self) {
+        assert!(self.unmount(), "unmounted");
+        // A process that unshares its mounts has a copy of this one, as long as it lives.
+        common::until("nobody has it mounted", || !self.is_mounted_by_others());
+        assert!(self.mount(), "mounted again");
+    }
+
+    /// Whether a loop device still has the image.
+    fn is_mounted_by_others(&self) -> bool {
+        let image = self.image().canonicalize().unwrap();
+        let devices = std::fs::read_dir("/sys/block").unwrap();
+        let mut files = devices.map(|device| device.unwrap().path().join("loop/backing_file"));
+        files.any(|file| std::fs::read_to_string(file).is_ok_and(|of| Path::new(of.trim_end()) == image))
+    }
+
     fn shut_down(&self) {
         let root = std::fs::File::open(self.root()).unwrap();
         let mut flags = NO_FLUSH;
@@ -186,7 +202,7 @@ fn rounds(kind: &str) {
         }
         worker.kill();
         from += 100_000; // Above all that was written and not heard of.
-        assert!(disk.unmount() && disk.mount(), "mounted again");
+        disk.remount();
         let store = Store::open(&path).unwrap();
         recovered += u32::from(store.opened().os_crash);
         for (&id, &least) in &floor {
