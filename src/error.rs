@@ -164,7 +164,7 @@ pub enum Error {
         path: PathBuf,
         /// The space.
         space: String,
-        /// The key, with what is no text escaped.
+        /// The key. Bytes that are not text are escaped.
         key: String,
         /// Bytes that the space's name, the key and the value take.
         len: usize,

@@ -82,7 +82,7 @@ const LONE: u64 = MEMBER << 1;
 /// In a stamp: the record is found by keys.
 const KEYED: u64 = LONE << 1;
 
-/// What a record is found by.
+/// The kind of a record: it is found by its id, or by a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     /// Its id, which a program chose.
@@ -171,7 +171,7 @@ impl Header {
         self
     }
 
-    /// What the record is found by.
+    /// Whether the record is found by its id or by a key.
     #[inline]
     pub(crate) fn address(&self) -> Address {
         if self.stamp & KEYED == 0 { Address::Id } else { Address::Key }

@@ -218,8 +218,8 @@ impl Handle {
         in_region(&Region::new(&self.arena, number), work)
     }
 
-    /// Rebuilds the region of a dead owner. A region whose owner lives is left alone, even if that handle has just taken it from
-    /// the dead owner: nobody waits here.
+    /// Rebuilds the region of a dead owner. A region whose owner lives is left alone, even if that owner has just taken it from the
+    /// dead one: this call does not wait.
     pub(crate) fn heal(&self, number: u32) -> Result<()> {
         if !self.is_writable() || !self.is_left_by_the_dead(number)? {
             return Ok(());

@@ -233,14 +233,14 @@ fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census>
         }
     }
     census.live = census.records().count() as u64;
-    // A replaced version is read by nobody.
+    // Only current records are checked: replaced versions are not read.
     for (id, slot) in census.records().filter(|record| not_entries.contains(record)) {
         report.damage.push(Damage::of_slot(number, slot, Some(id), NotEntries::WHAT));
     }
     Ok(census)
 }
 
-/// Whether what a keyed record holds are entries of keys that have its id.
+/// Whether all entries of a keyed record are of keys with its id.
 fn is_of_its_keys(arena: &Arena, header: &Header, data: &[u8]) -> bool {
     entries(data).all(|entry| {
         entry.is_ok_and(|entry| KeyHash::new(arena.geo.hash_key, entry.name).id(entry.key) == header.id())

@@ -24,7 +24,7 @@ use crate::sys::step::step;
 pub(crate) struct Member<'c> {
     pub(crate) hash: u64,
     pub(crate) id: u64,
-    /// What the record is found by.
+    /// Whether the record is found by its id or by a key.
     pub(crate) address: Address,
     /// The bytes to write; `None`: the record is deleted.
     pub(crate) data: Option<&'c [u8]>,

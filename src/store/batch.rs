@@ -53,7 +53,7 @@ struct Condition {
     expected: Expected,
 }
 
-/// What a condition asks for.
+/// The demand of a condition.
 #[derive(Debug)]
 enum Expected {
     /// This version; `None`: that the record is absent.
@@ -240,7 +240,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// What the batch puts under a key so far.
+    /// The value that the batch puts under a key so far.
     pub(super) fn last_put_in(&self, space: &Space<'_>, key: &str) -> Option<&[u8]> {
         let is_of = |of: &&OfKey<'_>| *of.key.name == *space.name() && *of.key.key == *key.as_bytes();
         self.of_keys.iter().rev().find(is_of)?.value.as_deref()
@@ -410,7 +410,7 @@ impl<'a> Batch<'a> {
         Ok(committed)
     }
 
-    /// The last change of each id, in the order of regions and ids. `merged`: what becomes of the records of keys.
+    /// The last change of each id, in the order of regions and ids. `merged`: the new records of keys.
     fn members<'m>(&'m self, merged: &'m BTreeMap<u64, Vec<u8>>) -> Vec<Member<'m>> {
         let geo = &self.store.handle.arena.geo;
         let member = |id, address, data| Member { hash: geo.hash(id), id, address, data, slot: None, seq: 0 };
@@ -426,8 +426,7 @@ impl<'a> Batch<'a> {
         members
     }
 
-    /// What becomes of the record with each id of a key: its entries; none, where it is deleted. The caller holds the locks
-    /// of all regions.
+    /// The new record with each id of a key: its entries, or none if the record is deleted. The caller holds the locks of all regions.
     fn merge(&self) -> Result<BTreeMap<u64, Vec<u8>>> {
         let arena = &self.store.handle.arena;
         let mut merged = BTreeMap::new();

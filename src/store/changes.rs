@@ -53,7 +53,7 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Changes<'a> {
     store: &'a Store,
-    /// What the records are found by.
+    /// Whether the told records are found by ids or by keys.
     address: Address,
     regions: Vec<Followed>,
     /// The region that is looked at first: each region gets its turn, even if others are busy.
