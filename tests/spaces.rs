@@ -12,6 +12,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
@@ -559,4 +560,24 @@ fn no_count_is_lost_where_processes_that_write_keys_of_one_id_are_killed() {
     assert!(counted.is_empty(), "keys are gone: {counted:?}");
     assert!(more <= deaths, "{more} counts that nobody told of, by {deaths} deaths");
     assert!(store.verify().unwrap().is_clean());
+}
+
+#[test]
+fn an_older_version_that_stands_in_after_a_repair_is_found_by_its_key() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = small().create(&path).unwrap();
+    let space = store.space("a").unwrap();
+    space.put("key", b"the older value").unwrap();
+    store.sync().unwrap();
+    space.put("key", b"the newer value").unwrap();
+    let at = std::fs::read(&path).unwrap().windows(15).position(|bytes| bytes == b"the newer value").unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"T", at as u64).unwrap();
+    assert!(matches!(space.get("key"), Err(Error::Corrupt { .. })));
+    let report = store.repair().unwrap();
+    assert_ne!(report.dropped, []);
+    assert_eq!(space.get("key").unwrap().unwrap().data(), b"the older value");
+    assert_eq!(store.get(space.id_of("key")).unwrap(), None);
+    assert_eq!(store.verify().unwrap().damage, []);
 }

@@ -367,7 +367,8 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
             return Err(Trouble::Flaw("a slot changed under its region's lock"));
         };
         scrub(words, region.number, Reference::NONE);
-        publish(words, Header::record(next_seq, old.id, epoch, header.len()), &data);
+        let anew = Header::record(next_seq, old.id, epoch, header.len()).of_address(header.address());
+        publish(words, anew, &data);
         step("repair: stand-in written anew");
         slots.seq_max = slots.seq_max.max(next_seq);
         chosen.winners[n] = InSlot { seq: next_seq, epoch, lone: false, slot, ..old };
