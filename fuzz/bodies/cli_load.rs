@@ -13,6 +13,7 @@ mod failure;
 #[allow(dead_code)]
 mod ids;
 #[path = "../../src/cli/jsonl.rs"]
+#[allow(dead_code)]
 mod jsonl;
 #[path = "cli_load/parts.rs"]
 #[allow(dead_code)]

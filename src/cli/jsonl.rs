@@ -13,10 +13,22 @@ use super::target::Target;
 
 /// The line of a record, without the newline. Equal records give equal lines.
 pub(crate) fn encode(target: &Target, data: &[u8]) -> String {
-    let mut fields = Map::new();
-    insert_target(&mut fields, target);
-    insert_data(&mut fields, data);
-    Value::Object(fields).to_string()
+    // Without an object between, where there are many of them.
+    let name = match target {
+        Target::Id(id) => format!("\"id\":{id}"),
+        Target::Key { space, key } => match str::from_utf8(key) {
+            Ok(text) => format!("\"space\":{},\"key\":{}", quoted(space), quoted(text)),
+            Err(_) => format!("\"space\":{},\"key64\":{}", quoted(space), quoted(&STANDARD.encode(key))),
+        },
+    };
+    match str::from_utf8(data) {
+        Ok(text) => format!("{{{name},\"data\":{}}}", quoted(text)),
+        Err(_) => format!("{{{name},\"base64\":{}}}", quoted(&STANDARD.encode(data))),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_else(|_| Value::from(text).to_string())
 }
 
 /// Adds the name of a record to an object: its id, or `space` and `key`; `key64`, if the key is no text.

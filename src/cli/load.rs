@@ -182,7 +182,7 @@ impl Load {
         if outcome.rejected > 0 {
             summary += &format!("; {} rejected", counted(outcome.rejected, "line"));
             if let Some(path) = &self.rejects {
-                summary += &format!(" (they are in {})", path.display());
+                summary += &format!(" (see {})", path.display());
             }
         }
         if outcome.killed > 0 {

@@ -35,6 +35,9 @@ pub(crate) fn note(message: fmt::Arguments<'_>) {
 
 /// Whether these bytes could change how a terminal behaves, or are no text.
 pub(crate) fn is_binary(data: &[u8]) -> bool {
+    if data.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return false; // As most records are; what follows takes its time.
+    }
     match str::from_utf8(data) {
         Ok(text) => text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')),
         Err(_) => true,
@@ -95,6 +98,12 @@ pub(crate) fn counted(n: u64, noun: &str) -> String {
 /// The beginning of a record for people: printable text as it is, all other bytes escaped, so that no
 /// record can move the cursor or color the terminal.
 pub(crate) fn preview(data: &[u8], chars_max: usize) -> String {
+    let head = &data[..data.len().min(chars_max)];
+    if head.iter().all(|byte| matches!(byte, b' '..=b'[' | b']'..=b'~')) {
+        // As most records are; what follows takes its time.
+        let goes_on = if head.len() < data.len() { "…" } else { "" };
+        return (String::from_utf8_lossy(head) + goes_on).into_owned();
+    }
     let mut shown = String::new();
     let mut left = chars_max;
     for chunk in data.utf8_chunks() {

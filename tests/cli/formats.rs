@@ -84,10 +84,9 @@ fn rows_that_are_no_records_are_passed_over_on_request_and_kept() {
     let rejects = dir.path("bad.csv");
     let text = "id,x\n1,a\nB,b\n3,c\n4\n5,e\n";
     let load = || args!["load", store, "--format", "csv", "--on-error", "skip", "--rejects", rejects];
-    let ended =
-        run_with(load(), text).ended(0, "3 records loaded by 1 writer; 2 lines rejected (they are in ");
+    let ended = run_with(load(), text).ended(0, "3 records loaded by 1 writer; 2 lines rejected (see ");
     assert!(ended.err.contains("line 3: `B` in column id is not an id in decimal"), "{ended:?}");
-    assert!(ended.err.contains("line 5: the row has 1 columns and the header has 2 (rejected)"), "{ended:?}");
+    assert!(ended.err.contains("line 5: the row has 1 column and the header has 2 (rejected)"), "{ended:?}");
     assert_eq!(dump(&store).len(), 3);
     // With the header, so that it can be put right and loaded.
     assert_eq!(fs::read_to_string(&rejects).expect("the rejects"), "id,x\nB,b\n4\n");

@@ -75,7 +75,7 @@ fn keys_are_written_read_deleted_dumped_and_loaded_beside_ids() {
     let line = format!("{{\"space\":\"s\",\"key\":\"k\",\"data\":\"{}\"}}", "x".repeat(300));
     run_with(args!["load", second, "-"], &line).refused(4, "record s/k is 310 bytes long");
     run_with(args!["load", second, "-"], r#"{"space":"a/b","key":"k","data":""}"#)
-        .refused(2, "no name of a space");
+        .refused(2, "is not a name of a space");
 }
 
 #[test]

@@ -266,3 +266,98 @@ fn who_waits_at_a_terminal_is_told_what_to_type() {
     let (code, screen, _) = load.end();
     assert!(code == -1 && screen.contains("interrupted; 1 record was loaded"), "{code}: {screen}");
 }
+
+/// The pictures of the README: RECSTORE_PICTURES=examples/pictures cargo test --release --all-features --test cli -- --ignored pictures
+#[test]
+#[ignore = "needs RECSTORE_PICTURES, the directory for them"]
+fn pictures() {
+    let pictures = PathBuf::from(std::env::var_os("RECSTORE_PICTURES").expect("RECSTORE_PICTURES"));
+    let pictures = fs::canonicalize(pictures).expect("the directory");
+    let dir = Dir::new();
+    // The paths are short then. This test runs alone.
+    std::env::set_current_dir(dir.path("")).expect("the directory");
+    let store = PathBuf::from("u.rec");
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/UnicodeData.txt");
+    let options = args!["--format", "delimited", "--delimiter", ";", "--id-radix", "16", "--writers", "4"];
+    run(args!["load", store, data].into_iter().chain(options)).ended(0, "34924 records");
+    let map = pictures.join("map.svg");
+    let _ = fs::remove_file(&map);
+    run(args!["map", store, "--svg", map]).done_saying("33 extents drawn");
+
+    let mut stopped = Talk::new(args!["load", store, "--ack"]);
+    stopped.say(r#"{"id":3,"data":"three"}"#);
+    stopped.hear();
+    send(stopped.pid(), Signal::SIGSTOP);
+    let mut busy = Talk::new(args!["load", store, "--writers", "2", "--format", "delimited"]);
+    let mut input = busy.take_input();
+    let feeding = thread::spawn(move || {
+        (0_u64..).take_while(|n| writeln!(input, "{},record {n}", n % 30_000).is_ok()).count()
+    });
+    let mut top = Terminal::new(&args!["top", store, "--interval", "0.5"], 100, Else::default());
+    let is_busy = |screen: &str| {
+        screen.contains("stopped") && screen.lines().any(|l| l.len() > 40 && l.contains("000 writes/s"))
+    };
+    let mut looks = 0;
+    top.until("writes", |screen| {
+        looks += u32::from(screen.contains("writes/s") && !screen.contains("\n0 writes/s"));
+        looks > 40 || is_busy(screen)
+    });
+    fs::write(pictures.join("top.svg"), svg(top.parser.screen())).expect("the picture");
+    top.press("q");
+    top.end();
+    send(stopped.pid(), Signal::SIGKILL);
+    send(busy.pid(), Signal::SIGKILL);
+    feeding.join().expect("the input is fed");
+}
+
+/// A screen as a picture.
+fn svg(screen: &vt100::Screen) -> String {
+    const WIDTH: usize = 8;
+    const HEIGHT: usize = 17;
+    let (rows, columns) = screen.size();
+    let (width, height) = (usize::from(columns) * WIDTH + 20, usize::from(rows) * HEIGHT + 20);
+    let mut picture = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"monospace\" \
+         font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"#1c1c1c\"/>\n"
+    );
+    // A run of cells of one look is one text.
+    let look = |row, column| {
+        let cell = screen.cell(row, column)?;
+        let colour = match cell.fgcolor() {
+            vt100::Color::Idx(1 | 9) => "#ff5f5f",
+            vt100::Color::Idx(3 | 11) => "#ffd700",
+            _ => "#d0d0d0",
+        };
+        Some((colour, cell.inverse(), cell.bold()))
+    };
+    for row in 0..rows {
+        let mut column = 0;
+        while column < columns {
+            let Some(run @ (colour, inverse, bold)) = look(row, column) else { break };
+            let end = (column..columns).find(|&other| look(row, other) != Some(run)).unwrap_or(columns);
+            let text: String = (column..end)
+                .filter_map(|column| screen.cell(row, column))
+                .map(|cell| if cell.contents().is_empty() { " " } else { cell.contents() })
+                .collect();
+            let (x, y) = (10 + usize::from(column) * WIDTH, 10 + usize::from(row) * HEIGHT);
+            let width = usize::from(end - column) * WIDTH;
+            if inverse {
+                picture += &format!(
+                    "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{HEIGHT}\" fill=\"{colour}\"/>\n"
+                );
+            }
+            if !text.trim().is_empty() {
+                let colour = if inverse { "#1c1c1c" } else { colour };
+                let weight = if bold { " font-weight=\"bold\"" } else { "" };
+                let text = text.replace('&', "&amp;").replace('<', "&lt;");
+                picture += &format!(
+                    "<text x=\"{x}\" y=\"{}\" textLength=\"{width}\" xml:space=\"preserve\" \
+                     fill=\"{colour}\"{weight}>{text}</text>\n",
+                    y + 13
+                );
+            }
+            column = end;
+        }
+    }
+    picture + "</svg>\n"
+}

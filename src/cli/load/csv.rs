@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::super::output::preview;
+use super::super::output::{counted, preview};
 use super::id_from::{IdFrom, Place};
 use super::rows::Row;
 
@@ -82,8 +82,8 @@ impl Csv {
         });
         if row.columns() != columns.count {
             return Err(format!(
-                "the row has {} columns and the {} has {}",
-                row.columns(),
+                "the row has {} and the {} has {}",
+                counted(row.columns() as u64, "column"),
                 if self.has_header { "header" } else { "first one" },
                 columns.count
             ));

@@ -225,7 +225,7 @@ mod tests {
             (b";1F", "--id-radix 16"),
             (b";0x1F", "--id-radix 16"),
             (b";\x1b[31m\xff", "`\\u{1b}[31m\\xff` in column 2"),
-            (b";18446744073709551616", "no id"),
+            (b";18446744073709551616", "is not an id"),
         ] {
             let error = record(delimited(";", 2, 10), line).expect_err("no record");
             assert!(error.contains(reason), "{}: {error}", line.escape_ascii());
