@@ -35,6 +35,7 @@ enum Kind {
     Put,
     Delete,
     Sync,
+    Death,
     Seldom,
 }
 
@@ -45,6 +46,7 @@ pub(crate) fn ops(rng: &mut StdRng, setting: &Setting, count: usize) -> Vec<Op> 
         (Kind::Put, 0.2 + weight()),
         (Kind::Delete, weight()),
         (Kind::Sync, 0.05 + weight()),
+        (Kind::Death, 0.2 * weight()),
         (Kind::Seldom, 0.1 * weight()),
     ];
     let kind = WeightedIndex::new(kinds.map(|k| k.1)).expect("weights above 0");
@@ -60,13 +62,14 @@ pub(crate) fn ops(rng: &mut StdRng, setting: &Setting, count: usize) -> Vec<Op> 
             Kind::Sync if rng.random_bool(0.1) => Op::PutDurable(id(rng, setting), len(rng, setting)),
             Kind::Sync if busy_flushes && rng.random_bool(0.5) => Op::Sync(few(rng, setting, 5)),
             Kind::Sync => Op::Sync(vec![]),
+            Kind::Death => death(rng, setting),
             Kind::Seldom => seldom(rng, setting),
         })
         .collect()
 }
 
 fn seldom(rng: &mut StdRng, setting: &Setting) -> Op {
-    match rng.random_range(0..12) {
+    match rng.random_range(0..9) {
         0 => Op::PinHint,
         1 => Op::Reopen { closed: true },
         2 => Op::Reopen { closed: false },
@@ -77,15 +80,6 @@ fn seldom(rng: &mut StdRng, setting: &Setting) -> Op {
             let writes = rng.random_range(1..=setting.ids.max(4));
             Op::Many((0..writes).map(|_| (id(rng, setting), len(rng, setting))).collect())
         }
-        7..10 => {
-            let op = match rng.random_range(0..6) {
-                0 => put(rng, setting),
-                1 => Op::Delete(id(rng, setting)),
-                2 => Op::PutDurable(id(rng, setting), len(rng, setting)),
-                _ => batch(rng, setting),
-            };
-            Op::Dies { op: Box::new(op), at: rng.random_range(1..=40), healer_fails: rng.random_bool(0.5) }
-        }
         _ => Op::Reserve {
             id: id(rng, setting),
             len: len(rng, setting),
@@ -93,6 +87,16 @@ fn seldom(rng: &mut StdRng, setting: &Setting) -> Op {
             commit: rng.random_bool(0.7),
         },
     }
+}
+
+fn death(rng: &mut StdRng, setting: &Setting) -> Op {
+    let op = match rng.random_range(0..6) {
+        0 | 1 => put(rng, setting),
+        2 => Op::Delete(id(rng, setting)),
+        3 => Op::PutDurable(id(rng, setting), len(rng, setting)),
+        _ => batch(rng, setting),
+    };
+    Op::Dies { op: Box::new(op), at: rng.random_range(1..=20), healer_fails: rng.random_bool(0.5) }
 }
 
 fn put(rng: &mut StdRng, setting: &Setting) -> Op {

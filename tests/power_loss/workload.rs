@@ -211,7 +211,8 @@ impl Workload<'_> {
         Ok(())
     }
 
-    /// A handle of its own does `op`, and dies at the n-th step. What is read after that is final.
+    /// A handle of its own does `op`, and dies at the n-th step. What is read after that is final: it is read again when others have
+    /// written there.
     fn die(&self, store: &Store, op: &Op, at: usize, healer_fails: bool) -> Result<(), String> {
         let writer = open(self.path, self.layout).map_err(|e| format!("a handle that is to die: {e}"))?;
         recorder::die_at(at);
@@ -220,27 +221,36 @@ impl Workload<'_> {
         if !recorder::bury(self.path) {
             return done;
         }
+        let look = |ids: &[u64]| {
+            let found = look(store, ids.iter().copied()).map_err(|e| format!("after a death: {e}"))?;
+            note(Entry::Refused(found));
+            Ok::<_, String>(())
+        };
         let ids = op.ids();
-        let read = |ids: &[u64]| look(store, ids.iter().copied()).map_err(|e| format!("after a death: {e}"));
-        note(Entry::Refused(read(&ids)?));
-        if !healer_fails {
-            return Ok(());
-        }
-        testing::fail_surveys(true);
-        for &id in &ids {
-            let bytes = self.values.next(1);
-            note(Entry::Begin(id, State::Value { bytes: bytes.clone(), version: None }));
-            match store.put(id, &bytes) {
-                Ok(version) => note(Entry::Acknowledge(id, Some(version.get()))),
-                Err(_) => note(Entry::Refused(read(&[id])?)),
+        look(&ids)?;
+        let others: Vec<u64> = (0..self.ids).filter(|id| !ids.contains(id)).collect();
+        let overwrite = |ids: &[u64]| {
+            ids.iter().try_for_each(|&id| {
+                let bytes = self.values.next(1);
+                note(Entry::Begin(id, State::Value { bytes: bytes.clone(), version: None }));
+                match store.put(id, &bytes) {
+                    Ok(version) => note(Entry::Acknowledge(id, Some(version.get()))),
+                    Err(_) => look(&[id])?,
+                }
+                Ok::<_, String>(())
+            })
+        };
+        if healer_fails {
+            testing::fail_surveys(true);
+            overwrite(if others.is_empty() { &ids } else { &others })?;
+            note(Entry::SyncBegins);
+            if store.sync().is_ok() {
+                note(Entry::SyncReturned);
             }
+            testing::fail_surveys(false);
         }
-        note(Entry::SyncBegins);
-        if store.sync().is_ok() {
-            note(Entry::SyncReturned);
-        }
-        testing::fail_surveys(false);
-        Ok(())
+        overwrite(&others)?;
+        look(&ids)
     }
 
     fn open(&self) -> Result<Store, String> {
