@@ -1,14 +1,14 @@
-//! Queues: jobs that are done by whoever claims them, the oldest first.
+//! Queues: jobs for the processes that claim them, the oldest first.
 //!
-//! A queue lies in a space. Key `next` holds the number of the next job; the key of a job is its number, eight bytes,
-//! big-endian. The value is who has claimed it, how often it was claimed, until when, and its bytes.
+//! A queue is a space. Key `next` holds the number of the next job. The key of a job is its number, eight bytes, big-endian. Its value
+//! holds the claiming handle, the number of claims, the end of the lease, and the bytes of the job.
 //!
-//! 1. A push is one batch: the job, and the number after its own in `next`, on condition that nobody else pushed meanwhile. So
-//!    the numbers have no gap, and a number below `next` whose job is absent is one that was finished.
-//! 2. A claim writes the handle into the first job that nobody has: under the lock of the record, so one handle gets it.
-//! 3. A job whose holder does not live is one that nobody has: the kernel says so, and no time is waited for. One whose holder
-//!    lives is one that nobody has when its lease is over.
-//! 4. Key `first` is a number below which all jobs are finished. It is raised behind what a claim found absent, and only saves
+//! 1. A push is one batch: the job, and the next number in `next`, on condition that no other push came between. So the numbers have
+//!    no gap, and if the job of a number below `next` is absent, it was finished.
+//! 2. A claim writes the handle into the first free job, under the lock of the record. So one handle gets the job.
+//! 3. A job whose holder is dead is free at once: the kernel says so, and no time-out takes part. A job whose holder lives is free when
+//!    its lease is over.
+//! 4. Key `first` is a number below which all jobs are finished. A claim raises it behind the jobs that it found absent. It only saves
 //!    looks.
 
 use std::mem::offset_of;
@@ -31,7 +31,7 @@ const FIRST: &str = "first";
 const JOBS: &str = "queue ";
 const DEAD: &str = "dead letters ";
 
-/// Jobs that are done by whoever claims them: see [`Store::queue`].
+/// Jobs for the processes that claim them: see [`Store::queue`].
 #[derive(Clone, Debug)]
 pub struct Queue<'a> {
     jobs: Space<'a>,
@@ -40,11 +40,11 @@ pub struct Queue<'a> {
     claims_max: u32,
 }
 
-/// What stands before the bytes of a job.
+/// The state of a job, in front of its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 struct JobState {
-    /// Who has it; all zeros: nobody.
+    /// The handle that has it; all zeros: none.
     holder: HandleId,
     claims: u32,
     reserved: u32,
@@ -56,7 +56,7 @@ const STATE_BYTES: usize = size_of::<JobState>();
 /// Bytes of a state that are the same for as long as a claim lasts.
 const CLAIM_BYTES: usize = offset_of!(JobState, until);
 
-/// A job that this handle has claimed: see [`Queue::claim`]. To drop it gives it back, as [`release`](Self::release) does.
+/// A job that this handle has claimed: see [`Queue::claim`]. Dropping it gives the job back, as [`release`](Self::release) does.
 #[derive(Debug)]
 pub struct Job<'a> {
     queue: Queue<'a>,
@@ -68,11 +68,11 @@ pub struct Job<'a> {
 
 /// Queues.
 impl Store {
-    /// The queue with this name: jobs that any process pushes, and that the processes that claim them do, each job by one.
+    /// The queue with this name. Any process pushes jobs. Each job is given to one process that claims it.
     ///
-    /// A claim whose process dies goes to the next one that claims, at once: the kernel tells that it is dead, no time-out does. So
-    /// a job is done at least once. Where its result is written by the batch that [finishes](Job::finish_in) it, it is
-    /// done exactly once as far as the store goes.
+    /// If the process of a claim dies, the next claim gets the job at once: the kernel tells that the process is dead, and no time-out
+    /// takes part. So a job is done at least once. If the batch that [finishes](Job::finish_in) the job also writes its result, the store
+    /// has the result exactly once.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -112,9 +112,8 @@ fn now_ms() -> u64 {
 }
 
 impl<'a> Queue<'a> {
-    /// How long a claim lasts whose process lives and does nothing for it: then the job goes to the next one that claims.
-    /// [`Job::heartbeat`] begins the time anew. Without it, a claim lasts as long as its process. The clock is that of the
-    /// wall: if it jumps ahead, claims end early.
+    /// The time after which a claim ends although its process lives. Then the next claim gets the job. [`Job::heartbeat`] begins the time
+    /// anew. Without a lease, a claim lasts as long as its process. The clock is the wall clock: if it jumps ahead, claims end early.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -130,7 +129,7 @@ impl<'a> Queue<'a> {
         self
     }
 
-    /// How often a job is given out, at most: who would claim it once more puts it to the [dead letters](Self::dead_letters).
+    /// The maximum number of claims of a job. The next claim puts the job to the [dead letters](Self::dead_letters).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -197,7 +196,7 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Makes a push a part of a batch, whose commit is a conflict if another push is faster; the job's number.
+    /// Makes a push a part of a batch, and returns the job's number. The commit is a conflict if another push is faster.
     ///
     /// ```
     /// # use recstore::{Commit, Store};
@@ -226,7 +225,7 @@ impl<'a> Queue<'a> {
             Some(next) => (next, None), // The second push of the batch.
             None => self.number_in(NEXT)?,
         };
-        // A loss of power can take the last pushes back, and not that what they pushed was finished.
+        // A loss of power may take the last pushes back, but not the end of their jobs.
         let number = next.max(self.number_in(FIRST)?.0);
         let after = number.checked_add(1).ok_or_else(|| self.no_queue(NEXT.as_bytes()))?;
         if pushed.is_none() {
@@ -260,7 +259,7 @@ impl<'a> Queue<'a> {
         Error::TypeMismatch { path, what }
     }
 
-    /// Claims the oldest job that nobody has; waits for one, `None`: as long as it takes. `None` if none comes within the time.
+    /// Claims the oldest free job, and waits for one (`None`: as long as it takes). Returns `None` if none comes within the time.
     ///
     /// Looks at each job that others have claimed and that is older than the first free one.
     ///
@@ -303,7 +302,7 @@ impl<'a> Queue<'a> {
                 break;
             }
         }
-        // What was absent is finished for good: see 1.
+        // Absent jobs are finished for good: see 1.
         let oldest = oldest.unwrap_or(next);
         if oldest > first {
             self.jobs.update(FIRST, |old| {
@@ -314,7 +313,7 @@ impl<'a> Queue<'a> {
         Ok(claimed)
     }
 
-    /// What a job is now; `None`: it is finished.
+    /// The state of a job now; `None`: it is finished.
     fn look(&self, number: u64) -> Result<Option<JobIs>> {
         let mut data = Vec::new();
         if self.jobs.get_into(key(number), &mut data)?.is_none() {
@@ -329,7 +328,7 @@ impl<'a> Queue<'a> {
         Ok(bytemuck::pod_read_unaligned(state))
     }
 
-    /// Whether nobody has a job.
+    /// Whether a job is free.
     fn is_free(&self, state: &JobState) -> Result<bool> {
         let is_over = state.until != 0 && state.until <= now_ms();
         Ok(is_over || state.holder == HandleId::default() || !self.store().is_alive(state.holder)?)
@@ -341,7 +340,7 @@ impl<'a> Queue<'a> {
         now_ms().saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX)).max(1)
     }
 
-    /// Claims a job, unless somebody was faster.
+    /// Claims a job, unless another handle was faster.
     fn take(&self, number: u64) -> Result<Option<Job<'a>>> {
         let me = self.store().holder()?;
         let taken = self.jobs.modify(key(number), |old| {
@@ -358,7 +357,7 @@ impl<'a> Queue<'a> {
         Ok(taken.map(|(state, data)| Job { queue: self.clone(), number, state, data, is_open: true }))
     }
 
-    /// Puts a job that was claimed too often to the dead letters, unless somebody was faster.
+    /// Puts a job that was claimed too often to the dead letters, unless another handle was faster.
     fn bury(&self, number: u64) -> Result<()> {
         let mut data = Vec::new();
         let Some(version) = self.jobs.get_into(key(number), &mut data)? else { return Ok(()) };
@@ -374,7 +373,7 @@ impl<'a> Queue<'a> {
         Ok(())
     }
 
-    /// Number of jobs that are not finished, claimed or not; dead letters are not among them. Looks at each.
+    /// Number of jobs that are not finished, claimed or not. Dead letters do not count. Looks at each job.
     ///
     /// ```
     /// # use recstore::Store;
@@ -439,7 +438,7 @@ impl<'a> Queue<'a> {
         Ok(dead)
     }
 
-    /// Puts a dead letter to the end of the queue, as a new job; its new number, or `None` if there is no such dead letter.
+    /// Puts a dead letter to the end of the queue, as a new job. Returns its new number, or `None` if there is no such dead letter.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -471,11 +470,11 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// What a look at a job finds.
+/// The result of a look at a job.
 enum JobIs {
-    /// Nobody has it.
+    /// It is free.
     Free(JobState),
-    /// Somebody has it.
+    /// A handle has it.
     Held,
 }
 
@@ -495,7 +494,7 @@ impl Job<'_> {
         self.number
     }
 
-    /// What was pushed.
+    /// The bytes that were pushed.
     ///
     /// ```
     /// # use recstore::Store;
@@ -510,7 +509,7 @@ impl Job<'_> {
         &self.data
     }
 
-    /// How often it was claimed, this time included.
+    /// The number of its claims, this one included.
     ///
     /// ```
     /// # use recstore::Store;
@@ -527,12 +526,12 @@ impl Job<'_> {
         self.state.claims
     }
 
-    /// What the job begins with for as long as it is this claim's, whatever heartbeats do.
+    /// The beginning of the job's value while it is this claim's: heartbeats do not change it.
     fn claim(&self) -> &[u8] {
         &bytemuck::bytes_of(&self.state)[..CLAIM_BYTES]
     }
 
-    /// Has `change` say what becomes of the job, if it is still this claim's; whether it was.
+    /// Calls `change` for the job, if it is still this claim's. Returns whether it was.
     fn change(&self, change: impl FnOnce(JobState, &[u8]) -> Action<Vec<u8>>) -> Result<bool> {
         self.queue.jobs.modify(key(self.number), |old| {
             Ok(match old {
@@ -544,8 +543,8 @@ impl Job<'_> {
         })
     }
 
-    /// Begins the lease anew; whether the job is still this claim's. Without a [lease](Queue::lease) it is for as long as the
-    /// handle is attached.
+    /// Begins the lease anew. Returns whether the job is still this claim's. Without a [lease](Queue::lease) it is this claim's as long as
+    /// the handle is attached.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -568,8 +567,7 @@ impl Job<'_> {
         })
     }
 
-    /// The job is done, and goes; whether it was still this claim's. If not, it was given to another handle when the lease was
-    /// over.
+    /// Removes the job, which is done. Returns whether it was still this claim's. If not, another handle got it when the lease was over.
     ///
     /// ```
     /// # use recstore::Store;
@@ -590,9 +588,8 @@ impl Job<'_> {
         Ok(was_mine)
     }
 
-    /// Makes the end of the job a part of a batch: what the batch writes, such as the job's result, is there when the job is
-    /// gone, and not before; and it is written once, whoever dies. If the job is not this claim's any more, the commit is a
-    /// conflict.
+    /// Makes the end of the job a part of a batch. The other writes of the batch, such as the job's result, appear when the job is gone,
+    /// and not before. They are made once, even if processes die. If the job is not this claim's any more, the commit is a conflict.
     ///
     /// ```
     /// # use recstore::{Commit, Store};
@@ -617,7 +614,7 @@ impl Job<'_> {
         batch.delete_in(&self.queue.jobs, key(self.number))
     }
 
-    /// Gives the job back: the next one that claims gets it. Whether it was still this claim's.
+    /// Gives the job back: the next claim gets it. Returns whether it was still this claim's.
     ///
     /// ```
     /// # use recstore::Store;
@@ -648,7 +645,7 @@ impl Job<'_> {
 
 impl Drop for Job<'_> {
     fn drop(&mut self) {
-        // What can't be given back now is, when the handle is gone.
+        // If the job can't be given back now, it is free when the handle is gone.
         if self.is_open {
             let _ = self.give_back();
         }
