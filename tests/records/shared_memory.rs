@@ -13,7 +13,7 @@ fn small() -> Options {
 /// A name that no other test and no other run of this one has.
 fn name(of: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("test-{of}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("test-memory-{of}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 #[test]

@@ -13,7 +13,7 @@ use recstore::{Error, Options, Store};
 fn name(of: &str) -> (String, PathBuf) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("test-{of}-{}-{number}", std::process::id());
+    let name = format!("test-names-{of}-{}-{number}", std::process::id()); // Other modules of this process have names too.
     let path = PathBuf::from(format!("/dev/shm/recstore.{name}"));
     (name, path)
 }
