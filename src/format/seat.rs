@@ -175,10 +175,37 @@ impl BorrowWord<'_> {
         self.0.compare_exchange(was.encode(), is.encode(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
+    /// Makes a damaged word one of the oldest generation, with as many borrows as there can be: it takes no more, and those that
+    /// there are can end.
+    fn mend(self) {
+        let word = self.0.load(Ordering::SeqCst);
+        if Generation::decode(word).is_none() {
+            let all = Generation { begun: 0, count: BORROWS_MAX }.encode();
+            // If it has changed meanwhile, a borrow has ended: another repair mends it.
+            let _ = self.0.compare_exchange(word, all, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+
     /// Takes one borrow from the count. A damaged word stays damaged, or counts more than there are.
     #[inline]
     pub(crate) fn leave(self) {
         self.0.fetch_sub(ONE, Ordering::SeqCst);
+    }
+}
+
+impl Seat<'_> {
+    /// Puts damaged words right that say which records the holder reads. What they said is lost: so they say that it reads
+    /// everything, and the slots of all versions are kept until the holder releases the seat.
+    pub(crate) fn mend(self) {
+        let moment = self.moment_word();
+        let word = moment.load(Ordering::SeqCst);
+        if word != 0 && Epoch::decode(word).is_none() {
+            let oldest = Epoch::BEFORE.encode();
+            let _ = moment.compare_exchange(word, oldest, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        for number in 0..BORROWS {
+            self.borrows(number).mend();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::file::borrow;
 use crate::file::grow::Growth;
+use crate::file::seat::damaged_seats;
 use crate::format::epoch::Epoch;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::superblock::Superblock;
@@ -168,6 +169,12 @@ impl Store {
         self.repair_versions(&mut report)?;
         if borrow::mend_clock(arena) {
             report.fixed.push("the clock of borrows in the control page was put right".to_owned());
+        }
+        for number in damaged_seats(arena)? {
+            arena.seat(number).mend();
+            report.fixed.push(format!(
+                "seat {number} was put right: no slot is freed until its process closes the store"
+            ));
         }
         let mut epoch_max = Epoch::BEFORE;
         for number in 0..arena.geo.regions {

@@ -38,6 +38,7 @@ fn lent_stays(when: &str, lie: impl Fn(&Lied), reaches_verify: bool) {
             assert_eq!(*bytes, [3; 60], "{when}, {is_early}: what was lent has changed");
         }
         lied.store.repair().unwrap();
+        assert_eq!(lied.store.verify().unwrap().damage, [], "{when}, {is_early}");
         fill(90);
         assert_eq!(held[0], [3; 60], "{when}, {is_early}: what was lent has changed after a repair");
         drop(held);
