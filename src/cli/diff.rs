@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use recstore::{Record, Store};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::access::Access;
 use super::failure::Failure;
-use super::ids;
 use super::output::{Output, preview, say};
+use super::target::Target;
+use super::{ids, jsonl};
 
 const PREVIEW_CHARS: usize = 32;
 
@@ -53,14 +54,14 @@ struct Counts {
 impl Diff {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
         let (a, b) = (access.read(&self.a)?, access.read(&self.b)?);
-        let mut all = self.ids_of(&a)?;
-        all.extend(self.ids_of(&b)?);
+        let mut all = self.targets_in(&a)?;
+        all.extend(self.targets_in(&b)?);
         all.sort_unstable();
         all.dedup();
         let mut out = Output::new();
         let mut counts = Counts::default();
-        for id in all {
-            let (change, sign, left, right) = match (get(&a, id)?, get(&b, id)?) {
+        for target in all {
+            let (change, sign, left, right) = match (get(&a, &target)?, get(&b, &target)?) {
                 (Some(a), Some(b)) if a.data() == b.data() => {
                     counts.equal += 1;
                     continue;
@@ -83,12 +84,19 @@ impl Diff {
                 continue;
             }
             if self.json {
-                out.line(format_args!("{}", json!({"id": id, "change": change})))?;
+                let mut fields = Map::new();
+                jsonl::insert_target(&mut fields, &target);
+                fields.insert("change".into(), change.into());
+                out.line(format_args!("{}", Value::Object(fields)))?;
                 continue;
             }
             let show = |record: Option<Record>| record.map(|record| preview(record.data(), PREVIEW_CHARS));
             let shown: Vec<String> = [show(left), show(right)].into_iter().flatten().collect();
-            out.line(format_args!("{sign} {id:>10}  {}", shown.join("  ->  ")))?;
+            let name = match &target {
+                Target::Id(id) => id.to_string(),
+                key => key.to_string(),
+            };
+            out.line(format_args!("{sign} {name:>10}  {}", shown.join("  ->  ")))?;
         }
         if self.stat {
             let Counts { removed, added, changed, equal } = counts;
@@ -107,21 +115,29 @@ impl Diff {
         }
     }
 
-    fn ids_of(&self, store: &Store) -> Result<Vec<u64>, Failure> {
+    fn targets_in(&self, store: &Store) -> Result<Vec<Target>, Failure> {
         let mut found = Vec::new();
         for record in store.iter() {
             let id = record?.id();
             if self.from.is_none_or(|from| from <= id) && self.to.is_none_or(|to| id <= to) {
-                found.push(id);
+                found.push(Target::Id(id));
+            }
+        }
+        if self.from.is_some() || self.to.is_some() {
+            return Ok(found); // Keys are in no range of ids.
+        }
+        for space in store.spaces()? {
+            for key in store.space(&space)?.iter() {
+                found.push(Target::Key { space: space.clone(), key: key?.0 });
             }
         }
         Ok(found)
     }
 }
 
-fn get(store: &Store, id: u64) -> Result<Option<Record>, Failure> {
-    store.get(id).map_err(|error| {
-        say(format_args!("{}: record {id} could not be compared", store.path().display()));
+fn get(store: &Store, target: &Target) -> Result<Option<Record>, Failure> {
+    target.get(store).map_err(|error| {
+        say(format_args!("{}: record {target} could not be compared", store.path().display()));
         error.into()
     })
 }

@@ -109,6 +109,19 @@ fn failed(error: csv::Error) -> Failure {
     }
 }
 
+/// Says that the keys of spaces are left out, if there are any.
+fn note_keys(store: &Store) -> Result<(), Failure> {
+    let spaces = match store.spaces() {
+        Err(Error::Corrupt { .. }) => return Ok(()), // The export names it.
+        spaces => spaces?,
+    };
+    if !spaces.is_empty() {
+        let (path, spaces) = (store.path().display(), spaces.join(", "));
+        note(format_args!("{path}: without the keys of spaces ({spaces}); `recstore dump` prints them"));
+    }
+    Ok(())
+}
+
 /// Gives every record of a snapshot to `show`, in the order of ids. Returns their number.
 fn each(
     access: &Access,
@@ -123,10 +136,12 @@ fn each(
                 "{}: read-only for this user, so the records are not of one moment",
                 path.display()
             ));
+            note_keys(&store)?;
             return each_now(&store, show);
         }
         Err(failure) => return Err(failure),
     };
+    note_keys(&store)?;
     let snapshot = store.snapshot()?;
     let mut ids = Vec::new();
     for record in snapshot.iter() {

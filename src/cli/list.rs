@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::access::Access;
 use super::failure::Failure;
+use super::jsonl;
 use super::output::{Output, is_terminal, preview};
 use super::select::{Order, Selection};
 
@@ -44,7 +45,9 @@ impl List {
         if !self.json && is_terminal() {
             out.line(format_args!("{:>10}  {:>8}  {:>8}  preview", "id", "version", "length"))?;
         }
+        let mut shown = 0;
         let walked = self.selection.walk_in(self.order, &store, |record| {
+            shown += 1;
             let (id, version, length) = (record.id(), record.version().get(), record.data().len());
             let shown = preview(record.data(), PREVIEW_CHARS);
             if self.json {
@@ -53,7 +56,20 @@ impl List {
             }
             out.line(format_args!("{id:>10}  {version:>8}  {length:>8}  {shown}"))
         });
+        let of_keys = self.selection.walk_keys(self.order, &store, None, shown, |target, record| {
+            let (version, length) = (record.version().get(), record.data().len());
+            let shown = preview(record.data(), PREVIEW_CHARS);
+            if self.json {
+                let mut fields = Map::new();
+                jsonl::insert_target(&mut fields, target);
+                fields.insert("version".into(), version.into());
+                fields.insert("length".into(), length.into());
+                fields.insert("preview".into(), shown.into());
+                return out.line(format_args!("{}", Value::Object(fields)));
+            }
+            out.line(format_args!("{target:>10}  {version:>8}  {length:>8}  {shown}"))
+        });
         // Those that were shown count, even if others are damaged.
-        out.finish().and(walked)
+        out.finish().and(walked).and(of_keys)
     }
 }

@@ -101,13 +101,14 @@ impl Target {
 /// For people: an id in both of its forms; a key with what is no text escaped.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Id(id) => write!(f, "{id} ({id:#x})"),
+        let text = match self {
+            Self::Id(id) => format!("{id} ({id:#x})"),
             Self::Key { space, key } => match str::from_utf8(key) {
-                Ok(key) if !key.contains(char::is_control) => write!(f, "{space}/{key}"),
-                _ => write!(f, "{space}/{}", key.escape_ascii()),
+                Ok(key) if !key.contains(char::is_control) => format!("{space}/{key}"),
+                _ => format!("{space}/{}", key.escape_ascii()),
             },
-        }
+        };
+        f.pad(&text)
     }
 }
 

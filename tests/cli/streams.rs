@@ -68,6 +68,19 @@ fn keys_are_written_read_deleted_dumped_and_loaded_beside_ids() {
     assert_eq!(run(args!["dump", second, "--sort", "id"]).done().out, dumped.out);
     let of_one = run(args!["dump", second, "--space", "sessions"]).done();
     assert_eq!(of_one.text(), "{\"space\":\"sessions\",\"key\":\"user:7\",\"data\":\"in\"}\n");
+    assert_eq!(run(args!["diff", store, second, "--stat"]).done().text(), "-0 +0 ~0 =5\n");
+    run(args!["write", second, "sessions/user:7", "away"]).done();
+    run(args!["delete", second, "carts/a/b"]).done();
+    let differs = run(args!["diff", store, second]);
+    assert_eq!(differs.code, 1, "{differs:?}");
+    let lines: Vec<&str> = differs.text().lines().collect();
+    assert_eq!(lines, ["-  carts/a/b  3 lamps", "~ sessions/user:7  in  ->  away"]);
+    let listed = run(args!["list", second, "--sort", "id"]).done();
+    assert_eq!(listed.text().lines().count(), 4, "{listed:?}");
+    assert!(listed.text().contains("sessions/user:7  "), "{listed:?}");
+    run(args!["export", second]).ended(0, "without the keys of spaces (s, sessions)");
+    run(args!["write", second, "sessions/user:7", "in"]).done();
+    run(args!["write", second, "carts/a/b", "3 lamps"]).done();
     // The limit is one for all, and a range of ids has no keys.
     assert_eq!(run(args!["dump", second, "--limit", "3"]).done().text().lines().count(), 3);
     assert_eq!(run(args!["dump", second, "--from", "0"]).done().text().lines().count(), 1);
