@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::file::arena::Arena;
 use crate::file::hint::{HINT, is_hinted, lower_hint, raise_hint};
 use crate::file::seat::is_held;
-use crate::format::seat::{BORROWS, BORROWS_MAX, BorrowWord, CLOCK_MAX, Generation, SEATS};
+use crate::format::seat::{BORROWS, BORROWS_MAX, BorrowWord, CLOCK_MAX, Generation, SEATS, Seat};
 use crate::protocol::lock::Owner;
 use crate::sys::atomic::{Ordering, fence};
 
@@ -69,12 +69,31 @@ impl Drop for Borrow<'_> {
 
 /// The word of a seat that counts a borrow which begins now, with its present value and its next one. `None`: all words are
 /// full, or damaged.
+#[inline]
 fn choose(arena: &Arena, seat: u32) -> Option<(BorrowWord<'_>, Generation, Generation)> {
-    let now = clocks(arena).map(|clock| clock.unwrap_or(0)).into_iter().min().unwrap_or(0);
+    let seat = arena.seat(seat);
+    let now = match clocks(arena) {
+        [Some(clock), Some(twin)] => clock.min(twin),
+        _ => 0,
+    };
+    // Nearly always the seat has no borrow, or one in this word that began at the same clock.
+    let word = seat.borrows(BORROWS - 1);
+    match word.load() {
+        Some(is) if is.count == 0 && !seat.has_borrows() => {
+            Some((word, is, Generation { begun: now, count: 1 }))
+        }
+        Some(is) if is.begun == now && (1..BORROWS_MAX).contains(&is.count) => {
+            Some((word, is, Generation { count: is.count + 1, ..is }))
+        }
+        _ => choose_among_all(seat, now),
+    }
+}
+
+fn choose_among_all(seat: Seat<'_>, now: u64) -> Option<(BorrowWord<'_>, Generation, Generation)> {
     let mut unused = None;
     let mut youngest: Option<(BorrowWord<'_>, Generation)> = None;
     for number in 0..BORROWS {
-        let word = arena.seat(seat).borrows(number);
+        let word = seat.borrows(number);
         let Some(is) = word.load() else { continue };
         match is.count {
             0 => unused = Some((word, is, Generation { begun: now, count: 1 })),
@@ -99,6 +118,7 @@ pub(crate) fn may_be_borrowed(arena: &Arena) -> bool {
 }
 
 /// The clock and its twin; `None`: damaged.
+#[inline]
 fn clocks(arena: &Arena) -> [Option<u64>; 2] {
     arena.control().clocks().map(|word| word.load(Ordering::SeqCst).map(|clock| clock.min(CLOCK_MAX)))
 }

@@ -92,6 +92,13 @@ impl<'a> Seat<'a> {
         BorrowWord(&self.0[offset_of!(Layout, borrows) / 8 + number as usize])
     }
 
+    /// Whether any word counts a borrow, damaged or not.
+    #[inline]
+    pub(crate) fn has_borrows(self) -> bool {
+        let words = (0..BORROWS).map(|number| self.borrows(number).0.load(Ordering::SeqCst));
+        words.fold(0, |all, word| all | word) >> COUNT_AT & BORROWS_MAX != 0
+    }
+
     /// Whether a word is damaged that says which records the holder reads. Not before the claim of the seat is whole.
     pub(crate) fn is_damaged(self) -> bool {
         if self.taken().load(Ordering::SeqCst) == 0 {
