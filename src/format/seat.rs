@@ -247,7 +247,8 @@ mod tests {
                 assert_eq!(Generation::decode(word), Some(generation));
                 assert!(
                     count == 0
-                        || Generation::decode(word - ONE) == Some(Generation { begun, count: count - 1 })
+                        || Generation::decode(word.wrapping_sub(ONE))
+                            == Some(Generation { begun, count: count - 1 })
                 );
                 for bit in 0..64 {
                     let mut flipped = word ^ 1 << bit;
