@@ -135,7 +135,7 @@ impl<'a> Batch<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::RecordTooLong`](crate::Error::RecordTooLong): the batch is as it was.
+    /// [`Error::RecordTooLong`]: the batch is as it was.
     pub fn put(&mut self, id: u64, data: impl Into<Cow<'a, [u8]>>) -> Result<()> {
         let data = data.into();
         if data.len() > self.store.record_size() {
@@ -224,9 +224,9 @@ impl<'a> Batch<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::KeyTooLong`](crate::Error::KeyTooLong); [`Error::EntryTooLong`](crate::Error::EntryTooLong), which
+    /// [`Error::KeyTooLong`]; [`Error::EntryTooLong`], which
     /// [`commit`](Self::commit) gives too, where a key with the same id leaves no room;
-    /// [`Error::InvalidOption`](crate::Error::InvalidOption) if the space is another store's. The batch is as it was.
+    /// [`Error::InvalidOption`] if the space is another store's. The batch is as it was.
     pub fn put_in(
         &mut self,
         space: &Space<'_>,
@@ -374,8 +374,8 @@ impl<'a> Batch<'a> {
     /// ```
     ///
     /// # Errors
-    /// As [`Store::put`], and [`Error::Corrupt`](crate::Error::Corrupt) if a record with a condition is damaged. Then no record is
-    /// changed. There is one exception: after [`Error::FlushFailed`](crate::Error::FlushFailed), which only durable commits give,
+    /// As [`Store::put`], and [`Error::Corrupt`] if a record with a condition is damaged. Then no record is
+    /// changed. There is one exception: after [`Error::FlushFailed`], which only durable commits give,
     /// the batch is made, and may be lost with power.
     pub fn commit(self) -> Result<Commit> {
         let durability = self.store.handle.durability;
