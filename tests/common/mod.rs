@@ -41,12 +41,14 @@ const NO_SKIP: &str = "RECSTORE_NO_SKIP";
 pub(crate) const SKIPPED: &str = "skipped: ";
 
 /// Whether a search tries all that it tries in an ordinary run, or a part: a build with debug assertions is several times as
-/// slow, and `.ci/run` has a release build search as well.
-pub(crate) const IS_WHOLE_SEARCH: bool = !cfg!(debug_assertions);
+/// slow. With `RECSTORE_WHOLE_SEARCH=1` it tries all the same, as in `.ci/run`.
+pub(crate) fn is_whole_search() -> bool {
+    !cfg!(debug_assertions) || std::env::var_os("RECSTORE_WHOLE_SEARCH").is_some()
+}
 
 /// The stride of a search, from that of a whole one.
 pub(crate) fn share(stride: i64) -> i64 {
-    if IS_WHOLE_SEARCH { stride } else { 3 * stride }
+    if is_whole_search() { stride } else { 3 * stride }
 }
 
 /// Says that a test, or a part of it, is skipped, and why. Where `RECSTORE_NO_SKIP` is set, that is a failure: a run

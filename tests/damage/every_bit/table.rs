@@ -1,7 +1,7 @@
 //! How many bits of each part end how.
 
 use super::Counts;
-use crate::common::IS_WHOLE_SEARCH;
+use crate::common::is_whole_search;
 
 /// Bits of the sample with which the store is not opened for reading, that `verify` names, and that are
 /// harmless.
@@ -281,7 +281,7 @@ const EXPECTED_OF_PART: &[(&str, [u32; 3])] = &[
 pub(crate) fn compare(counts: &Counts, is_all: bool) {
     let expected = match is_all {
         true => EXPECTED_OF_ALL,
-        false if IS_WHOLE_SEARCH => EXPECTED,
+        false if is_whole_search() => EXPECTED,
         false => EXPECTED_OF_PART,
     };
     let expected: Counts = expected.iter().copied().collect();
