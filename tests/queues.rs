@@ -287,3 +287,23 @@ fn each_job_is_done_exactly_once_whoever_is_killed() {
     assert_eq!(queue.len().unwrap(), 1);
     assert!(store.verify().unwrap().is_clean());
 }
+
+/// A program that writes to the queue's space can set the number of the next job to anything.
+#[test]
+fn a_number_of_the_next_job_that_is_far_too_high_holds_no_claim_up() {
+    let (_dir, store) = new_store();
+    let queue = store.queue("q").unwrap();
+    for job in [b"a", b"b", b"c"] {
+        queue.push(job).unwrap();
+    }
+    for next in [1 << 40, u64::MAX] {
+        store.space("queue q").unwrap().put("next", &u64::to_le_bytes(next)).unwrap();
+        assert_eq!(queue.len().unwrap(), 3, "{next}");
+    }
+    let pushed = queue.push(b"d");
+    assert!(matches!(pushed, Err(Error::TypeMismatch { .. })), "{pushed:?}");
+    assert_eq!(claimed(&queue), Some((0, b"a".to_vec())));
+    assert_eq!(claimed(&queue), Some((1, b"b".to_vec())));
+    assert_eq!(claimed(&queue), Some((2, b"c".to_vec())));
+    assert_eq!(claimed(&queue), None);
+}

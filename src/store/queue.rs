@@ -26,6 +26,8 @@ use crate::store::space::Space;
 use crate::store::watch::wait_in_store;
 
 const NEXT: &str = "next";
+/// So many numbers are looked at one by one, whatever the store has.
+const SPAN: u64 = 1024;
 const FIRST: &str = "first";
 /// In front of the name of a space: those that queues lie in.
 const JOBS: &str = "queue ";
@@ -247,6 +249,22 @@ impl<'a> Queue<'a> {
         Ok((self.number_of(key, &data)?, version))
     }
 
+    /// The numbers of `first..next` that jobs may have, in order. If these are more than the store has records, nearly all of
+    /// them are finished, or a number is wrong. Then the space is looked through, in O(records of the store).
+    fn numbers(&self, first: u64, next: u64) -> Result<Box<dyn Iterator<Item = u64>>> {
+        let span = next.saturating_sub(first);
+        if span <= SPAN || span <= self.store().len()?.saturating_add(SPAN) {
+            return Ok(Box::new(first..next));
+        }
+        let mut found = Vec::new();
+        for entry in self.jobs.iter() {
+            let number = <[u8; 8]>::try_from(entry?.0).map(u64::from_be_bytes);
+            found.extend(number.ok().filter(|number| (first..next).contains(number)));
+        }
+        found.sort_unstable();
+        Ok(Box::new(found.into_iter()))
+    }
+
     fn number_of(&self, key: &str, data: &[u8]) -> Result<u64> {
         data.try_into().map(u64::from_le_bytes).map_err(|_| self.no_queue(key.as_bytes()))
     }
@@ -291,7 +309,7 @@ impl<'a> Queue<'a> {
         let (next, _) = self.number_in(NEXT)?;
         let mut oldest = None;
         let mut claimed = None;
-        for number in first..next {
+        for number in self.numbers(first, next)? {
             let Some(job) = self.look(number)? else { continue };
             oldest.get_or_insert(number);
             let JobIs::Free(state) = job else { continue };
@@ -393,7 +411,7 @@ impl<'a> Queue<'a> {
     pub fn len(&self) -> Result<u64> {
         let (first, next) = (self.number_in(FIRST)?.0, self.number_in(NEXT)?.0);
         let mut count = 0;
-        for number in first..next {
+        for number in self.numbers(first, next)? {
             count += u64::from(self.jobs.contains(key(number))?);
         }
         Ok(count)
