@@ -309,15 +309,20 @@ impl Arena {
         Ok(end)
     }
 
-    /// The data extents of a region, in order. An extent with a damaged header belongs to the region whose slots lie in it.
+    /// The region of a data extent. An extent with a damaged header belongs to the region whose slots lie in it.
+    pub(crate) fn owner_of(&self, extent: u32, kind: Option<ExtentKind>) -> Option<u32> {
+        match kind {
+            Some(ExtentKind::Data { region }) => Some(region),
+            Some(ExtentKind::Index { .. }) => None,
+            None => self.region_by_slots(extent),
+        }
+    }
+
+    /// The data extents of a region, in order.
     pub(crate) fn data_extents(&self, region: u32) -> Result<Vec<u32>> {
         let mut found = Vec::new();
         self.each_extent(|extent, kind| {
-            let owner = match kind {
-                Some(ExtentKind::Data { region }) => Some(region),
-                Some(ExtentKind::Index { .. }) => None,
-                None => self.region_by_slots(extent),
-            };
+            let owner = self.owner_of(extent, kind);
             if owner == Some(region) {
                 found.push(extent);
             }

@@ -11,8 +11,6 @@ use crate::file::continuity::{self, Continuity};
 use crate::file::grow::Growth;
 use crate::file::seat;
 use crate::format::control::Mark;
-use crate::format::extent::ExtentKind;
-use crate::format::index::LINE_BYTES;
 use crate::format::slot::{BLOCKS_MAX, block_of, first_of_block};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
@@ -147,11 +145,7 @@ fn clear_tail(arena: &Arena) -> Result<()> {
 pub(crate) fn is_cut_off(arena: &Arena) -> Result<bool> {
     let mut found = vec![0_u64; arena.geo.regions as usize];
     arena.each_extent(|extent, kind| {
-        let owner = match kind {
-            Some(ExtentKind::Data { region }) => Some(region),
-            Some(ExtentKind::Index { .. }) => None,
-            None => arena.region_by_slots(extent),
-        };
+        let owner = arena.owner_of(extent, kind);
         if let Some(count) = owner.and_then(|region| found.get_mut(region as usize)) {
             *count += 1;
         }
@@ -161,7 +155,7 @@ pub(crate) fn is_cut_off(arena: &Arena) -> Result<bool> {
         let head = arena.head(region);
         let shape = head.shape().load(Ordering::Acquire);
         head.extents().load(Ordering::Acquire).is_none_or(|counted| counted > found)
-            || shape.offset().saturating_add(shape.lines() * LINE_BYTES) > end
+            || shape.offset().saturating_add(shape.bytes()) > end
     }))
 }
 
