@@ -156,6 +156,11 @@ pub mod design {
     pub mod recovery {}
 }
 
+/// For bindings to other languages. Not part of the API.
+#[cfg(feature = "bindings")]
+#[doc(hidden)]
+pub mod bindings;
+
 /// For the crate's own tests: kill points and faults. Not part of the API.
 #[cfg(feature = "testing")]
 #[doc(hidden)]

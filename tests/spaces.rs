@@ -7,7 +7,7 @@
 //! by an id is found by a key, or the other way round, or the one is written over the other; a batch, a snapshot, a pin, a
 //! watch, a feed, a backup or a salvage does not have keys as it has ids; `verify` finds anything.
 
-#![cfg(feature = "testing")]
+#![cfg(all(feature = "testing", feature = "bindings"))]
 
 mod common;
 
@@ -21,6 +21,7 @@ use common::superblock::create_seeded;
 use common::{Me, Worker};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use recstore::bindings::with_patience;
 use recstore::{
     Action, Commit, Durability, Error, Event, KeyChange, KeyChanges, Options, Space, Store, Swap, Version,
 };
@@ -131,6 +132,63 @@ fn keys_that_share_an_id_do_not_share_a_fate() {
     keys.iter().for_each(|key| _ = space.delete(key).unwrap());
     assert_eq!(store.len().unwrap(), 0);
     assert!(store.verify().unwrap().is_clean());
+}
+
+#[test]
+fn a_value_that_is_written_in_place_is_a_value_like_any_other() {
+    let (_dir, store) = new_store();
+    let space = store.space("s").unwrap();
+    let keys = of_one_id(&space, 3);
+    let (alone, beside) = ("alone", &keys[1]);
+    space.put(&keys[0], b"of another key").unwrap();
+    for len in [0, 1, 7, 8, 9, 100] {
+        let value: Vec<u8> = (0..len).map(|n| n as u8).collect();
+        for key in [alone, beside.as_str()] {
+            let before = get(&space, key);
+            drop(space.reserve(key, len).unwrap());
+            let mut room = space.reserve(key, len).unwrap();
+            assert_eq!(room.len(), len);
+            room.write_at(0, &value).unwrap();
+            assert!(matches!(room.write_at(len, b"x"), Err(Error::RecordTooLong { .. })));
+            assert_eq!(get(&space, key), before, "it is seen before it is committed");
+            let version = room.commit().unwrap();
+            assert_eq!(space.version(key).unwrap(), Some(version));
+            assert_eq!(get(&space, key).as_deref(), Some(&value[..]), "{key}, {len} bytes");
+        }
+    }
+    assert_eq!(get(&space, &keys[0]).as_deref(), Some(&b"of another key"[..]));
+    let fits = 512 - "s".len() - alone.len() - 8;
+    assert!(matches!(space.reserve(alone, fits + 1), Err(Error::EntryTooLong { len: 513, others: 0, .. })));
+    let mut room = space.reserve(alone, fits).unwrap();
+    room.fill(7).unwrap();
+    room.commit().unwrap();
+    assert_eq!(get(&space, alone), Some(vec![7; fits]));
+    // Alone it fits, and beside the others it does not.
+    let fits = 512 - "s".len() - beside.len() - 8;
+    let mut room = space.reserve(beside, fits).unwrap();
+    room.fill(7).unwrap();
+    assert!(matches!(room.commit(), Err(Error::EntryTooLong { .. })));
+    assert_eq!(get(&space, beside).map(|value| value.len()), Some(100));
+    assert!(store.verify().unwrap().is_clean());
+    let stats = store.stats().unwrap();
+    assert_eq!(stats.slots, stats.records + stats.free_slots + stats.retired_slots, "a slot was lost");
+}
+
+#[test]
+fn a_call_with_a_patience_of_its_own_does_not_wait_for_longer() {
+    let (_dir, store) = new_store();
+    store
+        .update(1, |_| {
+            std::thread::scope(|scope| {
+                let busy =
+                    scope.spawn(|| with_patience(Duration::ZERO, || store.put(1, b"two"))).join().unwrap();
+                assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
+            });
+            Some(b"one")
+        })
+        .unwrap();
+    with_patience(Duration::ZERO, || store.put(1, b"two")).unwrap();
+    assert_eq!(store.get(1).unwrap().unwrap().data(), b"two");
 }
 
 #[test]

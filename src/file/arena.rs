@@ -55,7 +55,7 @@ impl Arena {
 
     /// The deadline for the locks of a call that begins now.
     pub(crate) fn deadline(&self) -> Deadline {
-        Deadline::after(self.lock_timeout)
+        Deadline::of_call(self.lock_timeout)
     }
 
     /// The error for a file system that gave no room.

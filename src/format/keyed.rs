@@ -87,14 +87,25 @@ impl Entry<'_> {
         let pad = record.len().next_multiple_of(ENTRY_ALIGN) - record.len();
         record.reserve(pad + self.len());
         record.resize(record.len() + pad, 0);
-        for part in [self.value, self.name, self.key] {
-            record.extend_from_slice(part);
-        }
-        let lens =
-            [(self.value.len(), 0), (self.key.len(), KEY_AT), (self.name.len(), NAME_AT), (pad, PAD_AT)];
-        let word = lens.iter().fold(0, |word, &(len, at)| word | (len as u64) << at);
-        record.extend_from_slice(&word.to_le_bytes());
+        record.extend_from_slice(self.value);
+        append_end(self.name, self.key, self.value.len(), pad, record);
     }
+}
+
+/// Appends the part of an entry behind its value.
+fn append_end(name: &[u8], key: &[u8], value_len: usize, pad: usize, record: &mut Vec<u8>) {
+    record.extend_from_slice(name);
+    record.extend_from_slice(key);
+    let lens = [(value_len, 0), (key.len(), KEY_AT), (name.len(), NAME_AT), (pad, PAD_AT)];
+    let word = lens.iter().fold(0, |word, &(len, at)| word | (len as u64) << at);
+    record.extend_from_slice(&word.to_le_bytes());
+}
+
+/// The bytes behind the value, in the record of one entry with a value of this length. The caller has checked the lengths.
+pub(crate) fn end_of(name: &[u8], key: &[u8], value_len: usize) -> Vec<u8> {
+    let mut end = Vec::with_capacity(name.len() + key.len() + WORD_BYTES);
+    append_end(name, key, value_len, 0, &mut end);
+    end
 }
 
 /// The last entry of a record, the place of its value, and the bytes of the entries before it.

@@ -34,6 +34,8 @@ pub(crate) enum Content<'c> {
     Reserved {
         /// The slot.
         slot: u32,
+        /// What the record is found by.
+        address: Address,
         /// The length of the data in bytes.
         len: usize,
         /// The checksum of the data alone.
@@ -45,7 +47,9 @@ impl Content<'_> {
     /// What the record is found by.
     #[inline]
     fn address(&self) -> Address {
-        if let Content::Bytes(_, address) = self { *address } else { Address::Id }
+        match self {
+            Content::Bytes(_, address) | Content::Reserved { address, .. } => *address,
+        }
     }
 }
 

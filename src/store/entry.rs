@@ -89,7 +89,13 @@ impl Space<'_> {
     /// Makes the record of an entry beside the entries of other keys with its id. Impossible entries are overwritten, as a damaged
     /// record is.
     #[cold]
-    fn merged(&self, region: &Region<'_>, hash: u64, id: u64, entry: Entry<'_>) -> Result<Vec<u8>, Trouble> {
+    pub(super) fn merged(
+        &self,
+        region: &Region<'_>,
+        hash: u64,
+        id: u64,
+        entry: Entry<'_>,
+    ) -> Result<Vec<u8>, Trouble> {
         let mut old = Vec::new();
         let mut merged = match self.store.read_in(region, hash, id, Some(&mut old)) {
             Ok(Some((header, _))) if header.address() == Address::Key => {
@@ -344,17 +350,20 @@ pub(super) fn append(store: &Store, entry: Entry<'_>, record: &mut Vec<u8>) -> R
         entry.append_to(record);
         record.len() <= max
     };
-    if is_room {
-        return Ok(());
-    }
-    Err(Error::EntryTooLong {
+    if is_room { Ok(()) } else { Err(too_long(store, entry.name, entry.key, entry.len(), others)) }
+}
+
+/// The error for an entry of `len` bytes that does not fit into a record beside `others` bytes of other entries.
+#[cold]
+pub(super) fn too_long(store: &Store, name: &[u8], key: &[u8], len: usize, others: usize) -> Error {
+    Error::EntryTooLong {
         path: store.path().to_path_buf(),
-        space: String::from_utf8_lossy(entry.name).into_owned(),
-        key: entry.key.escape_ascii().to_string(),
-        len: entry.len(),
+        space: String::from_utf8_lossy(name).into_owned(),
+        key: key.escape_ascii().to_string(),
+        len,
         others,
-        max,
-    })
+        max: store.record_size(),
+    }
 }
 
 #[cfg(all(test, not(loom)))]

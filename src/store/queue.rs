@@ -601,6 +601,11 @@ impl Job<'_> {
     /// # Errors
     /// As [`Store::delete`]. The job is still claimed then.
     pub fn finish(mut self) -> Result<bool> {
+        self.end()
+    }
+
+    /// [`finish`](Self::finish) that may be called again after an error.
+    pub(crate) fn end(&mut self) -> Result<bool> {
         let was_mine = self.change(|_, _| Action::Delete)?;
         self.is_open = false;
         Ok(was_mine)
@@ -648,6 +653,11 @@ impl Job<'_> {
     /// # Errors
     /// As [`Store::update`]. The job is still claimed then.
     pub fn release(mut self) -> Result<bool> {
+        self.give_up()
+    }
+
+    /// [`release`](Self::release) that may be called again after an error.
+    pub(crate) fn give_up(&mut self) -> Result<bool> {
         let was_mine = self.give_back()?;
         self.is_open = false;
         Ok(was_mine)

@@ -8,10 +8,15 @@ use std::io;
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
-use crate::format::slot::HEADER_WORDS;
+use crate::format::keyed::{Entry, end_of};
+use crate::format::slot::{Address, HEADER_WORDS};
 use crate::record::{Durability, Version};
-use crate::region::write::Content;
+use crate::region::Trouble;
+use crate::region::head::Region;
+use crate::region::write::{Content, Written};
 use crate::store::Store;
+use crate::store::entry::too_long;
+use crate::store::space::Space;
 use crate::sys::atomic::AtomicU64;
 use crate::sys::copy::{copy_in_at, copy_out_at};
 
@@ -35,9 +40,20 @@ pub struct Reservation<'a> {
     hash: u64,
     slot: u32,
     len: usize,
+    /// The key that it is for, if it is for one.
+    of_key: Option<KeyedRoom<'a>>,
     /// The position of [`io::Write`].
     at: usize,
     is_open: bool,
+}
+
+/// The key of a reservation.
+#[derive(Debug)]
+struct KeyedRoom<'a> {
+    space: Space<'a>,
+    key: Box<[u8]>,
+    /// The bytes of the record behind the value.
+    end: Box<[u8]>,
 }
 
 /// Records written in place.
@@ -70,11 +86,51 @@ impl Store {
     /// As [`put`](Self::put).
     pub fn reserve(&self, id: u64, len: usize) -> Result<Reservation<'_>> {
         let hash = self.check_write(id, len)?;
+        let slot = self.reserve_slot(id, hash)?;
+        Ok(Reservation { store: self, id, hash, slot, len, of_key: None, at: 0, is_open: true })
+    }
+
+    fn reserve_slot(&self, id: u64, hash: u64) -> Result<u32> {
         let arena = &self.handle.arena;
         let owner = arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
-        let number = arena.geo.region_of(hash);
-        let slot = self.handle.with_region(number, |region| region.reserve(id, owner))?;
-        Ok(Reservation { store: self, id, hash, slot, len, at: 0, is_open: true })
+        self.handle.with_region(arena.geo.region_of(hash), |region| region.reserve(id, owner))
+    }
+}
+
+/// Values written in place.
+impl<'a> Space<'a> {
+    /// Reserves room for a value of `len` bytes under a key: as [`Store::reserve`].
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let frames = store.space("frames")?;
+    /// let mut room = frames.reserve("left", 8)?;
+    /// room.write_slice_at(0, &[0.5f32, 1.5])?;
+    /// assert!(!frames.contains("left")?);
+    /// room.commit()?;
+    /// assert_eq!(frames.get("left")?.unwrap().data(), [0.5f32, 1.5].map(f32::to_le_bytes).concat());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`put`](Self::put). If another key with the same id was written meanwhile, [`Reservation::commit`] may give
+    /// [`Error::EntryTooLong`].
+    pub fn reserve(&self, key: impl AsRef<[u8]>, len: usize) -> Result<Reservation<'a>> {
+        let (store, key) = (self.store, key.as_ref());
+        let id = self.check_key(key)?;
+        let hash = store.check_write(id, 0)?;
+        let name = self.name().as_bytes();
+        let end = end_of(name, key, len);
+        if len.saturating_add(end.len()) > store.record_size() {
+            return Err(too_long(store, name, key, len.saturating_add(end.len()), 0));
+        }
+        let slot = store.reserve_slot(id, hash)?;
+        let of_key = KeyedRoom { space: self.clone(), key: key.into(), end: end.into() };
+        let room = Reservation { store, id, hash, slot, len, of_key: Some(of_key), at: 0, is_open: true };
+        room.write_end()?;
+        Ok(room)
     }
 }
 
@@ -192,15 +248,34 @@ impl Reservation<'_> {
 
     /// The words of the data, if these bytes lie in the record.
     fn words(&self, offset: usize, len: usize) -> Result<&[AtomicU64]> {
-        self.store.handle.check()?;
         let end = offset.saturating_add(len);
         if end > self.len {
             let path = self.store.path().to_path_buf();
             return Err(Error::RecordTooLong { path, id: self.id, len: end, max: self.len });
         }
+        self.all_words()
+    }
+
+    /// The words of the slot's data.
+    fn all_words(&self) -> Result<&[AtomicU64]> {
+        self.store.handle.check()?;
         let arena = &self.store.handle.arena;
         let words = arena.slot(self.slot).and_then(|words| words.get(HEADER_WORDS..));
         words.ok_or_else(|| arena.damaged(format!("slot {} is not in the file", self.slot)))
+    }
+
+    /// Writes the bytes behind the value of a key.
+    fn write_end(&self) -> Result<()> {
+        if let Some(KeyedRoom { end, .. }) = &self.of_key {
+            copy_in_at(self.all_words()?, self.len, end);
+        }
+        Ok(())
+    }
+
+    /// The address of the room: see [`crate::bindings::room`].
+    #[cfg(feature = "bindings")]
+    pub(crate) fn address(&mut self) -> Result<*mut u8> {
+        Ok(self.words(0, self.len)?.as_ptr().cast_mut().cast())
     }
 
     /// Publishes the record, with the handle's durability: from here on `get` gives it.
@@ -220,8 +295,15 @@ impl Reservation<'_> {
     /// # Errors
     /// As [`Store::put`]; then the old record stays.
     pub fn commit(mut self) -> Result<Version> {
+        self.publish()
+    }
+
+    /// [`commit`](Self::commit) that may be called again after an error.
+    pub(crate) fn publish(&mut self) -> Result<Version> {
         let store = self.store;
-        store.check_write(self.id, self.len)?;
+        let end = self.of_key.as_ref().map_or(&[][..], |of_key| &of_key.end);
+        let len = self.len + end.len();
+        store.check_write(self.id, len)?;
         let mut sum = crc32fast::Hasher::new();
         let mut chunk = [0; CHUNK];
         for at in (0..self.len).step_by(CHUNK) {
@@ -229,15 +311,40 @@ impl Reservation<'_> {
             self.read_at(at, chunk)?;
             sum.update(chunk);
         }
-        let content = Content::Reserved { slot: self.slot, len: self.len, sum: &sum };
+        sum.update(end);
+        let address = if self.of_key.is_some() { Address::Key } else { Address::Id };
+        let content = Content::Reserved { slot: self.slot, address, len, sum: &sum };
         let number = store.handle.arena.geo.region_of(self.hash);
         let durability = store.handle.durability;
+        let lone = durability == Durability::Disk;
         let written = store.handle.with_region(number, |region| {
             region.check_reserved(self.slot)?;
-            region.put(self.hash, self.id, content, durability == Durability::Disk)
+            if let Some(of_key) = &self.of_key
+                && region.has_other_keys(self.hash, self.id, &of_key.end)?
+            {
+                return self.put_beside(region, of_key, lone);
+            }
+            region.put(self.hash, self.id, content, lone)
         })?;
         self.is_open = false;
         store.settle_one(durability, number, &written)
+    }
+
+    /// Writes the value of a key beside the entries of other keys with the same id, and frees the room.
+    #[cold]
+    fn put_beside(
+        &self,
+        region: &Region<'_>,
+        of_key: &KeyedRoom<'_>,
+        lone: bool,
+    ) -> Result<Written, Trouble> {
+        let mut value = vec![0; self.len];
+        self.read_at(0, &mut value)?;
+        let entry = Entry { name: of_key.space.name().as_bytes(), key: &of_key.key, value: &value };
+        let merged = of_key.space.merged(region, self.hash, self.id, entry)?;
+        let written = region.put(self.hash, self.id, Content::Bytes(&merged, Address::Key), lone)?;
+        region.cancel(self.slot)?;
+        Ok(written)
     }
 }
 

@@ -162,7 +162,7 @@ impl Options {
         // Another process may remove the name on purpose.
         let mut options = self.clone();
         options.keeps_name = false;
-        let deadline = Deadline::after(self.lock_timeout);
+        let deadline = Deadline::of_call(self.lock_timeout);
         let mut pauses = Pauses::default();
         // Each turn of the loop loses against another process that came, left or removed the store at the same time.
         loop {

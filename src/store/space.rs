@@ -125,6 +125,23 @@ impl Store {
     }
 }
 
+impl<'a> Space<'a> {
+    /// The store that the space is of.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// assert_eq!(sessions.store().path(), store.path());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn store(&self) -> &'a Store {
+        self.store
+    }
+}
+
 /// Reading.
 impl Space<'_> {
     /// The space's name.

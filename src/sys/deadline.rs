@@ -1,10 +1,29 @@
 //! Deadlines: when a call stops waiting for locks.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// Pauses between tries for a lock that wakes no waiter.
 const PAUSE_FIRST: Duration = Duration::from_micros(50);
 const PAUSE_MAX: Duration = Duration::from_millis(2);
+
+thread_local! {
+    /// The time that calls of this thread wait for locks, in place of the time-outs of their handles.
+    static PATIENCE: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// Calls of this thread inside of `call` wait for locks at most `patience`, whatever the time-outs of their handles are.
+#[cfg(feature = "bindings")]
+pub(crate) fn with_patience<T>(patience: Duration, call: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Duration>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            PATIENCE.set(self.0);
+        }
+    }
+    let _restore = Restore(PATIENCE.replace(Some(patience)));
+    call()
+}
 
 /// The deadline of a call: one for all locks that it waits for.
 #[derive(Clone, Copy)]
@@ -17,6 +36,11 @@ impl Deadline {
     /// A deadline after this time from now; `None`: never.
     pub(crate) fn after(limit: Option<Duration>) -> Self {
         Self { started: Instant::now(), limit }
+    }
+
+    /// A deadline of a call that begins now, on a handle with this time-out.
+    pub(crate) fn of_call(timeout: Option<Duration>) -> Self {
+        Self::after(PATIENCE.get().or(timeout))
     }
 
     /// The same call, with a deadline this long after its beginning.
