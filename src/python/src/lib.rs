@@ -1,0 +1,43 @@
+//! The native module of the package for Python. What users see is in `recstore/`; here are the classes that it is made of.
+//!
+//! All classes are frozen, and what changes in them is behind atomics and mutexes. No mutex is held while code of the user runs,
+//! and none is waited for with the interpreter's lock held.
+
+use pyo3::prelude::*;
+
+mod error;
+mod handle;
+mod items;
+mod key;
+mod map;
+mod value;
+
+// Not with threads that run without the interpreter's lock: what is lent to numpy counts references to know who has it.
+#[pymodule(gil_used = true)]
+mod _native {
+    use pyo3::exceptions::PyImportError;
+    use pyo3::ffi;
+    use pyo3::prelude::*;
+
+    /// The first interpreter of a process.
+    const MAIN: i64 = 0;
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // SAFETY: the calls only ask, and the interpreter's lock is held.
+        let here = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+        if here == MAIN {
+            return Ok(());
+        }
+        Err(PyImportError::new_err(
+            "recstore does not work in subinterpreters; import it in the main interpreter, and use threads or processes",
+        ))
+    }
+
+    #[pymodule_export]
+    use crate::handle::Handle;
+    #[pymodule_export]
+    use crate::items::Items;
+    #[pymodule_export]
+    use crate::map::Map;
+}

@@ -1,0 +1,26 @@
+"""The types that the package declares are those that it has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str) -> None:
+    environment = dict(os.environ, MYPYPATH=os.path.dirname(os.path.dirname(__import__("recstore").__file__)))
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_package_is_typed_strictly() -> None:
+    run("mypy", "--strict", "-p", "recstore")
+
+
+def test_the_stubs_are_what_is_there() -> None:
+    run("mypy.stubtest", "recstore", "--ignore-disjoint-bases")
