@@ -122,6 +122,8 @@ pub use store::shared::Shared;
 pub use store::snapshot::Snapshot;
 pub use store::space::Space;
 pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
+pub use store::sweep::{Sweeping, Swept};
+pub use store::ttl::{PutOptions, Ttl};
 pub use store::typed::{Slices, Typed};
 pub use store::watch::{Event, Watch, WatchAll};
 

@@ -15,6 +15,7 @@ use crate::handle::flush::EXTENT_FLUSHED;
 pub use crate::handle::flush::FLUSHED;
 use crate::recovery::recover::REGIONS_FLUSHED;
 use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::clock::{Reading, injected};
 use crate::sys::step::armed;
 
 /// All steps right after a flush of everything: the bytes that were in the file at the step before are on disk. A model of the disk uses
@@ -65,6 +66,12 @@ pub fn take_memory_for_disk() {
 /// Has this process take so many bits of the hash of a key, from here on: so that keys share ids.
 pub fn shorten_key_hash(bits: u32) {
     crate::fault::shorten_key_hash(bits);
+}
+
+/// Has this process see these clocks: a boot, milliseconds since the boot, and the wall clock's milliseconds since 1970; `None`: those of
+/// the machine.
+pub fn set_clocks(to: Option<([u64; 2], u64, u64)>) {
+    injected::set(to.map(|(boot, up_ms, wall_ms)| Reading { boot, up_ms, wall_ms }));
 }
 
 /// Growths of this thread since [`refuse_growth`].

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use bytemuck::{Pod, Zeroable};
 use siphasher::sip::SipHasher13;
 
 use crate::fault;
@@ -26,6 +27,20 @@ const NAME_AT: u32 = KEY_AT + KEY_BITS;
 const NAME_BITS: u32 = 8;
 const PAD_AT: u32 = NAME_AT + NAME_BITS;
 const PAD_BITS: u32 = 4;
+/// In the word: the stored value ends with an [`Expiry`].
+const TIMED: u64 = 1 << (PAD_AT + PAD_BITS);
+
+/// The end of a value's life, stored behind the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Expiry {
+    /// The deadline: milliseconds since 1970 on the clock of the store.
+    pub(crate) at_ms: u64,
+    /// A number that only this write of the key has.
+    pub(crate) stamp: u64,
+}
+
+const EXPIRY_BYTES: usize = size_of::<Expiry>();
 
 #[inline]
 fn field(word: u64, at: u32, bits: u32) -> usize {
@@ -59,6 +74,17 @@ pub(crate) struct Entry<'d> {
     pub(crate) key: &'d [u8],
     /// Its value.
     pub(crate) value: &'d [u8],
+    /// The end of its life, if it has one.
+    pub(crate) expiry: Option<Expiry>,
+}
+
+/// The place of a key's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ValueAt {
+    /// Bytes of the record.
+    pub(crate) value: Range<usize>,
+    /// The end of its life, if it has one.
+    pub(crate) expiry: Option<Expiry>,
 }
 
 /// The bytes of a keyed record are no entries.
@@ -73,7 +99,8 @@ impl NotEntries {
 impl Entry<'_> {
     /// Bytes that the entry takes, if it is the only one.
     pub(crate) fn len(&self) -> usize {
-        self.value.len() + self.name.len() + self.key.len() + WORD_BYTES
+        let stored = self.value.len() + self.expiry.map_or(0, |_| EXPIRY_BYTES);
+        stored + self.name.len() + self.key.len() + WORD_BYTES
     }
 
     /// Whether it is of this key of this space.
@@ -88,23 +115,33 @@ impl Entry<'_> {
         record.reserve(pad + self.len());
         record.resize(record.len() + pad, 0);
         record.extend_from_slice(self.value);
-        append_end(self.name, self.key, self.value.len(), pad, record);
+        append_end(self.name, self.key, self.value.len(), self.expiry, pad, record);
     }
 }
 
 /// Appends the part of an entry behind its value.
-fn append_end(name: &[u8], key: &[u8], value_len: usize, pad: usize, record: &mut Vec<u8>) {
+fn append_end(
+    name: &[u8],
+    key: &[u8],
+    value_len: usize,
+    expiry: Option<Expiry>,
+    pad: usize,
+    record: &mut Vec<u8>,
+) {
+    record.extend_from_slice(expiry.as_ref().map_or(&[], bytemuck::bytes_of));
     record.extend_from_slice(name);
     record.extend_from_slice(key);
-    let lens = [(value_len, 0), (key.len(), KEY_AT), (name.len(), NAME_AT), (pad, PAD_AT)];
-    let word = lens.iter().fold(0, |word, &(len, at)| word | (len as u64) << at);
+    let stored = value_len + expiry.map_or(0, |_| EXPIRY_BYTES);
+    let lens = [(stored, 0), (key.len(), KEY_AT), (name.len(), NAME_AT), (pad, PAD_AT)];
+    let timed = if expiry.is_some() { TIMED } else { 0 };
+    let word = lens.iter().fold(timed, |word, &(len, at)| word | (len as u64) << at);
     record.extend_from_slice(&word.to_le_bytes());
 }
 
 /// The bytes behind the value, in the record of one entry with a value of this length. The caller has checked the lengths.
-pub(crate) fn end_of(name: &[u8], key: &[u8], value_len: usize) -> Vec<u8> {
-    let mut end = Vec::with_capacity(name.len() + key.len() + WORD_BYTES);
-    append_end(name, key, value_len, 0, &mut end);
+pub(crate) fn end_of(name: &[u8], key: &[u8], value_len: usize, expiry: Option<Expiry>) -> Vec<u8> {
+    let mut end = Vec::with_capacity(EXPIRY_BYTES + name.len() + key.len() + WORD_BYTES);
+    append_end(name, key, value_len, expiry, 0, &mut end);
     end
 }
 
@@ -115,7 +152,7 @@ fn split_last(data: &[u8]) -> Result<(Entry<'_>, Range<usize>, &[u8]), NotEntrie
     let word = u64::from_le_bytes(*word_bytes);
     let (value, key) = (field(word, 0, VALUE_BITS), field(word, KEY_AT, KEY_BITS));
     let (name, pad) = (field(word, NAME_AT, NAME_BITS), field(word, PAD_AT, PAD_BITS));
-    if word >> (PAD_AT + PAD_BITS) != 0 || key > KEY_LEN_MAX || name == 0 {
+    if word >= TIMED << 1 || key > KEY_LEN_MAX || name == 0 {
         return Err(NotEntries);
     }
     let start = parts.len().checked_sub(value + key + name).ok_or(NotEntries)?;
@@ -125,7 +162,14 @@ fn split_last(data: &[u8]) -> Result<(Entry<'_>, Range<usize>, &[u8]), NotEntrie
     }
     let (of_value, rest) = parts[start..].split_at(value);
     let (of_name, of_key) = rest.split_at(name);
-    Ok((Entry { name: of_name, key: of_key, value: of_value }, start..start + value, before))
+    let (of_value, expiry) = if word & TIMED == 0 {
+        (of_value, None)
+    } else {
+        let (of_value, expiry) = of_value.split_last_chunk::<EXPIRY_BYTES>().ok_or(NotEntries)?;
+        (of_value, Some(bytemuck::pod_read_unaligned(expiry)))
+    };
+    let place = start..start + of_value.len();
+    Ok((Entry { name: of_name, key: of_key, value: of_value, expiry }, place, before))
 }
 
 /// The entries of a record, the last one first. Bytes that are not an entry end them, with an error.
@@ -142,12 +186,12 @@ pub(crate) fn entries(data: &[u8]) -> impl Iterator<Item = Result<Entry<'_>, Not
 
 /// The place of a key's value in a record.
 #[inline]
-pub(crate) fn find(data: &[u8], name: &[u8], key: &[u8]) -> Result<Option<Range<usize>>, NotEntries> {
+pub(crate) fn find(data: &[u8], name: &[u8], key: &[u8]) -> Result<Option<ValueAt>, NotEntries> {
     let mut rest = data;
     loop {
         let (entry, value, before) = split_last(rest)?;
         if entry.is_of(name, key) {
-            return Ok(Some(value));
+            return Ok(Some(ValueAt { value, expiry: entry.expiry }));
         }
         if before.is_empty() {
             return Ok(None);
@@ -164,7 +208,7 @@ pub(crate) fn end_len(record: &[u8]) -> usize {
 }
 
 /// Whether two records are of one entry of the same key. `end`: the end of the first record, as long as that of `record`; its other
-/// bytes are `value_len`. `record` is of one entry.
+/// bytes are `value_len`. `record` is of one entry. Either may have an end of its life.
 #[inline]
 pub(crate) fn is_end_of_same(end: &[u8], value_len: usize, record: &[u8]) -> bool {
     let mine = &record[record.len().saturating_sub(end.len())..];
@@ -174,7 +218,12 @@ pub(crate) fn is_end_of_same(end: &[u8], value_len: usize, record: &[u8]) -> boo
         return false;
     };
     let (word, my_word) = (u64::from_le_bytes(*word), u64::from_le_bytes(*my_word));
-    word == my_word >> VALUE_BITS << VALUE_BITS | value_len as u64 && key == my_key
+    (word ^ (my_word >> VALUE_BITS << VALUE_BITS | value_len as u64)) & !TIMED == 0 && key == my_key
+}
+
+/// Whether a space is hidden from programs: they can't give a name with a control character.
+pub(crate) fn is_hidden(name: &[u8]) -> bool {
+    name.first().is_some_and(|&first| first < b' ')
 }
 
 /// The entries of a record but that of a key, as a record.
@@ -191,7 +240,37 @@ mod tests {
     use super::*;
 
     fn entry<'d>(name: &'d str, key: &'d [u8], value: &'d [u8]) -> Entry<'d> {
-        Entry { name: name.as_bytes(), key, value }
+        Entry { name: name.as_bytes(), key, value, expiry: None }
+    }
+
+    #[test]
+    fn the_end_of_a_life_is_behind_the_value_and_no_part_of_it() {
+        let expiry = Expiry { at_ms: 7, stamp: 9 };
+        let timed =
+            |key, value, at_ms| Entry { expiry: Some(Expiry { at_ms, ..expiry }), ..entry("s", key, value) };
+        let all = [entry("s", b"a", b"1"), timed(b"b", b"", 7), timed(b"c", &[3; 20], 8)];
+        let both = record(&all);
+        let found: Vec<Entry<'_>> = entries(&both).collect::<Result<_, _>>().unwrap();
+        assert!(found.iter().rev().eq(&all));
+        let place = find(&both, b"s", b"c").unwrap().unwrap();
+        assert_eq!((&both[place.value], place.expiry.unwrap().at_ms), (&[3; 20][..], 8));
+        assert_eq!(without(&both, b"s", b"c").unwrap(), record(&all[..2]));
+        let alone = record(&all[2..]);
+        assert_eq!(alone.len(), all[2].len());
+        // A record that is timed is replaced by one that is not, and the other way round, without a look at other keys.
+        for old in [record(&[entry("s", b"c", b"xyz")]), alone.clone()] {
+            for new in [record(&[entry("s", b"c", &[1; 50])]), record(&[timed(b"c", b"", 1)])] {
+                let end = &old[old.len() - end_len(&new)..];
+                assert!(is_end_of_same(end, old.len() - end.len(), &new));
+            }
+        }
+        let end = &alone[alone.len() - end_len(&alone)..];
+        assert!(!is_end_of_same(end, alone.len() - end.len(), &record(&[entry("s", b"d", b"")])));
+        // A value that is shorter than the end of its life is impossible.
+        let mut short = record(&[entry("s", b"k", &[1; 15])]);
+        let word = short.len() - 1;
+        short[word] |= (TIMED >> 56) as u8;
+        assert_eq!(find(&short, b"s", b"k"), Err(NotEntries));
     }
 
     fn record(of: &[Entry<'_>]) -> Vec<u8> {
@@ -240,7 +319,7 @@ mod tests {
             let found: Vec<Entry<'_>> = entries(&record).collect::<Result<_, _>>().unwrap();
             assert!(found.iter().rev().eq(&all[..count]));
             for entry in &all[..count] {
-                let at = find(&record, entry.name, entry.key).unwrap().unwrap();
+                let at = find(&record, entry.name, entry.key).unwrap().unwrap().value;
                 assert_eq!(&record[at.clone()], entry.value);
                 assert_eq!(at.start % ENTRY_ALIGN, 0);
             }

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, btree_map};
 
 use crate::error::{Error, Result};
-use crate::format::keyed::{Entry, NotEntries, find, without};
+use crate::format::keyed::{Entry, Expiry, NotEntries, ValueAt, find, without};
 use crate::format::slot::{Address, PRESENT};
 use crate::handle::lock::in_region;
 use crate::record::{Durability, Version};
 use crate::region::batch::{Group, Member, commit, give_back};
 use crate::region::head::Region;
 use crate::store::Store;
-use crate::store::entry::append;
+use crate::store::entry::{Judge, append};
 use crate::store::space::Space;
 use crate::sys::deadline::Deadline;
 
@@ -42,6 +42,7 @@ struct Key {
 struct OfKey<'a> {
     key: Key,
     value: Option<Cow<'a, [u8]>>,
+    expiry: Option<Expiry>,
 }
 
 /// A version that has to be there before the batch.
@@ -67,9 +68,18 @@ impl Key {
         Ok(Self { id: space.check_key(key)?, name: space.name().into(), key: key.into() })
     }
 
-    fn entry<'e>(&'e self, value: &'e [u8]) -> Entry<'e> {
-        Entry { name: self.name.as_bytes(), key: &self.key, value }
+    fn entry<'e>(&'e self, value: &'e [u8], expiry: Option<Expiry>) -> Entry<'e> {
+        Entry { name: self.name.as_bytes(), key: &self.key, value, expiry }
     }
+}
+
+/// Whether the conditions of a batch hold.
+enum Met {
+    All,
+    /// The first one that does not.
+    Conflict(Commit),
+    /// One of them is on a key with a deadline, and has no judge.
+    NotKnown,
 }
 
 /// The result of the commit of a batch: see [`Batch::commit`].
@@ -235,8 +245,9 @@ impl<'a> Batch<'a> {
     ) -> Result<()> {
         self.store.check_space(space)?;
         let (key, value) = (Key::new(space, key.as_ref())?, value.into());
-        append(self.store, key.entry(&value), &mut Vec::new())?;
-        self.of_keys.push(OfKey { key, value: Some(value) });
+        let expiry = space.end_of_new(None)?;
+        append(self.store, key.entry(&value, expiry), &mut Vec::new())?;
+        self.of_keys.push(OfKey { key, value: Some(value), expiry });
         Ok(())
     }
 
@@ -265,7 +276,7 @@ impl<'a> Batch<'a> {
     /// As [`put_in`](Self::put_in).
     pub fn delete_in(&mut self, space: &Space<'_>, key: impl AsRef<[u8]>) -> Result<()> {
         self.store.check_space(space)?;
-        self.of_keys.push(OfKey { key: Key::new(space, key.as_ref())?, value: None });
+        self.of_keys.push(OfKey { key: Key::new(space, key.as_ref())?, value: None, expiry: None });
         Ok(())
     }
 
@@ -399,10 +410,15 @@ impl<'a> Batch<'a> {
     pub fn commit_with(self, durability: Durability) -> Result<Commit> {
         let store = self.store;
         store.check_write(0, 0)?;
-        let committed = {
-            let deadline = store.handle.arena.deadline();
-            let _batches = store.handle.lock_batches(&deadline)?; // Step 1.
-            self.make(&deadline)?
+        let deadline = store.handle.arena.deadline();
+        let mut judges = None;
+        let committed = loop {
+            let batches = store.handle.lock_batches(&deadline)?; // Step 1.
+            if let Some(committed) = self.make(&deadline, judges.as_deref().unwrap_or_default())? {
+                break committed;
+            }
+            drop(batches);
+            judges = Some(self.judges());
         };
         if matches!(committed, Commit::Done(_)) && !self.is_empty() {
             store.settle(durability)?;
@@ -431,7 +447,7 @@ impl<'a> Batch<'a> {
         let arena = &self.store.handle.arena;
         let mut merged = BTreeMap::new();
         let mut data = Vec::new();
-        for OfKey { key, value } in &self.of_keys {
+        for OfKey { key, value, expiry } in &self.of_keys {
             if self.changes.iter().any(|(id, _)| *id == key.id) {
                 let path = self.store.path().to_path_buf();
                 return Err(Error::IdTaken { path, id: key.id, by_key: true });
@@ -455,32 +471,44 @@ impl<'a> Batch<'a> {
             // Entries that cannot be are written anew, as a damaged record is.
             *record = without(record, key.name.as_bytes(), &key.key).unwrap_or_default();
             if let Some(value) = value {
-                append(self.store, key.entry(value), record)?;
+                append(self.store, key.entry(value, *expiry), record)?;
             }
         }
         Ok(merged)
     }
 
-    /// Steps 2 to 7. The caller holds the lock of batches.
-    fn make(&self, deadline: &Deadline) -> Result<Commit> {
+    /// A judge for each condition of a key.
+    fn judges(&self) -> Vec<Option<Judge<'a>>> {
+        let keys = self.conditions.iter().map(|condition| condition.key.as_ref());
+        keys.map(|key| Some(Judge::of(&self.store.space_of(&key?.name)))).collect()
+    }
+
+    /// Steps 2 to 7. The caller holds the lock of batches. `None`: a condition is on a key with a deadline, and needs its judge.
+    fn make(&self, deadline: &Deadline, judges: &[Option<Judge<'_>>]) -> Result<Option<Commit>> {
         let handle = &self.store.handle;
         let arena = &handle.arena;
         let region_of = |hash| arena.geo.region_of(hash);
         let changed = self.changes.iter().map(|(id, _)| *id);
         let changed = changed.chain(self.of_keys.iter().map(|of_key| of_key.key.id));
         let ids = changed.chain(self.conditions.iter().map(|condition| condition.id));
+        let later = self.conditions.iter().zip(judges);
+        let ids = ids.chain(
+            later.filter_map(|(condition, judge)| judge.as_ref()?.beside(&condition.key.as_ref()?.key)),
+        );
         let mut regions: Vec<u32> = ids.map(|id| self.store.region_of(id)).collect();
         regions.sort_unstable();
         regions.dedup();
         let locked = regions.iter().map(|&number| handle.lock_by(number, Some(deadline)));
         let _locked = locked.collect::<Result<Vec<_>>>()?;
-        if let Some(conflict) = self.conflict()? {
-            return Ok(conflict);
+        match self.conflict(judges)? {
+            Met::All => {}
+            Met::NotKnown => return Ok(None),
+            Met::Conflict(conflict) => return Ok(Some(conflict)),
         }
         let merged = self.merge()?;
         let members = &mut self.members(&merged)[..];
         if members.is_empty() {
-            return Ok(Commit::Done(Vec::new()));
+            return Ok(Some(Commit::Done(Vec::new())));
         }
         // Read with all locks held: so all members have one epoch, and a flush that ends it waits.
         let epoch = arena.epoch()?;
@@ -502,14 +530,14 @@ impl<'a> Batch<'a> {
             .map(|member| (member.id, Version(member.seq & !PRESENT)))
             .collect();
         versions.sort_unstable_by_key(|(id, _)| *id);
-        Ok(Commit::Done(versions))
+        Ok(Some(Commit::Done(versions)))
     }
 
     /// The first condition that does not hold. The caller holds the locks of all regions.
-    fn conflict(&self) -> Result<Option<Commit>> {
+    fn conflict(&self, judges: &[Option<Judge<'_>>]) -> Result<Met> {
         let arena = &self.store.handle.arena;
         let mut data = Vec::new();
-        for Condition { id, key, expected } in &self.conditions {
+        for (n, Condition { id, key, expected }) in self.conditions.iter().enumerate() {
             let (id, hash) = (*id, arena.geo.hash(*id));
             let region = Region::new(arena, arena.geo.region_of(hash));
             let found = in_region(&region, |region| self.store.read_in(region, hash, id, Some(&mut data)))?;
@@ -519,7 +547,21 @@ impl<'a> Batch<'a> {
             if let (Some(key), Some(_)) = (key, &found) {
                 let at = find(&data, key.name.as_bytes(), &key.key);
                 match at.map_err(|NotEntries| self.store.no_entries(id))? {
-                    Some(at) => value = &data[at],
+                    Some(ValueAt { value: at, expiry }) => {
+                        value = &data[at];
+                        let is_over = match (expiry, judges.get(n)) {
+                            (None, _) => false,
+                            (Some(_), Some(Some(judge))) => {
+                                let later = judge.beside(&key.key).map(|id| self.store.read_beside(id));
+                                let later = later.transpose()?.flatten();
+                                judge.is_over(&key.key, expiry, later.as_deref())?.unwrap_or(true)
+                            }
+                            (Some(_), _) => return Ok(Met::NotKnown),
+                        };
+                        if is_over {
+                            found = None;
+                        }
+                    }
                     None => found = None,
                 }
             }
@@ -529,9 +571,9 @@ impl<'a> Batch<'a> {
                 Expected::Beginning(beginning) => current.is_some() && value.starts_with(beginning),
             };
             if !is_met {
-                return Ok(Some(Commit::Conflict { id, current }));
+                return Ok(Met::Conflict(Commit::Conflict { id, current }));
             }
         }
-        Ok(None)
+        Ok(Met::All)
     }
 }

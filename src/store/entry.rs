@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use crate::error::{Error, Result};
-use crate::format::keyed::{self, Entry, KEY_LEN_MAX, NotEntries};
+use crate::format::keyed::{self, Entry, Expiry, KEY_LEN_MAX, NotEntries, ValueAt};
 use crate::format::slot::Address;
 use crate::record::{Durability, Swap, Version};
 use crate::region::Trouble;
@@ -12,6 +12,7 @@ use crate::region::write::Content;
 use crate::store::Store;
 use crate::store::modify::Action;
 use crate::store::space::Space;
+use crate::store::ttl::PutOptions;
 
 thread_local! {
     /// A buffer for a record that is about to be written.
@@ -20,6 +21,65 @@ thread_local! {
 
 /// A larger buffer is freed after use.
 const KEPT_BYTES_MAX: usize = 4096;
+
+/// A value that is about to be changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Old<'r> {
+    pub(super) version: Version,
+    pub(super) value: &'r [u8],
+    /// Its deadline is over.
+    pub(super) is_over: bool,
+}
+
+/// The end of the value that a change writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Life {
+    /// That of the value before it; this, if there was none.
+    Kept(Option<Expiry>),
+    /// This.
+    Renewed(Option<Expiry>),
+}
+
+/// By which it is judged whether a value is over.
+pub(super) struct Judge<'a> {
+    /// The hidden space of the later deadlines.
+    touched: Option<Space<'a>>,
+    /// The time, if it is known.
+    now_ms: Option<u64>,
+    /// Time and later deadline are known.
+    is_final: bool,
+}
+
+impl<'a> Judge<'a> {
+    /// The judge of a space for a try that holds the locks of both regions. The caller holds no lock.
+    pub(super) fn of(space: &Space<'a>) -> Self {
+        Self { touched: space.touched(), now_ms: Some(space.store.now_ms()), is_final: true }
+    }
+
+    /// The id of the record of a key's later deadline.
+    pub(super) fn beside(&self, key: &[u8]) -> Option<u64> {
+        self.touched.as_ref().map(|touched| touched.id_of(key))
+    }
+
+    /// Whether a value with this end is over. `later`: the record of the later deadline. `None`: that is not known.
+    pub(super) fn is_over(
+        &self,
+        key: &[u8],
+        expiry: Option<Expiry>,
+        later: Option<&[u8]>,
+    ) -> Result<Option<bool>> {
+        let Some(expiry) = expiry else { return Ok(Some(false)) };
+        match self.now_ms {
+            Some(now_ms) if expiry.at_ms > now_ms => Ok(Some(false)),
+            Some(now_ms) if self.is_final => {
+                let (Some(touched), Some(later)) = (&self.touched, later) else { return Ok(Some(true)) };
+                let end = touched.end_in(touched.id_of(key), later, key, expiry.stamp)?;
+                Ok(Some(end.is_none_or(|end| end <= now_ms)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
 
 /// Writing.
 impl Space<'_> {
@@ -41,16 +101,21 @@ impl Space<'_> {
     /// key; as [`Store::put`]. After an error the key is as it was.
     #[inline]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Version> {
-        self.put_with(key, value, self.store.handle.durability)
+        self.put_as(key.as_ref(), value.as_ref(), PutOptions::default())
     }
 
-    /// [`put`](Self::put) with the durability of this one write.
+    /// [`put`](Self::put) with the durability, the time to live, or both, of this one write.
     ///
     /// ```
-    /// # use recstore::{Durability, Store};
+    /// # use std::time::Duration;
+    /// # use recstore::{Durability, Store, Ttl};
     /// # let dir = tempfile::tempdir()?;
     /// # let store = Store::create(dir.path().join("a.rec"))?;
-    /// store.space("sessions")?.put_with("user:7", b"logged in", Durability::Disk)?; // on disk when it returns
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put_with("user:7", b"logged in", Durability::Disk)?; // on disk when it returns
+    /// let minute = Ttl::after(Duration::from_secs(60));
+    /// sessions.put_with("user:8", b"logging in", minute)?; // absent after a minute: see `with_ttl`
+    /// sessions.put_with("user:9", b"logging in", (minute, Durability::Disk))?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -60,13 +125,23 @@ impl Space<'_> {
         &self,
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
-        durability: Durability,
+        options: impl Into<PutOptions>,
     ) -> Result<Version> {
-        let (key, value) = (key.as_ref(), value.as_ref());
-        let id = self.check_key(key)?;
+        self.put_as(key.as_ref(), value.as_ref(), options.into())
+    }
+
+    #[inline]
+    fn put_as(&self, key: &[u8], value: &[u8], options: PutOptions) -> Result<Version> {
+        let expiry = self.end_of_new(options.ttl)?;
+        let durability = options.durability.unwrap_or(self.store.handle.durability);
+        self.put_entry(Entry { name: self.name.as_bytes(), key, value, expiry }, durability)
+    }
+
+    /// Writes an entry as it is.
+    pub(super) fn put_entry(&self, entry: Entry<'_>, durability: Durability) -> Result<Version> {
+        let id = self.check_key(entry.key)?;
         let store = self.store;
         let hash = store.check_write(id, 0)?;
-        let entry = Entry { name: self.name.as_bytes(), key, value };
         let mut record = RECORD.take();
         record.clear();
         append(store, entry, &mut record)?;
@@ -142,8 +217,9 @@ impl Space<'_> {
     /// # Errors
     /// As [`Store::delete_with`].
     pub fn delete_with(&self, key: impl AsRef<[u8]>, durability: Durability) -> Result<bool> {
-        let deleted =
-            self.change(key.as_ref(), durability, |old| (Action::<&[u8]>::Delete, old.is_some()))?;
+        let deleted = self.change(key.as_ref(), durability, Life::Kept(None), |old| {
+            (Action::<&[u8]>::Delete, old.is_some())
+        })?;
         Ok(deleted.1)
     }
 
@@ -168,7 +244,8 @@ impl Space<'_> {
         key: impl AsRef<[u8]>,
         change: impl FnOnce(Option<&[u8]>) -> Option<T>,
     ) -> Result<Option<Version>> {
-        let changed = self.change(key.as_ref(), self.store.handle.durability, |old| {
+        let life = Life::Kept(self.end_of_new(None)?);
+        let changed = self.change(key.as_ref(), self.store.handle.durability, life, |old| {
             (change(old.map(|old| old.1)).map_or(Action::Keep, Action::Put), ())
         });
         changed.map(|(version, ())| version)
@@ -196,7 +273,8 @@ impl Space<'_> {
         key: impl AsRef<[u8]>,
         change: impl FnOnce(Option<&[u8]>) -> Result<(Action<T>, R), E>,
     ) -> Result<R, E> {
-        let changed = self.change(key.as_ref(), self.store.handle.durability, |old| {
+        let life = Life::Kept(self.end_of_new(None).map_err(E::from)?);
+        let changed = self.change(key.as_ref(), self.store.handle.durability, life, |old| {
             match change(old.map(|old| old.1)) {
                 Ok((action, value)) => (action, Ok(value)),
                 Err(error) => (Action::Keep, Err(error)),
@@ -227,7 +305,8 @@ impl Space<'_> {
         expected: Option<Version>,
         value: impl AsRef<[u8]>,
     ) -> Result<Swap> {
-        let (written, current) = self.change(key.as_ref(), self.store.handle.durability, |old| {
+        let life = Life::Renewed(self.end_of_new(None)?);
+        let (written, current) = self.change(key.as_ref(), self.store.handle.durability, life, |old| {
             let current = old.map(|(version, _)| version);
             (if current == expected { Action::Put(value.as_ref()) } else { Action::Keep }, current)
         })?;
@@ -281,55 +360,94 @@ impl Space<'_> {
         Ok(written)
     }
 
-    /// Calls `change` for the value of a key, and makes the change, under one hold of the region's lock.
-    fn change<T: AsRef<[u8]>, R>(
+    /// Calls `change` for the value of a key, and makes the change, under one hold of the region's lock. A value that is over is absent.
+    pub(super) fn change<T: AsRef<[u8]>, R>(
         &self,
         key: &[u8],
         durability: Durability,
+        life: Life,
         change: impl FnOnce(Option<(Version, &[u8])>) -> (Action<T>, R),
     ) -> Result<(Option<Version>, R)> {
-        let id = self.check_key(key)?;
-        let (version, given) = self.store.change_of(id, Address::Key, durability, |old| {
-            match self.change_record(id, key, old, change) {
-                Ok((action, given)) => (action, Ok(given)),
-                Err(error) => (Action::Keep, Err(error)),
-            }
-        })?;
-        Ok((version, given?))
+        self.change_any(key, durability, life, |old| {
+            change(old.filter(|old| !old.is_over).map(|old| (old.version, old.value)))
+        })
     }
 
-    /// The change of the record with a key's id.
+    /// The same, where `change` gets a value that is over too.
+    ///
+    /// The first try holds the lock of the value's region. If the deadline of the value is over, a later one may stand in another
+    /// region: then a second try holds the locks of both.
+    pub(super) fn change_any<T: AsRef<[u8]>, R>(
+        &self,
+        key: &[u8],
+        durability: Durability,
+        life: Life,
+        change: impl FnOnce(Option<Old<'_>>) -> (Action<T>, R),
+    ) -> Result<(Option<Version>, R)> {
+        let id = self.check_key(key)?;
+        let mut change = Some(change);
+        let mut judge = Judge { touched: None, now_ms: self.store.now_ms_if_known(), is_final: false };
+        loop {
+            let beside = judge.beside(key);
+            let tried = self.store.change_beside(id, Address::Key, beside, durability, |record, later| {
+                match self.change_record(key, record, later, &judge, life, &mut change) {
+                    Ok((action, given)) => (action, Ok(given)),
+                    Err(error) => (Action::Keep, Err(error)),
+                }
+            });
+            let (version, given) = tried?;
+            if let Some(given) = given? {
+                return Ok((version, given));
+            }
+            judge = Judge::of(self);
+        }
+    }
+
+    /// The change of the record with a key's id, beside the record of the key's later deadline. `None`: whether the value is over has to be judged.
     fn change_record<T: AsRef<[u8]>, R>(
         &self,
-        id: u64,
         key: &[u8],
-        old: Option<(Version, &[u8])>,
-        change: impl FnOnce(Option<(Version, &[u8])>) -> (Action<T>, R),
-    ) -> Result<(Action<Vec<u8>>, R)> {
-        let value = match old {
-            Some((version, data)) => self.find_in(id, data, key)?.map(|at| (version, &data[at])),
+        record: Option<(Version, &[u8])>,
+        later: Option<&[u8]>,
+        judge: &Judge<'_>,
+        life: Life,
+        change: &mut Option<impl FnOnce(Option<Old<'_>>) -> (Action<T>, R)>,
+    ) -> Result<(Action<Vec<u8>>, Option<R>)> {
+        let id = self.hash.id(key);
+        let found = match record {
+            Some((version, data)) => self.find_in(id, data, key)?.map(|at| (version, data, at)),
             None => None,
         };
-        let (action, given) = change(value);
-        let others = || match old {
+        let mut old = None;
+        if let Some((version, data, ValueAt { value, expiry })) = found {
+            let Some(is_over) = judge.is_over(key, expiry, later)? else { return Ok((Action::Keep, None)) };
+            old = Some((Old { version, value: &data[value], is_over }, expiry));
+        }
+        let Some(change) = change.take() else { return Ok((Action::Keep, None)) };
+        let (action, given) = change(old.as_ref().map(|(old, _)| *old));
+        let others = || match record {
             Some((_, data)) => keyed::without(data, self.name.as_bytes(), key)
                 .map_err(|NotEntries| self.store.no_entries(id)),
             None => Ok(Vec::new()),
         };
         let action = match action {
             Action::Put(next) => {
+                let expiry = match (life, &old) {
+                    (Life::Kept(_), Some((Old { is_over: false, .. }, expiry))) => *expiry,
+                    (Life::Kept(expiry) | Life::Renewed(expiry), _) => expiry,
+                };
                 let mut record = others()?;
-                let entry = Entry { name: self.name.as_bytes(), key, value: next.as_ref() };
+                let entry = Entry { name: self.name.as_bytes(), key, value: next.as_ref(), expiry };
                 append(self.store, entry, &mut record)?;
                 Action::Put(record)
             }
-            Action::Delete if value.is_some() => {
+            Action::Delete if old.is_some() => {
                 let record = others()?;
                 if record.is_empty() { Action::Delete } else { Action::Put(record) }
             }
             Action::Delete | Action::Keep => Action::Keep,
         };
-        Ok((action, given))
+        Ok((action, Some(given)))
     }
 
     /// The checks of every write of a key. Returns the key's id.
@@ -379,7 +497,7 @@ mod tests {
         let space = store.space("s").unwrap();
         let (id, durability) = (space.id_of("k"), Durability::Process);
         let mut of_another = Vec::new();
-        Entry { name: b"s", key: b"another key", value: b"value" }.append_to(&mut of_another);
+        Entry { name: b"s", key: b"another key", value: b"value", expiry: None }.append_to(&mut of_another);
         for (content, is_entries) in [(&b"no entries at all"[..], false), (&[], false), (&of_another, true)] {
             store.write(id, content, Address::Key, durability).unwrap();
             let report = store.verify().unwrap();

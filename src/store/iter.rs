@@ -185,6 +185,8 @@ pub(crate) struct Cursor {
     written_since: bool,
     given: Vec<u64>,
     failed: bool,
+    /// Slots that may be looked at. Then step 3 is left out: it takes as long as the region is large.
+    budget: Option<u32>,
     /// Copies of short slots, from this one on.
     copies: Copies,
     first_copy: u32,
@@ -227,6 +229,7 @@ impl Cursor {
             written_since: false,
             given: Vec::new(),
             failed: false,
+            budget: None,
             copies: Copies::new(store.handle.arena.geo.slot_size as usize),
             first_copy: 0,
             data: Vec::new(),
@@ -249,6 +252,23 @@ impl Cursor {
         passed
     }
 
+    /// The same, with a look at so many slots at most. A failure does not end the pass. Records that are written during the pass may be
+    /// left out.
+    pub(crate) fn each_within(
+        &mut self,
+        store: &Store,
+        budget: u32,
+        each: impl FnMut(u64, Version, Data<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.budget = Some(budget);
+        self.try_each(store, each)
+    }
+
+    /// Whether all records were passed.
+    pub(crate) fn is_at_end(&self, store: &Store) -> bool {
+        self.region >= store.handle.arena.geo.regions
+    }
+
     fn try_each(
         &mut self,
         store: &Store,
@@ -264,7 +284,9 @@ impl Cursor {
                         return Ok(());
                     }
                     let head = handle.arena.head(self.region);
-                    if !self.written_since && head.next_seq().load(Ordering::Acquire) == self.cut {
+                    let is_as_at_cut =
+                        !self.written_since && head.next_seq().load(Ordering::Acquire) == self.cut;
+                    if is_as_at_cut || self.budget.is_some() {
                         self.leave();
                     } else {
                         let mut ids: Vec<u64> =
@@ -336,6 +358,11 @@ impl Cursor {
                 }
                 for (n, words) in run.chunks_exact(slot_bytes / 8).enumerate().skip((*slot - first) as usize)
                 {
+                    match &mut self.budget {
+                        Some(0) => return Ok(ControlFlow::Break(())),
+                        Some(left) => *left -= 1,
+                        None => {}
+                    }
                     let at = *slot;
                     *slot += 1;
                     let seq = words[0].load(Ordering::Relaxed);

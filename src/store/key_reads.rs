@@ -1,7 +1,7 @@
 //! Reading by keys from snapshots and pins.
 
 use crate::error::Result;
-use crate::format::keyed::{self, Entry};
+use crate::format::keyed::{self, Entry, Expiry, ValueAt};
 use crate::format::slot::Address;
 use crate::record::Version;
 use crate::store::pin::Pin;
@@ -28,9 +28,19 @@ impl Snapshot<'_> {
     /// As [`get`](Self::get); [`Error::InvalidOption`](crate::Error::InvalidOption) if the space is another store's.
     pub fn get_in(&self, space: &Space<'_>, key: impl AsRef<[u8]>) -> Result<Option<&[u8]>> {
         self.store.check_space(space)?;
-        let id = space.id_of(&key);
+        let (id, key) = (space.id_of(&key), key.as_ref());
         let Some((_, data)) = self.get_of(id, Address::Key)? else { return Ok(None) };
-        Ok(space.find_in(id, data, key.as_ref())?.map(|at| &data[at]))
+        let Some(ValueAt { value, expiry }) = space.find_in(id, data, key)? else { return Ok(None) };
+        Ok(if self.is_over(space, key, expiry)? { None } else { Some(&data[value]) })
+    }
+
+    /// Whether a value with this end was over at the moment.
+    fn is_over(&self, space: &Space<'_>, key: &[u8], expiry: Option<Expiry>) -> Result<bool> {
+        let Some(expiry) = expiry.filter(|expiry| expiry.at_ms <= self.now_ms) else { return Ok(false) };
+        let Some(touched) = space.touched() else { return Ok(true) };
+        let id = touched.id_of(key);
+        let Some((_, later)) = self.get_of(id, Address::Key)? else { return Ok(true) };
+        Ok(touched.end_in(id, later, key, expiry.stamp)?.is_none_or(|end| end <= self.now_ms))
     }
 
     /// Every key of a space at the moment, once, with its version and its value: as [`iter`](Self::iter).
@@ -61,7 +71,10 @@ impl Snapshot<'_> {
             let entries = found.into_iter().flat_map(move |(id, version, data)| {
                 keyed::entries(data).filter_map(move |entry| match entry {
                     Ok(Entry { name, .. }) if name != space.name.as_bytes() => None,
-                    Ok(Entry { key, value, .. }) => Some(Ok((key, version, value))),
+                    Ok(Entry { key, value, expiry, .. }) => match self.is_over(space, key, expiry) {
+                        Ok(is_over) => (!is_over).then_some(Ok((key, version, value))),
+                        Err(error) => Some(Err(error)),
+                    },
                     Err(_) => Some(Err(self.store.no_entries(id))),
                 })
             });
@@ -91,8 +104,18 @@ impl Pin<'_> {
     /// As [`get`](Self::get); [`Error::InvalidOption`](crate::Error::InvalidOption) if the space is another store's.
     pub fn get_in(&self, space: &Space<'_>, key: impl AsRef<[u8]>) -> Result<Option<&[u8]>> {
         self.store.check_space(space)?;
-        let id = space.id_of(&key);
-        let Some((_, data)) = self.get_of(id, Address::Key)? else { return Ok(None) };
-        Ok(space.find_in(id, data, key.as_ref())?.map(|at| &data[at]))
+        let (id, key) = (space.id_of(&key), key.as_ref());
+        loop {
+            let Some((version, data)) = self.get_of(id, Address::Key)? else { return Ok(None) };
+            let Some(ValueAt { value, expiry }) = space.find_in(id, data, key)? else { return Ok(None) };
+            if !space.is_over(key, expiry)? {
+                return Ok(Some(&data[value]));
+            }
+            // As in `Space::get_into`.
+            let now = self.store.read(id, Address::Key, None)?;
+            if now.is_none_or(|(now, _)| now.version() == version.get()) {
+                return Ok(None);
+            }
+        }
     }
 }

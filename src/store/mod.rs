@@ -47,6 +47,8 @@ use crate::report::RepairReport;
 pub struct Store {
     pub(crate) handle: Arc<Handle>,
     pub(crate) opened: RepairReport,
+    pub(crate) clock: clock::Clock,
+    pub(crate) broom: sweep::Broom,
 }
 
 impl std::fmt::Debug for Store {
@@ -87,6 +89,14 @@ pub(crate) mod space;
 
 pub(crate) mod entry;
 
+pub(crate) mod expiry;
+
+pub(crate) mod ttl;
+
+pub(crate) mod sweep;
+
+pub(crate) mod clock;
+
 pub(crate) mod key_reads;
 
 pub(crate) mod key_watch;
@@ -118,6 +128,8 @@ pub(crate) mod handle_id;
 
 // Upkeep.
 pub(crate) mod checkpoint;
+
+pub(crate) mod periodic;
 
 pub(crate) mod backup;
 

@@ -270,23 +270,41 @@ impl Store {
         durability: Durability,
         change: impl FnOnce(Option<(Version, &[u8])>) -> (Action<T>, R),
     ) -> Result<(Option<Version>, R)> {
+        self.change_beside(id, address, None, durability, |old, _| change(old))
+    }
+
+    /// The same, where `change` gets the bytes of the keyed record `beside` too. Then the lock of its region is held as well.
+    pub(crate) fn change_beside<T: AsRef<[u8]>, R>(
+        &self,
+        id: u64,
+        address: Address,
+        beside: Option<u64>,
+        durability: Durability,
+        change: impl FnOnce(Option<(Version, &[u8])>, Option<&[u8]>) -> (Action<T>, R),
+    ) -> Result<(Option<Version>, R)> {
         let hash = self.check_write(id, 0)?;
         let handle = &self.handle;
         let number = handle.arena.geo.region_of(hash);
         let mut data = Vec::new();
+        // In the order of regions, as a batch does.
+        let other = beside.map(|beside| self.region_of(beside)).filter(|other| *other != number);
+        let before = other.filter(|other| *other < number).map(|other| handle.lock(other)).transpose()?;
         let locked = handle.lock(number)?;
+        let after = other.filter(|other| *other > number).map(|other| handle.lock(other)).transpose()?;
+        let beside = beside.map(|beside| self.read_beside(beside)).transpose()?.flatten();
         let region = Region::new(&handle.arena, number);
         let found = in_region(&region, |region| self.read_in(region, hash, id, Some(&mut data)))?;
         let found = found.filter(|(header, _)| header.address() == address);
         let old = found.map(|(header, _)| (Version(header.version()), &data[..]));
         let inside = Inside::enter(handle.file_id);
-        let (action, given) = change(old);
+        let (action, given) = change(old, beside.as_deref());
         let next = match &action {
             Action::Put(next) => Some(next.as_ref()), // The caller's code, too.
             Action::Keep | Action::Delete => None,
         };
         drop(inside);
         handle.check()?; // Either may have forked, and this may be the child.
+        let unlock = || drop((before, locked, after));
         match (&action, next) {
             (Action::Put(_), Some(next)) => {
                 if next.len() > self.record_size() {
@@ -295,16 +313,25 @@ impl Store {
                 let lone = durability == Durability::Disk;
                 let content = Content::Bytes(next, address);
                 let written = in_region(&region, |region| region.put(hash, id, content, lone))?;
-                drop(locked);
+                unlock();
                 Ok((Some(self.settle_one(durability, number, &written)?), given))
             }
             (Action::Delete, _) if old.is_some() => {
                 in_region(&region, |region| region.delete(hash, id, address))?;
-                drop(locked);
+                unlock();
                 self.settle(durability)?;
                 Ok((None, given))
             }
             _ => Ok((None, given)),
         }
+    }
+
+    /// The bytes of a keyed record whose region's lock is held.
+    pub(super) fn read_beside(&self, id: u64) -> Result<Option<Vec<u8>>> {
+        let (arena, mut data) = (&self.handle.arena, Vec::new());
+        let hash = arena.geo.hash(id);
+        let region = Region::new(arena, arena.geo.region_of(hash));
+        let found = in_region(&region, |region| self.read_in(region, hash, id, Some(&mut data)))?;
+        Ok(found.filter(|(header, _)| header.address() == Address::Key).map(|_| data))
     }
 }

@@ -30,7 +30,9 @@ use crate::handle::Handle;
 use crate::recovery::recover::{cut_off, is_cut_off, is_wholly_clean, mark_in_use, recover, refuse_cut_off};
 use crate::report::RepairReport;
 use crate::store::Store;
+use crate::store::clock::Clock;
 use crate::store::options::Options;
+use crate::store::sweep::Broom;
 use crate::sys::atomic::Ordering;
 use crate::sys::deadline::{Deadline, Pauses};
 use crate::sys::fork::ForkFile;
@@ -318,6 +320,8 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
     Ok(Store {
         handle: Arc::new(Handle::new(arena, options.verify_reads, options.durability)),
         opened: report,
+        clock: Clock::default(),
+        broom: Broom::default(),
     })
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
-use crate::format::keyed::{Entry, end_of};
+use crate::format::keyed::{Entry, Expiry, end_of};
 use crate::format::slot::{Address, HEADER_WORDS};
 use crate::record::{Durability, Version};
 use crate::region::Trouble;
@@ -54,6 +54,7 @@ struct KeyedRoom<'a> {
     key: Box<[u8]>,
     /// The bytes of the record behind the value.
     end: Box<[u8]>,
+    expiry: Option<Expiry>,
 }
 
 /// Records written in place.
@@ -99,7 +100,8 @@ impl Store {
 
 /// Values written in place.
 impl<'a> Space<'a> {
-    /// Reserves room for a value of `len` bytes under a key: as [`Store::reserve`].
+    /// Reserves room for a value of `len` bytes under a key: as [`Store::reserve`]. A [time to live](Self::with_ttl) begins here, not at the
+    /// commit.
     ///
     /// ```
     /// # use recstore::Store;
@@ -122,12 +124,13 @@ impl<'a> Space<'a> {
         let id = self.check_key(key)?;
         let hash = store.check_write(id, 0)?;
         let name = self.name().as_bytes();
-        let end = end_of(name, key, len);
+        let expiry = self.end_of_new(None)?;
+        let end = end_of(name, key, len, expiry);
         if len.saturating_add(end.len()) > store.record_size() {
             return Err(too_long(store, name, key, len.saturating_add(end.len()), 0));
         }
         let slot = store.reserve_slot(id, hash)?;
-        let of_key = KeyedRoom { space: self.clone(), key: key.into(), end: end.into() };
+        let of_key = KeyedRoom { space: self.clone(), key: key.into(), end: end.into(), expiry };
         let room = Reservation { store, id, hash, slot, len, of_key: Some(of_key), at: 0, is_open: true };
         room.write_end()?;
         Ok(room)
@@ -340,7 +343,8 @@ impl Reservation<'_> {
     ) -> Result<Written, Trouble> {
         let mut value = vec![0; self.len];
         self.read_at(0, &mut value)?;
-        let entry = Entry { name: of_key.space.name().as_bytes(), key: &of_key.key, value: &value };
+        let (name, expiry) = (of_key.space.name().as_bytes(), of_key.expiry);
+        let entry = Entry { name, key: &of_key.key, value: &value, expiry };
         let merged = of_key.space.merged(region, self.hash, self.id, entry)?;
         let written = region.put(self.hash, self.id, Content::Bytes(&merged, Address::Key), lone)?;
         region.cancel(self.slot)?;

@@ -169,7 +169,7 @@ fn put_anew(copy: &Store, id: u64, data: &[u8]) -> Result<()> {
     for entry in entries(data) {
         let entry = entry.map_err(|NotEntries| copy.no_entries(id))?;
         let name = std::str::from_utf8(entry.name).map_err(|_| copy.no_entries(id))?;
-        copy.space(name)?.put(entry.key, entry.value)?;
+        copy.space_of(name).put_entry(entry, copy.handle.durability)?;
     }
     Ok(())
 }

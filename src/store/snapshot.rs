@@ -52,6 +52,8 @@ pub struct Snapshot<'a> {
     /// Dropping it clears the pin.
     moment: Moment,
     pub(super) verify: bool,
+    /// The time by which values are over.
+    pub(super) now_ms: u64,
     /// The next `seq` of each region, before the moment.
     before: Box<[u64]>,
     /// The snapshot's version of each record, for each region for which it was needed.
@@ -135,6 +137,7 @@ impl Store {
         Ok(Snapshot {
             store: self,
             moment,
+            now_ms: self.now_ms(),
             verify: self.handle.verify_reads,
             before,
             versions: regions.map(|_| OnceLock::new()).collect(),

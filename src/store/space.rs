@@ -8,14 +8,15 @@
 //!    of one kind over the other is refused.
 
 use std::collections::BTreeSet;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
-use crate::format::keyed::{self, Entry, KeyHash, NAME_LEN_MAX, NotEntries};
+use crate::format::keyed::{self, Entry, KeyHash, NAME_LEN_MAX, NotEntries, ValueAt};
 use crate::format::slot::Address;
 use crate::record::{Record, Version};
 use crate::store::Store;
 use crate::store::iter::Cursor;
+use crate::store::ttl::Ttl;
 
 /// Records that are found by keys: see [`Store::space`].
 #[derive(Clone, Debug)]
@@ -23,6 +24,7 @@ pub struct Space<'a> {
     pub(super) store: &'a Store,
     pub(super) name: Box<str>,
     pub(super) hash: KeyHash,
+    pub(super) ttl: Option<Ttl>,
 }
 
 /// Records that are found by keys.
@@ -60,8 +62,13 @@ impl Store {
             );
             return Err(Error::InvalidOption { what });
         }
+        Ok(self.space_of(name))
+    }
+
+    /// The space with a name that may be hidden from programs.
+    pub(super) fn space_of(&self, name: &str) -> Space<'_> {
         let hash = KeyHash::new(self.handle.arena.geo.hash_key, name.as_bytes());
-        Ok(Space { store: self, name: name.into(), hash })
+        Space { store: self, name: name.into(), hash, ttl: None }
     }
 
     /// The names of all spaces in which there is a key, in order. A pass over all records.
@@ -89,7 +96,8 @@ impl Store {
         Ok(names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
     }
 
-    /// Gives every entry of every keyed record, with the record's id and version, until `each` breaks.
+    /// Gives every entry of every keyed record that is not over, with the record's id and version, until `each` breaks. Hidden spaces are
+    /// left out.
     pub(super) fn each_entry(
         &self,
         mut each: impl FnMut(u64, Version, Entry<'_>) -> ControlFlow<()>,
@@ -102,7 +110,15 @@ impl Store {
                     outcome = Err(self.no_entries(id));
                     return ControlFlow::Break(());
                 };
-                each(id, version, entry)?;
+                match self.is_entry_over(&entry) {
+                    _ if keyed::is_hidden(entry.name) => {}
+                    Ok(false) => each(id, version, entry)?,
+                    Ok(true) => {}
+                    Err(error) => {
+                        outcome = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                }
             }
             ControlFlow::Continue(())
         })?;
@@ -220,18 +236,28 @@ impl Space<'_> {
         let key = key.as_ref();
         self.store.handle.check()?;
         let id = self.hash.id(key);
-        let Some((header, _)) = self.store.read(id, Address::Key, Some(out))? else { return Ok(None) };
-        let Some(value) = self.find_in(id, out, key)? else { return Ok(None) };
-        if value.start != 0 {
-            out.copy_within(value.clone(), 0);
+        loop {
+            let Some((header, _)) = self.store.read(id, Address::Key, Some(out))? else { return Ok(None) };
+            let Some(ValueAt { value, expiry }) = self.find_in(id, out, key)? else { return Ok(None) };
+            if self.is_over(key, expiry)? {
+                // The later deadline may be one of a newer value. A new value is not over, so this ends.
+                let now = self.store.read(id, Address::Key, None)?;
+                if now.is_some_and(|(now, _)| now.seq() != header.seq()) {
+                    continue;
+                }
+                return Ok(None);
+            }
+            if value.start != 0 {
+                out.copy_within(value.clone(), 0);
+            }
+            out.truncate(value.len());
+            return Ok(Some(Version(header.version())));
         }
-        out.truncate(value.len());
-        Ok(Some(Version(header.version())))
     }
 
     /// The place of a key's value in the record with its id.
     #[inline]
-    pub(super) fn find_in(&self, id: u64, data: &[u8], key: &[u8]) -> Result<Option<Range<usize>>> {
+    pub(super) fn find_in(&self, id: u64, data: &[u8], key: &[u8]) -> Result<Option<ValueAt>> {
         keyed::find(data, self.name.as_bytes(), key).map_err(|NotEntries| self.store.no_entries(id))
     }
 
@@ -343,9 +369,13 @@ impl Space<'_> {
         keyed::entries(data)
             .filter_map(|entry| match entry {
                 Ok(entry) if entry.name != self.name.as_bytes() => None,
-                Ok(Entry { key, value, .. }) => {
-                    Some(Ok((key.to_vec(), Record { id, version, data: value.to_vec() })))
-                }
+                Ok(entry) => match self.store.is_entry_over(&entry) {
+                    Ok(true) => None,
+                    Ok(false) => {
+                        Some(Ok((entry.key.to_vec(), Record { id, version, data: entry.value.to_vec() })))
+                    }
+                    Err(error) => Some(Err(error)),
+                },
                 Err(NotEntries) => Some(Err(self.store.no_entries(id))),
             })
             .collect()

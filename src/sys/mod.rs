@@ -4,6 +4,7 @@
 pub(crate) mod atomic;
 pub(crate) mod blocks;
 pub(crate) mod cells;
+pub(crate) mod clock;
 pub(crate) mod copy;
 pub(crate) mod deadline;
 pub(crate) mod file;

@@ -5,17 +5,13 @@
 //! younger one; a job that was claimed too often is given out, or is not among the dead letters; what a loss of power can
 //! leave of the numbers hides a job.
 
-#![cfg(feature = "testing")]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use common::{Me, PATIENCE, Worker};
+use crate::common::{Me, PATIENCE, Worker};
 use nix::sys::signal::Signal;
 use rand::Rng;
 use recstore::{Commit, Error, Options, Queue, Store};
@@ -29,7 +25,7 @@ fn small() -> Options {
 }
 
 fn new_store() -> (tempfile::TempDir, Store) {
-    let dir = common::scratch();
+    let dir = crate::common::scratch();
     let store = small().create(dir.path().join("s")).unwrap();
     (dir, store)
 }
@@ -253,7 +249,7 @@ fn each_job_is_done_exactly_once_whoever_is_killed() {
     let (dir, store) = new_store();
     let path = dir.path().join("s");
     let queue = store.queue("q").unwrap();
-    let mut rng = common::seeded();
+    let mut rng = crate::common::seeded();
     let spawn = || {
         let mut worker = Worker::spawn("works", &[("STORE", path.to_str().unwrap())]);
         worker.expect("begun");

@@ -7,18 +7,14 @@
 //! by an id is found by a key, or the other way round, or the one is written over the other; a batch, a snapshot, a pin, a
 //! watch, a feed, a backup or a salvage does not have keys as it has ids; `verify` finds anything.
 
-#![cfg(all(feature = "testing", feature = "bindings"))]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
-use common::superblock::create_seeded;
-use common::{Me, Worker};
+use crate::common::superblock::create_seeded;
+use crate::common::{Me, Worker};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recstore::bindings::with_patience;
@@ -40,7 +36,7 @@ fn small() -> Options {
 }
 
 fn new_store() -> (tempfile::TempDir, Store) {
-    let dir = common::scratch();
+    let dir = crate::common::scratch();
     let store = small().create(dir.path().join("s")).unwrap();
     (dir, store)
 }
@@ -292,9 +288,9 @@ fn what_cannot_be_a_name_or_a_key_or_is_another_store_s_is_refused() {
 #[test]
 fn any_calls_give_what_a_map_gives() {
     short_hash();
-    let mut rng = common::seeded();
+    let mut rng = crate::common::seeded();
     for (record_size, regions, slots, calls) in [(300, 1, 1, 1500), (300, 3, 4, 3000), (5000, 2, 16, 1500)] {
-        let dir = common::scratch();
+        let dir = crate::common::scratch();
         let options = Options::new().record_size(record_size).regions(regions).slots_per_extent(slots);
         let path = dir.path().join("s");
         let mut handles = [create_seeded(&options, &path, rng.random()), Store::open(&path).unwrap()];
@@ -516,8 +512,9 @@ fn a_watch_of_a_key_tells_of_it_and_no_change_of_another_key_makes_it_appear() {
     space.delete(&keys[1]).unwrap();
     assert_eq!(nothing(), Event::TimedOut);
     std::thread::scope(|scope| {
-        let waiter = scope
-            .spawn(|| watch.wait_until(Some(common::PATIENCE), |value| (value? == b"2").then_some("two")));
+        let waiter = scope.spawn(|| {
+            watch.wait_until(Some(crate::common::PATIENCE), |value| (value? == b"2").then_some("two"))
+        });
         for value in [b"0", b"1", b"2"] {
             space.put(&keys[0], value).unwrap();
         }
@@ -530,7 +527,7 @@ fn follow(changes: &mut KeyChanges<'_>, space: &Space<'_>, mirror: &mut BTreeSet
     let end = format!("end {turn}").into_bytes();
     space.put(&end, b"").unwrap();
     loop {
-        match changes.next_timeout(common::PATIENCE).unwrap().expect("the end is told") {
+        match changes.next_timeout(crate::common::PATIENCE).unwrap().expect("the end is told") {
             KeyChange::Written { key, .. } if key == end => break,
             KeyChange::Written { key, .. } => _ = mirror.insert(key),
             KeyChange::Deleted { key } => assert!(mirror.remove(&key), "{key:?} was not told of"),
@@ -552,7 +549,7 @@ fn follow(changes: &mut KeyChanges<'_>, space: &Space<'_>, mirror: &mut BTreeSet
 fn who_follows_the_changes_of_a_space_knows_its_keys() {
     let (_dir, store) = new_store();
     let (space, other) = (store.space("s").unwrap(), store.space("t").unwrap());
-    let mut rng = common::seeded();
+    let mut rng = crate::common::seeded();
     (0..40u32).for_each(|n| _ = space.put(n.to_string(), b"before").unwrap());
     let mut changes = space.changes().unwrap();
     let mut plain = store.changes().unwrap();
@@ -585,7 +582,7 @@ fn who_follows_the_changes_of_a_space_knows_its_keys() {
 fn no_count_is_lost_where_processes_that_write_keys_of_one_id_are_killed() {
     let (dir, store) = new_store();
     let path = dir.path().join("s");
-    let mut rng = common::seeded();
+    let mut rng = crate::common::seeded();
     let mut counted: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
     let mut deaths = 0u64;
     for _ in 0..15 {
@@ -622,7 +619,7 @@ fn no_count_is_lost_where_processes_that_write_keys_of_one_id_are_killed() {
 
 #[test]
 fn an_older_version_that_stands_in_after_a_repair_is_found_by_its_key() {
-    let dir = common::scratch();
+    let dir = crate::common::scratch();
     let path = dir.path().join("store");
     let store = small().create(&path).unwrap();
     let space = store.space("a").unwrap();

@@ -1,0 +1,13 @@
+//! Records that are found by keys: spaces, deadlines, queues.
+//!
+//! Each module says at its top what it fails for. A worker is this binary again, with the `child_entry` of its module. All of them cut
+//! the hash of a key to 8 bits, so keys share ids all the time.
+
+#![cfg(all(feature = "testing", feature = "bindings"))]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod expiry;
+mod queues;
+mod spaces;
