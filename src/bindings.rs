@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::record::Version;
 use crate::store::queue::Job;
 use crate::store::reserve::Reservation;
+use crate::store::shared::Shared;
 use crate::sys::deadline;
 
 /// Calls of this thread inside of `call` wait for locks at most `patience`, in place of the time-outs of their handles.
@@ -51,4 +52,10 @@ pub fn finish(job: &mut Job<'_>) -> Result<bool> {
 /// As [`Job::release`].
 pub fn release(job: &mut Job<'_>) -> Result<bool> {
     job.give_up()
+}
+
+/// Leaves a store in memory before the value is dropped: what was lent stays valid. If there is no other user, the name is free from
+/// here on. The store must not be written to afterwards.
+pub fn leave(store: &Shared) {
+    store.leave();
 }

@@ -319,8 +319,9 @@ fn refused(path: &Path, doing: &'static str, source: io::Error) -> Error {
     io_error(path, doing)(source)
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
+impl Shared {
+    /// Removes the file if no other handle is attached.
+    pub(crate) fn leave(&self) {
         let arena = &self.store.handle.arena;
         // Every other attached handle holds the lock, shared, and removes the file when it leaves. A try in vain gives up this
         // handle's own share.
@@ -328,6 +329,12 @@ impl Drop for Shared {
             // After a failure the next process that opens the name removes the file.
             let _ = unlink(&arena.file, &arena.path, &Deadline::after(Some(LEAVE_PATIENCE)));
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -216,5 +216,12 @@ def test_a_holder_lives_until_it_is_closed(path: str) -> None:
     with recstore.open(path) as store:
         with recstore.open(path, "w") as other:
             holder = other.holder()
+            space, ring, queue, counter = other.space("s"), other.ring("r", "f8", 3), other.queue("q"), other.counter("c")
+            space["k"] = b"v"
+            ring.push(1)
+            queue.push(b"job")
+            counter.add(1)
             assert store.is_alive(holder)
-        assert not store.is_alive(holder)
+        assert not store.is_alive(holder), "something that lends nothing keeps it open"
+        with pytest.raises(recstore.Closed):
+            space["k"]

@@ -43,3 +43,68 @@ def put_until_killed(path: str, started: Any) -> None:
         n += 1
         if n == 100:
             started.set()
+
+
+def count_and_append(store: recstore.Store, number: int, times: int) -> None:
+    import numpy as np
+
+    hits, ring, items = store.counter("hits"), store.ring("values", np.int64, 1000), recstore.List(store, "items")
+    for n in range(number * times, (number + 1) * times):
+        hits.add(1)
+        ring.push(n)
+        items.append(f"item {n}")
+
+
+def claim_and_die(path: str) -> None:
+    recstore.open(path, "w").queue("mails").claim(5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_in(path: str, where: str) -> None:
+    """Dies by `kill -9` with live views, inside of a reservation, or before the end of a batch."""
+    import numpy as np
+
+    store = recstore.open(path, "w")
+    pin = store.pin()
+    kept = [pin["k"], pin.array("k", np.uint8), store.snapshot().view("k")]
+    if where == "reserve":
+        with store.reserve("never", (1000,), np.uint8) as a:
+            a[:500] = 1
+            os.kill(os.getpid(), signal.SIGKILL)
+    if where == "batch":
+        with store.batch() as batch:
+            batch["never"] = b"made"
+            batch["k"] = b"new"
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert kept
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def torture(store: recstore.Store, number: int, seed: int) -> None:
+    """Works until it is killed. Each increment is acknowledged once it has returned."""
+    import random
+
+    import numpy as np
+
+    rng = random.Random(seed)
+    total, mine = store.counter("n"), store.space("acknowledged").counter(str(number))
+    blobs = store.space("blobs")
+    while True:
+        total.add(1)
+        mine.add(1)
+        key = str(rng.randrange(50))
+        match rng.randrange(5):
+            case 0:
+                blobs[key] = bytes([rng.randrange(256)]) * rng.randrange(1, 1500)
+            case 1:
+                with store.batch() as batch:
+                    batch["left"] = batch["right"] = str(rng.random()).encode()
+            case 2:
+                with blobs.reserve(key, rng.randrange(1, 1500)) as room:
+                    room[:] = bytes([rng.randrange(256)]) * len(room)
+            case 3:
+                with blobs.pin() as pin:
+                    view = pin.get(key)
+                    assert view is None or np.frombuffer(view, np.uint8).std() == 0
+            case 4:
+                blobs.pop(key, None)

@@ -10,8 +10,13 @@
 from __future__ import annotations
 
 from ._codecs import Codec, json, msgpack, numpy, pickle
-from ._errors import *  # noqa: F403
+from ._errors import *
+from ._errors import Error
 from ._marks import CAUGHT_UP, DELETE
-from ._store import Key, Space, Store, open, shared
+from ._list import Block, List
+from ._native import Batch, Counter, Job, Queue
+from ._reports import Attached, Damage, Missing, RepairReport, SalvageReport, Stats, VerifyReport
+from ._shapes import Change, Changes, Event, Pin, Reservation, Ring, Snapshot, Watch
+from ._store import Key, Space, Store, open, remove_shared, salvage, shared, shared_names
 
 __version__ = "0.1.0"

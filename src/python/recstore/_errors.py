@@ -2,6 +2,43 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "Error",
+    "Closed",
+    "Conflict",
+    "NotFound",
+    "AlreadyExists",
+    "NotAStore",
+    "UnsupportedVersion",
+    "UnsupportedFeatures",
+    "WrongByteOrder",
+    "Truncated",
+    "NetworkFileSystem",
+    "BelowOverlay",
+    "CopyOnWrite",
+    "ReadOnly",
+    "NeedsRepair",
+    "RecordTooLong",
+    "IdTaken",
+    "KeyTooLong",
+    "EntryTooLong",
+    "Full",
+    "Busy",
+    "Corrupt",
+    "Damaged",
+    "Forked",
+    "Reentrant",
+    "TooManyHandles",
+    "TooManyPins",
+    "NoSuchPlace",
+    "OtherGeometry",
+    "TypeMismatch",
+    "InvalidOption",
+    "FlushFailed",
+    "Unlinked",
+    "Io",
+]
+
 
 class Error(Exception):
     """Any error of recstore. No error loses a write that had returned."""

@@ -11,6 +11,9 @@ from typing import Any, Literal, Self
 
 from . import _native
 from ._codecs import Codec
+from ._native import Batch, Counter, Queue
+from ._reports import RepairReport, SalvageReport, Stats, VerifyReport, made
+from ._shapes import Changes, Pin, Reservation, Ring, Snapshot, Watch
 
 Key = int | str | bytes
 """A key: an id from 0 to 2**64 - 1, text (as UTF-8), or bytes."""
@@ -81,6 +84,47 @@ class _Map(_native.Map):
                     break  # Another process was faster.
             else:
                 raise KeyError("popitem: the mapping is empty")
+
+
+    def counter(self, key: Key) -> Counter:
+        """The record as a counter, which any number of processes change: 8 bytes, little-endian. Absent, it counts as 0."""
+        return Counter(self, key)
+
+    def watch(self, key: Key) -> Watch:
+        """Waits for changes of a key from now on: `for event in s.watch("k")`, `async for`, or `wait(timeout)`."""
+        return Watch(self, key)
+
+    def changes(self) -> Changes:
+        """All keys, then `recstore.CAUGHT_UP`, and then every change of any process, deletions too. Several changes of one key at once
+        are one."""
+        return Changes(self)
+
+    def pin(self) -> Pin:
+        """Reads values where they lie, without a copy: `with s.pin() as p: p["k"]` is a memoryview, `p.array("k")` an array.
+
+        A pin blocks nobody. But the room of values that are replaced meanwhile is not used again until it ends, and until the last
+        of its views is gone. Needs a store that is open for writing.
+        """
+        return Pin(self)
+
+    def reserve(
+        self,
+        key: Key,
+        size: int | tuple[int, ...],
+        dtype: Any = None,
+        *,
+        durable: bool | None = None,
+    ) -> Reservation:
+        """Room for a value, to be written where it will lie, and then committed.
+
+            with s.reserve("frame", (1080, 1920, 3), np.uint8) as a:
+                camera.read_into(a)
+
+        With a dtype, `size` is a shape, and the value begins with the header of `.npy`; without, it is a number of bytes. The old
+        value stays until the commit, and also if the block raises, or the process dies. Write all of it: the content of what is not
+        written is unspecified. The commit raises BufferError while a slice, another array or a memoryview can still write to it.
+        """
+        return Reservation(self, key, size, dtype, durable)
 
 
 class Space(_Map):
@@ -201,6 +245,58 @@ class Store(_Map):
         """Copies all records as they are at one moment into a new store. Returns their number."""
         return self._handle.backup(os.fsdecode(to))
 
+    def batch(self, *, durable: bool | None = None) -> Batch:
+        """Changes of several records, of which all are made or none, even if the process is killed, or power is lost.
+
+            with s.batch() as b:
+                b["a"] = b"1"
+                del b["b"]
+                b.require("c", version)        # or Conflict is raised, and nothing is written
+
+        `put`, `delete` and `require` take `space=` for keys of other spaces. The block ends with the commit.
+        """
+        return Batch(self, durable)
+
+    def snapshot(self) -> Snapshot:
+        """All records as they are at one moment, for any number of reads, while others go on writing: a mapping that can't be
+        written. Drop it soon: while it lives, the store keeps what is replaced."""
+        return Snapshot(self)
+
+    def ring(self, name: str, dtype: Any, length: int) -> Ring:
+        """The last `length` values of a series, which any number of processes append to. All give the same dtype and length."""
+        return Ring(self, name, dtype, length)
+
+    def queue(self, name: str, *, lease: float | None = None, claims_max: int | None = None) -> Queue:
+        """Jobs that any process pushes, and that each are given to one process that claims them.
+
+            with s.queue("mails").claim() as job:
+                send(job.data)
+
+        If the process of a claim dies, the next claim gets the job at once. With `lease`, a claim ends after so many seconds, although
+        its process lives. After `claims_max` claims a job goes to the dead letters.
+        """
+        return Queue(self, name, lease, claims_max)
+
+    def stats(self) -> Stats:
+        """The store in numbers."""
+        stats: Stats = made(Stats, _native.stats(self._handle))
+        return stats
+
+    def verify(self) -> VerifyReport:
+        """Checks everything, and changes nothing. Damage is in the report, and raises nothing."""
+        report: VerifyReport = made(VerifyReport, _native.verify(self._handle))
+        return report
+
+    def repair(self) -> RepairReport:
+        """Puts right what is damaged, and gives up and reports what can't be."""
+        report: RepairReport = made(RepairReport, _native.repair(self._handle))
+        return report
+
+    def opened(self) -> RepairReport:
+        """What was repaired when the store was opened."""
+        report: RepairReport = made(RepairReport, _native.opened(self._handle))
+        return report
+
     def holder(self) -> bytes:
         """The identity of this open store, which can be kept in a record: see `is_alive`. A forked child has another one."""
         return bytes(self._handle.holder())
@@ -302,3 +398,22 @@ def shared(
         "codec": codec,
     }
     return Store(_options(None, name, "c", options))
+
+
+def shared_names() -> list[str]:
+    """The names of the stores in memory that this user can see."""
+    return _native.shared_names()
+
+
+def remove_shared(name: str) -> bool:
+    """Removes the store in memory with this name. Returns whether there was one. Its users keep it until they leave."""
+    return _native.remove_shared(name)
+
+
+def salvage(
+    damaged: str | bytes | os.PathLike[Any], to: str | bytes | os.PathLike[Any], *, record_size: int | None = None
+) -> SalvageReport:
+    """Copies the records that are whole out of a file that can't be opened any more, into a new store."""
+    fields = _native.salvage(os.fsdecode(damaged), os.fsdecode(to), record_size)
+    report: SalvageReport = made(SalvageReport, fields)
+    return report

@@ -9,8 +9,8 @@
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -104,9 +104,27 @@ pub(crate) struct Core {
     /// Writes are durable unless they ask for something else.
     pub(crate) is_durable: bool,
     current: ArcSwapOption<SpaceOf>,
+    /// Where spaces of the store are kept, to be made once. They hold the store open, so they go when it is closed.
+    caches: Mutex<Vec<Weak<ArcSwapOption<SpaceOf>>>>,
 }
 
 impl Core {
+    /// A place to keep a space of the store.
+    pub(crate) fn cache(&self) -> Arc<ArcSwapOption<SpaceOf>> {
+        let cache = Arc::new(ArcSwapOption::empty());
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        if caches.len() == caches.capacity() {
+            caches.retain(|cache| cache.strong_count() != 0);
+        }
+        caches.push(Arc::downgrade(&cache));
+        cache
+    }
+
+    fn empty_caches(&self) {
+        let caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        caches.iter().filter_map(Weak::upgrade).for_each(|cache| cache.store(None));
+    }
+
     /// The open store, with the space of keys that are given without one.
     #[inline]
     pub(crate) fn attached(&self, py: Python<'_>) -> PyResult<Arc<SpaceOf>> {
@@ -213,6 +231,19 @@ pub(crate) fn in_slices<T: Send>(
     }
 }
 
+/// Does `work` with a patience of zero first, and then in slices.
+pub(crate) fn in_patience<T: Send>(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    work: impl Fn() -> recstore::Result<T> + Sync,
+) -> PyResult<T> {
+    let done = match with_patience(Duration::ZERO, &work) {
+        Err(Error::Busy { .. }) => in_slices(py, timeout, work)?,
+        done => done,
+    };
+    done.map_err(|error| exception(py, &error))
+}
+
 /// Does `look` without the interpreter's lock until it finds something, or the time is over, and sees signals in between. `look`
 /// waits for at most the time that it is given.
 pub(crate) fn look_in_slices<T: Send>(
@@ -310,6 +341,7 @@ impl Handle {
             lock_timeout,
             is_durable: durable,
             current: ArcSwapOption::empty(),
+            caches: Mutex::default(),
         };
         let flag = flag.to_owned();
         let opened = core.open(py, |options, place| match (place, flag.as_str()) {
@@ -326,8 +358,12 @@ impl Handle {
     /// Flushes, and gives the handle up. While something is lent, the handle stays attached, and the last view closes it.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let Some(attached) = self.core.current.swap(None) else { return Ok(()) };
+        self.core.empty_caches();
         if !attached.opened().is_ours() {
             return Ok(()); // The parent's, which stays open there.
+        }
+        if let Kind::Memory(store) = &*attached.opened().store {
+            py.detach(|| recstore::bindings::leave(store));
         }
         if attached.opened().is_read_only() || matches!(*attached.opened().store, Kind::Memory(_)) {
             py.detach(|| drop(attached));
@@ -388,6 +424,10 @@ impl Handle {
 }
 
 impl Core {
+    pub(crate) fn lock_timeout(&self) -> Option<Duration> {
+        self.lock_timeout
+    }
+
     pub(crate) fn sync(&self, py: Python<'_>) -> PyResult<()> {
         self.wait(py, |at| at.opened().sync())
     }

@@ -5,12 +5,20 @@
 
 use pyo3::prelude::*;
 
+mod batch;
+mod counter;
 mod error;
 mod handle;
 mod items;
 mod key;
+mod lent;
 mod map;
+mod queue;
+mod report;
+mod ring;
+mod room;
 mod value;
+mod watch;
 
 // Not with threads that run without the interpreter's lock: what is lent to numpy counts references to know who has it.
 #[pymodule(gil_used = true)]
@@ -35,9 +43,25 @@ mod _native {
     }
 
     #[pymodule_export]
+    use crate::batch::Batch;
+    #[pymodule_export]
+    use crate::counter::Counter;
+    #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]
     use crate::items::Items;
     #[pymodule_export]
+    use crate::lent::{Pin, Snapshot, View};
+    #[pymodule_export]
     use crate::map::Map;
+    #[pymodule_export]
+    use crate::queue::{Job, Queue};
+    #[pymodule_export]
+    use crate::report::{opened, remove_shared, repair, salvage, shared_names, stats, verify};
+    #[pymodule_export]
+    use crate::ring::Ring;
+    #[pymodule_export]
+    use crate::room::{Reservation, Room};
+    #[pymodule_export]
+    use crate::watch::{Changes, Watch};
 }

@@ -31,10 +31,14 @@ pub(crate) enum Scope {
     /// Those that are found by ids, and the keys of the store's own space.
     Store,
     /// The keys of a space. It belongs to a handle that is open, and is made anew with that.
-    Space { name: String, made: ArcSwapOption<SpaceOf> },
+    Space { name: String, made: Arc<ArcSwapOption<SpaceOf>> },
 }
 
 impl Scope {
+    pub(crate) fn of_space(core: &Core, name: String) -> Self {
+        Self::Space { name, made: core.cache() }
+    }
+
     /// The space of keys.
     pub(crate) fn space(&self, attached: &Arc<SpaceOf>) -> recstore::Result<Arc<SpaceOf>> {
         let Self::Space { name, made } = self else { return Ok(Arc::clone(attached)) };
@@ -253,7 +257,7 @@ impl Map {
         let core = Arc::clone(&handle.get().core);
         let scope = Arc::new(match space {
             None => Scope::Store,
-            Some(name) => Scope::Space { name, made: ArcSwapOption::empty() },
+            Some(name) => Scope::of_space(&core, name),
         });
         core.call(py, |attached| scope.space(attached).map(drop))?; // A name that is none is refused here.
         let codec = Codec::of(codec)?.map(Arc::new);
