@@ -101,9 +101,9 @@ pub fn run(input: &[u8]) {
     assert_eq!(read, (&expected.records, expected.rejected), "{meant:?}: {}", text.escape_ascii());
     assert_eq!(end.is_ok(), expected.is_good, "{end:?}");
     for (_, target, data) in &loaded {
-        let line = jsonl::encode(target, data);
+        let line = jsonl::encode(target, data, None);
         assert!(!line.contains('\n'));
-        assert_eq!(jsonl::decode(line.as_bytes()), Ok((target.clone(), data.clone())));
+        assert_eq!(jsonl::decode(line.as_bytes()), Ok((target.clone(), data.clone(), None)));
     }
 }
 
@@ -192,7 +192,8 @@ fn load(reading: Reading, text: &[u8], writers: usize) -> (Vec<Loaded>, u64, Res
             for (origin, dealt) in chunk.origins.iter().zip(in_pipe) {
                 let (target, data) = match dealt {
                     Dealt::Id(id, data) => (Target::Id(id), data),
-                    Dealt::Key { space, key, data } => {
+                    Dealt::Key { space, key, expires_ms, data } => {
+                        assert_eq!(expires_ms, origin.expires_ms);
                         (Target::Key { space: space.to_owned(), key: key.to_vec() }, data)
                     }
                 };
@@ -351,7 +352,7 @@ fn record(meant: &Meant, number_of_line: u64, line: &[u8]) -> Option<(Target, Ve
             let fields = fields.as_object()?;
             let of_data = ["data", "base64", "version", "length", "change"];
             let of_name: &[&str] =
-                if fields.contains_key("space") { &["space", "key", "key64"] } else { &["id"] };
+                if fields.contains_key("space") { &["space", "key", "key64", "expires_ms"] } else { &["id"] };
             let known = [&of_data[..], of_name].concat();
             if has_a_field_twice(line) || fields.keys().any(|name| !known.contains(&name.as_str())) {
                 return None;
@@ -381,6 +382,12 @@ fn record(meant: &Meant, number_of_line: u64, line: &[u8]) -> Option<(Target, Ve
                 (None, Some(data)) => from_base64(data.as_str()?)?,
                 _ => return None,
             };
+            if let Some(at) = fields.get("expires_ms") {
+                at.as_u64()?;
+                if len(&target, &data) + 16 > RECORD_SIZE {
+                    return None;
+                }
+            }
             Some((target, data))
         }
         Meant::Csv { .. } => unreachable!("CSV has rows"),

@@ -54,12 +54,13 @@ impl Dump {
         } else {
             self.selection.walk_in(self.order, &store, |record| {
                 shown += 1;
-                out.line(format_args!("{}", jsonl::encode(&Target::Id(record.id()), record.data())))
+                out.line(format_args!("{}", jsonl::encode(&Target::Id(record.id()), record.data(), None)))
             })
         };
         let of_keys =
             self.selection.walk_keys(self.order, &store, self.space.as_deref(), shown, |target, record| {
-                out.line(format_args!("{}", jsonl::encode(target, record.data())))
+                let expires_ms = target.expires_ms(&store)?;
+                out.line(format_args!("{}", jsonl::encode(target, record.data(), expires_ms)))
             });
         // Those that were printed count, even if others are damaged.
         out.finish().and(walked).and(of_keys)

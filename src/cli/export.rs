@@ -80,7 +80,7 @@ impl Export {
                 count
             }
             Form::Jsonl => each(access, &self.store, |id, _, data| {
-                writeln!(sink, "{}", jsonl::encode(&Target::Id(id), data))
+                writeln!(sink, "{}", jsonl::encode(&Target::Id(id), data, None))
                     .map_err(|error| Failure::output(&error))
             })?,
             Form::Raw => {

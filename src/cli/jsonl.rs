@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use super::ids;
 use super::target::Target;
 
-/// The line of a record, without the newline. Equal records give equal lines.
-pub(crate) fn encode(target: &Target, data: &[u8]) -> String {
+/// The line of a record, without the newline. Equal records give equal lines. `expires_ms`: the deadline of a key, if it has one.
+pub(crate) fn encode(target: &Target, data: &[u8], expires_ms: Option<u64>) -> String {
     // Without an object between, where there are many of them.
     let name = match target {
         Target::Id(id) => format!("\"id\":{id}"),
@@ -21,9 +21,10 @@ pub(crate) fn encode(target: &Target, data: &[u8]) -> String {
             Err(_) => format!("\"space\":{},\"key64\":{}", quoted(space), quoted(&STANDARD.encode(key))),
         },
     };
+    let end = expires_ms.map_or(String::new(), |at| format!(",\"{EXPIRES}\":{at}"));
     match str::from_utf8(data) {
-        Ok(text) => format!("{{{name},\"data\":{}}}", quoted(text)),
-        Err(_) => format!("{{{name},\"base64\":{}}}", quoted(&STANDARD.encode(data))),
+        Ok(text) => format!("{{{name}{end},\"data\":{}}}", quoted(text)),
+        Err(_) => format!("{{{name}{end},\"base64\":{}}}", quoted(&STANDARD.encode(data))),
     }
 }
 
@@ -53,21 +54,43 @@ pub(crate) fn insert_data(fields: &mut Map<String, Value>, data: &[u8]) {
     };
 }
 
+/// The field of the deadline of a key: milliseconds since 1970.
+const EXPIRES: &str = "expires_ms";
+
+/// Adds the deadline to an object, if there is one.
+pub(crate) fn insert_expiry(fields: &mut Map<String, Value>, expires_ms: Option<u64>) {
+    if let Some(at) = expires_ms {
+        fields.insert(EXPIRES.into(), at.into());
+    }
+}
+
 /// The fields that `read --json` and `watch --json` add to a record. They are no part of the record.
 const ADDED: [&str; 3] = ["version", "length", "change"];
 
-/// The name of the record and the bytes of a line. A field that is neither part of a record nor added by this command is an error:
+/// The name of the record, its bytes, and the deadline of a line. A field that is neither part of a record nor added by this command is an error:
 /// the store would not have what the line says.
-pub(crate) fn decode(line: &[u8]) -> Result<(Target, Vec<u8>), String> {
+pub(crate) fn decode(line: &[u8]) -> Result<(Target, Vec<u8>, Option<u64>), String> {
     let mut fields = object(line)?;
     let target = take_target(&mut fields)?;
     let data = take_data(&mut fields)?;
+    let expires_ms = match fields.remove(EXPIRES) {
+        None => None,
+        Some(_) if matches!(target, Target::Id(_)) => {
+            return Err(format!(
+                "there is {EXPIRES:?}, and records with an \"id\" do not expire; use \"space\" and \"key\""
+            ));
+        }
+        Some(at) => Some(
+            at.as_u64()
+                .ok_or_else(|| format!("{EXPIRES:?} is {at}, not a number of milliseconds since 1970"))?,
+        ),
+    };
     if let Some(name) = fields.keys().find(|name| !ADDED.contains(&name.as_str())) {
         return Err(format!(
             "the field {name:?} is not known; a record has \"id\", or \"space\" and \"key\", and \"data\" or \"base64\""
         ));
     }
-    Ok((target, data.ok_or("there is neither \"data\" nor \"base64\"")?))
+    Ok((target, data.ok_or("there is neither \"data\" nor \"base64\"")?, expires_ms))
 }
 
 /// The fields of a line.
@@ -175,9 +198,10 @@ mod tests {
             for id in [0, 1, u64::MAX] {
                 let key = Target::Key { space: "s".into(), key: data.to_vec() };
                 for target in [Target::Id(id), key] {
-                    let line = encode(&target, data);
+                    let end = Some(id).filter(|_| matches!(target, Target::Key { .. }));
+                    let line = encode(&target, data, end);
                     assert!(!line.contains('\n'), "{line}");
-                    assert_eq!(decode(line.as_bytes()), Ok((target, data.to_vec())));
+                    assert_eq!(decode(line.as_bytes()), Ok((target, data.to_vec(), end)));
                 }
             }
         }
@@ -185,19 +209,19 @@ mod tests {
 
     #[test]
     fn text_is_readable_and_the_rest_is_base64() {
-        assert_eq!(encode(&Target::Id(7), "é".as_bytes()), r#"{"id":7,"data":"é"}"#);
-        assert_eq!(encode(&Target::Id(7), b"\xff"), r#"{"id":7,"base64":"/w=="}"#);
+        assert_eq!(encode(&Target::Id(7), "é".as_bytes(), None), r#"{"id":7,"data":"é"}"#);
+        assert_eq!(encode(&Target::Id(7), b"\xff", None), r#"{"id":7,"base64":"/w=="}"#);
     }
 
     #[test]
     fn a_repeated_field_inside_of_a_value_is_none_of_the_record() {
         let text = r#"id":1,"id":2,{"data":"\"#;
         assert_eq!(
-            decode(encode(&Target::Id(3), text.as_bytes()).as_bytes()),
-            Ok((Target::Id(3), text.into()))
+            decode(encode(&Target::Id(3), text.as_bytes(), None).as_bytes()),
+            Ok((Target::Id(3), text.into(), None))
         );
         let added = r#"{"id":1,"version":{"a":1,"b":[{"a":1}]},"length":["id","id"],"data":"a"}"#;
-        assert_eq!(decode(added.as_bytes()), Ok((Target::Id(1), b"a".to_vec())));
+        assert_eq!(decode(added.as_bytes()), Ok((Target::Id(1), b"a".to_vec(), None)));
     }
 
     #[test]
@@ -215,6 +239,8 @@ mod tests {
             (r#"{"space":"s","key":"k","key64":"","data":"x"}"#, "both \"key\""),
             (r#"{"space":"s","id":1,"data":"x"}"#, "both \"id\""),
             (r#"{"space":1,"key":"k","data":"x"}"#, "\"space\" is not a string"),
+            (r#"{"space":"s","key":"k","expires_ms":-1,"data":"x"}"#, "is -1, not a number of milliseconds"),
+            (r#"{"id":1,"expires_ms":1,"data":"x"}"#, "do not expire"),
             (r#"{"space":"s","key":1,"data":"x"}"#, "are strings"),
             (r#"{"id":1,"key":"k","data":"x"}"#, "\"key\" is not known"),
             (r#"{"id":1}"#, "neither"),

@@ -29,7 +29,8 @@ Examples:
 pub(crate) struct List {
     /// The store
     store: PathBuf,
-    /// Print an object for each record, one a line: {"id", "version", "length", "preview"}
+    /// Print an object for each record, one a line: {"id", "version", "length", "preview"}; "expires_ms", if a key has a
+    /// deadline
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -62,6 +63,7 @@ impl List {
             if self.json {
                 let mut fields = Map::new();
                 jsonl::insert_target(&mut fields, target);
+                jsonl::insert_expiry(&mut fields, target.expires_ms(&store)?);
                 fields.insert("version".into(), version.into());
                 fields.insert("length".into(), length.into());
                 fields.insert("preview".into(), shown.into());

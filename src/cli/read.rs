@@ -47,7 +47,7 @@ pub(crate) struct Read {
     #[arg(long)]
     binary: bool,
     /// Print {"id", "version", "length", "data"}, with "base64" instead of "data" if the bytes
-    /// are not UTF-8; one object a line
+    /// are not UTF-8, and "expires_ms" if a key has a deadline; one object a line
     #[arg(long, conflicts_with_all = ["separator", "binary"])]
     json: bool,
 }
@@ -87,6 +87,7 @@ impl Read {
         if self.json {
             let mut fields = Map::new();
             jsonl::insert_target(&mut fields, target);
+            jsonl::insert_expiry(&mut fields, target.expires_ms(store)?);
             fields.insert("version".into(), record.version().get().into());
             fields.insert("length".into(), record.data().len().into());
             jsonl::insert_data(&mut fields, record.data());

@@ -1,9 +1,10 @@
 //! What people name a record by: its id, or a key of a space.
 
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 use std::{fmt, fs, io};
 
-use recstore::{Durability, Record, Result as StoreResult, Store};
+use recstore::{Durability, Record, Result as StoreResult, Store, Ttl};
 
 use super::failure::Failure;
 use super::ids;
@@ -81,12 +82,22 @@ impl Target {
         }
     }
 
-    /// Writes the record, on disk.
-    pub(crate) fn put(&self, store: &Store, data: &[u8]) -> StoreResult<()> {
+    /// Writes the record, on disk. `ttl`: of a key.
+    pub(crate) fn put(&self, store: &Store, data: &[u8], ttl: Ttl) -> StoreResult<()> {
         match self {
             Self::Id(id) => store.put_with(*id, data, Durability::Disk).map(drop),
-            Self::Key { space, key } => store.space(space)?.put_with(key, data, Durability::Disk).map(drop),
+            Self::Key { space, key } => {
+                store.space(space)?.put_with(key, data, (ttl, Durability::Disk)).map(drop)
+            }
         }
+    }
+
+    /// The deadline of a key in milliseconds since 1970, if it has one.
+    pub(crate) fn expires_ms(&self, store: &Store) -> StoreResult<Option<u64>> {
+        let Self::Key { space, key } = self else { return Ok(None) };
+        let at = store.space(space)?.expires_at(key)?;
+        let since = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        Ok(since.and_then(|since| u64::try_from(since.as_millis()).ok()))
     }
 
     /// Deletes the record; whether it was there.

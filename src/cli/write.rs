@@ -5,6 +5,9 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use recstore::Ttl;
 
 use super::access::{Access, RECORD_SIZE_DEFAULT};
 use super::failure::Failure;
@@ -25,6 +28,7 @@ const RECORD_SIZE_MAX: u64 = 1 << 30;
 Examples:
   recstore write s.rec 7 'some text'
   recstore write s.rec sessions/user:7 'some text'
+  recstore write s.rec sessions/user:7 'some text' --ttl 30m
   recstore write s.rec 7 --file seven.png
   date | recstore write s.rec 7"
 )]
@@ -39,10 +43,24 @@ pub(crate) struct Write {
     /// Take the bytes from this file; `-` is standard input
     #[arg(long, value_name = "PATH", conflicts_with = "data")]
     file: Option<PathBuf>,
+    /// Of a key: it expires after this time, such as 30s, 10m, 12h or 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl)]
+    ttl: Option<Duration>,
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("`{text}` is not a time; use one such as 30s, 10m, 12h or 7d"))
 }
 
 impl Write {
     pub(crate) fn run(self, access: &Access) -> Result<(), Failure> {
+        if self.ttl.is_some() && matches!(self.id, Target::Id(_)) {
+            return Err(Failure::Usage(format!(
+                "record {} is named by its id, and only keys expire; write SPACE/KEY for --ttl",
+                self.id
+            )));
+        }
         let data = bytes_of(self.file, self.data)?;
         // Otherwise the refusal would leave a store behind that is too small for its purpose.
         if data.len() > RECORD_SIZE_DEFAULT && matches!(self.store.try_exists(), Ok(false)) {
@@ -55,7 +73,7 @@ impl Write {
         }
         let store = access.write_or_create(&self.store)?;
         // Does not wait for writers in other regions.
-        self.id.put(&store, &data)?;
+        self.id.put(&store, &data, self.ttl.map_or(Ttl::NEVER, Ttl::after))?;
         access.leave(store)
     }
 }

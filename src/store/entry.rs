@@ -5,7 +5,7 @@ use std::cell::Cell;
 use crate::error::{Error, Result};
 use crate::format::keyed::{self, Entry, Expiry, KEY_LEN_MAX, NotEntries, ValueAt};
 use crate::format::slot::Address;
-use crate::record::{Durability, Swap, Version};
+use crate::record::{Durability, Record, Swap, Version};
 use crate::region::Trouble;
 use crate::region::head::Region;
 use crate::region::write::Content;
@@ -244,11 +244,47 @@ impl Space<'_> {
         key: impl AsRef<[u8]>,
         change: impl FnOnce(Option<&[u8]>) -> Option<T>,
     ) -> Result<Option<Version>> {
-        let life = Life::Kept(self.end_of_new(None)?);
-        let changed = self.change(key.as_ref(), self.store.handle.durability, life, |old| {
+        self.update_with(key, PutOptions::default(), change)
+    }
+
+    /// [`update`](Self::update) with the durability, the time to live, or both, of this one write. With a time to live the value gets
+    /// another deadline.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::{Store, Ttl};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let visits = store.space("visits")?;
+    /// // Counts the visits, and forgets them an hour after the last one.
+    /// visits.update_with("user:7", Ttl::after(Duration::from_secs(3600)), |old| {
+    ///     Some([old.map_or(0, |old| old[0]) + 1])
+    /// })?;
+    /// assert_eq!(visits.get("user:7")?.unwrap().data(), [1]);
+    /// assert!(visits.expires_at("user:7")?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn update_with<T: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<PutOptions>,
+        change: impl FnOnce(Option<&[u8]>) -> Option<T>,
+    ) -> Result<Option<Version>> {
+        let (durability, life) = self.of_change(options.into())?;
+        let changed = self.change(key.as_ref(), durability, life, |old| {
             (change(old.map(|old| old.1)).map_or(Action::Keep, Action::Put), ())
         });
         changed.map(|(version, ())| version)
+    }
+
+    /// The durability of a change, and the end of its value: that of the value before it, unless a time to live is asked for.
+    fn of_change(&self, options: PutOptions) -> Result<(Durability, Life)> {
+        let durability = options.durability.unwrap_or(self.store.handle.durability);
+        let end = self.end_of_new(options.ttl)?;
+        Ok((durability, if options.ttl.is_some() { Life::Renewed(end) } else { Life::Kept(end) }))
     }
 
     /// An update that can fail, can delete, and returns a value: see [`Store::modify`].
@@ -273,12 +309,36 @@ impl Space<'_> {
         key: impl AsRef<[u8]>,
         change: impl FnOnce(Option<&[u8]>) -> Result<(Action<T>, R), E>,
     ) -> Result<R, E> {
-        let life = Life::Kept(self.end_of_new(None).map_err(E::from)?);
-        let changed = self.change(key.as_ref(), self.store.handle.durability, life, |old| {
-            match change(old.map(|old| old.1)) {
-                Ok((action, value)) => (action, Ok(value)),
-                Err(error) => (Action::Keep, Err(error)),
-            }
+        self.modify_with(key, PutOptions::default(), change)
+    }
+
+    /// [`modify`](Self::modify) with the durability, the time to live, or both, of this one change: as [`update_with`](Self::update_with).
+    ///
+    /// ```
+    /// # use recstore::{Action, Durability, Error, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// sessions.put("user:7", b"logged in")?;
+    /// let was_there = sessions.modify_with("user:7", Durability::Disk, |old| {
+    ///     Ok::<_, Error>((Action::<&[u8]>::Delete, old.is_some()))
+    /// })?;
+    /// assert!(was_there && !sessions.contains("user:7")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`modify`](Self::modify).
+    pub fn modify_with<T: AsRef<[u8]>, R, E: From<Error>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<PutOptions>,
+        change: impl FnOnce(Option<&[u8]>) -> Result<(Action<T>, R), E>,
+    ) -> Result<R, E> {
+        let (durability, life) = self.of_change(options.into())?;
+        let changed = self.change(key.as_ref(), durability, life, |old| match change(old.map(|old| old.1)) {
+            Ok((action, value)) => (action, Ok(value)),
+            Err(error) => (Action::Keep, Err(error)),
         });
         changed?.1
     }
@@ -305,8 +365,34 @@ impl Space<'_> {
         expected: Option<Version>,
         value: impl AsRef<[u8]>,
     ) -> Result<Swap> {
-        let life = Life::Renewed(self.end_of_new(None)?);
-        let (written, current) = self.change(key.as_ref(), self.store.handle.durability, life, |old| {
+        self.compare_and_swap_with(key, expected, value, PutOptions::default())
+    }
+
+    /// [`compare_and_swap`](Self::compare_and_swap) with the durability, the time to live, or both, of this one write.
+    ///
+    /// ```
+    /// # use recstore::{Durability, Store, Swap};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// let swap = sessions.compare_and_swap_with("user:7", None, b"logged in", Durability::Disk)?;
+    /// assert!(matches!(swap, Swap::Done(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`compare_and_swap`](Self::compare_and_swap).
+    pub fn compare_and_swap_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<Version>,
+        value: impl AsRef<[u8]>,
+        options: impl Into<PutOptions>,
+    ) -> Result<Swap> {
+        let options = options.into();
+        let durability = options.durability.unwrap_or(self.store.handle.durability);
+        let life = Life::Renewed(self.end_of_new(options.ttl)?);
+        let (written, current) = self.change(key.as_ref(), durability, life, |old| {
             let current = old.map(|(version, _)| version);
             (if current == expected { Action::Put(value.as_ref()) } else { Action::Keep }, current)
         })?;
@@ -329,6 +415,100 @@ impl Space<'_> {
     /// As [`compare_and_swap`](Self::compare_and_swap).
     pub fn put_if_absent(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Swap> {
         self.compare_and_swap(key, None, value)
+    }
+
+    /// Deletes a key if its version is `expected`. Returns whether it was.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// let seen = sessions.put("user:7", b"logged in")?;
+    /// sessions.put("user:7", b"away")?; // by another process
+    /// assert!(!sessions.compare_and_delete("user:7", seen)?);
+    /// assert!(sessions.contains("user:7")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`compare_and_swap`](Self::compare_and_swap).
+    pub fn compare_and_delete(&self, key: impl AsRef<[u8]>, expected: Version) -> Result<bool> {
+        let (_, is_it) =
+            self.change(key.as_ref(), self.store.handle.durability, Life::Kept(None), |old| {
+                let is_it = old.is_some_and(|(version, _)| version == expected);
+                (if is_it { Action::<&[u8]>::Delete } else { Action::Keep }, is_it)
+            })?;
+        Ok(is_it)
+    }
+
+    /// The value of a key. If there is none, writes the bytes that `make` returns. Of several calls at the same time one writes: see
+    /// [`Store::get_or_insert_with`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let pages = store.space("pages")?.with_ttl(Duration::from_secs(60));
+    /// assert_eq!(pages.get_or_insert_with("/home", || "made")?.data(), b"made");
+    /// assert_eq!(pages.get_or_insert_with("/home", || "made again")?.data(), b"made"); // for a minute
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](Self::get) and [`update`](Self::update).
+    pub fn get_or_insert_with<T: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        make: impl FnOnce() -> T,
+    ) -> Result<Record> {
+        let key = key.as_ref();
+        if let Some(record) = self.get(key)? {
+            return Ok(record);
+        }
+        let (durability, life) = self.of_change(PutOptions::default())?;
+        let (written, (version, data)) = self.change(key, durability, life, |old| match old {
+            Some((version, data)) => (Action::Keep, (version, data.to_vec())),
+            None => {
+                let data = make().as_ref().to_vec();
+                (Action::Put(data.clone()), (Version(0), data))
+            }
+        })?;
+        Ok(Record { id: self.hash.id(key), version: written.unwrap_or(version), data })
+    }
+
+    /// Deletes the keys for which `keep` returns `false`. Returns their number. If a value is changed while `keep` looks at it, `keep` looks
+    /// again: see [`Store::retain`].
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let words = store.space("words")?;
+    /// words.write_many(["one", "three"].map(|word| (word, word.len().to_string())))?;
+    /// assert_eq!(words.retain(|key, _value| key.len() > 3)?, 1);
+    /// assert!(words.contains("three")? && !words.contains("one")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The first error ends it, [`Error::Corrupt`] for a damaged record included; as [`delete`](Self::delete).
+    pub fn retain(&self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) -> Result<u64> {
+        self.store.check_write(0, 0)?;
+        let mut deleted = 0;
+        for found in self.iter() {
+            let (key, record) = found?;
+            let mut now = Some(record);
+            while let Some(record) = now.filter(|record| !keep(&key, record.data())) {
+                if self.compare_and_delete(&key, record.version())? {
+                    deleted += 1;
+                    break;
+                }
+                now = self.get(&key)?;
+            }
+        }
+        Ok(deleted)
     }
 
     /// Writes many values. Returns their number. Of several values for one key the last one counts. This is not a transaction, as

@@ -250,3 +250,34 @@ fn inspect_shows_regions_and_slots() {
     run(args!["inspect", store, "--region", "2"]).refused(2, "region");
     run(args!["inspect", store, "--slot", "4294967295"]).refused(2, "slot");
 }
+
+#[test]
+fn a_key_with_a_time_to_live_shows_its_deadline_and_keeps_it_through_dump_and_load() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"x")]);
+    run(args!["write", store, "s/hour", "value", "--ttl", "1h"]).done();
+    run(args!["write", store, "s/over", "value", "--ttl", "0s"]).done();
+    run(args!["write", store, "s/stays", "value"]).done();
+    run(args!["read", store, "s/over"]).refused(1, "no record s/over");
+    fn shown<const N: usize>(args: [std::ffi::OsString; N]) -> String {
+        String::from_utf8(run(args).done().out).expect("text")
+    }
+    let end_in = |text: &str| -> u64 {
+        let (_, at) = text.split_once("\"expires_ms\":").unwrap_or_else(|| panic!("no deadline in {text}"));
+        at.split(|c: char| !c.is_ascii_digit()).next().expect("a number").parse().expect("a number")
+    };
+    let read = shown(args!["read", store, "s/hour", "--json"]);
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis() as u64;
+    let at = end_in(&read);
+    assert!((now..=now + 3_600_000).contains(&at), "{at} at {now}");
+    assert!(!shown(args!["read", store, "s/stays", "--json"]).contains("expires_ms"));
+    let listed = shown(args!["list", store, "--json"]);
+    assert_eq!((end_in(&listed), listed.matches("expires_ms").count()), (at, 1));
+    let dumped = shown(args!["dump", store]);
+    assert_eq!((dumped.lines().count(), dumped.matches("expires_ms").count()), (3, 1));
+    let copy = dir.path("copy.rec");
+    run_with(args!["load", copy, "-", "--format", "jsonl"], &dumped[..]).ended(0, "3 records loaded");
+    assert_eq!(end_in(&shown(args!["dump", copy])), at);
+    run(args!["write", store, "1", "x", "--ttl", "1h"]).refused(2, "only keys expire; write SPACE/KEY");
+    run(args!["write", store, "s/k", "x", "--ttl", "soon"]).refused(2, "use one such as 30s, 10m, 12h or 7d");
+}

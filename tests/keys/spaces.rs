@@ -636,3 +636,44 @@ fn an_older_version_that_stands_in_after_a_repair_is_found_by_its_key() {
     assert_eq!(store.get(space.id_of("key")).unwrap(), None);
     assert_eq!(store.verify().unwrap().damage, []);
 }
+
+#[test]
+fn a_key_is_made_deleted_or_kept_by_what_is_there() {
+    let (_dir, store) = new_store();
+    let space = store.space("s").unwrap();
+    let keys = of_one_id(&space, 3);
+    let made = space.get_or_insert_with(&keys[0], || "made").unwrap();
+    assert_eq!((made.data(), Some(made.version())), (&b"made"[..], space.version(&keys[0]).unwrap()));
+    let there = space.get_or_insert_with(&keys[0], || -> &str { panic!("it is there") }).unwrap();
+    assert_eq!((there.data(), there.version()), (made.data(), made.version()));
+    for (n, key) in keys.iter().enumerate() {
+        space.update_with(key, Durability::Disk, |_| Some([n as u8])).unwrap();
+    }
+    let version = space.version(&keys[0]).unwrap().unwrap();
+    space.put(&keys[0], [9]).unwrap();
+    assert!(!space.compare_and_delete(&keys[0], version).unwrap());
+    assert!(!space.compare_and_delete("no key", version).unwrap());
+    let version = space.version(&keys[0]).unwrap().unwrap();
+    assert!(space.compare_and_delete(&keys[0], version).unwrap() && !space.contains(&keys[0]).unwrap());
+    store.space("other").unwrap().put(&keys[1], [1]).unwrap();
+    // A value that changes while it is looked at is looked at again.
+    let mut looks = 0;
+    let deleted = space
+        .retain(|key, value| {
+            looks += 1;
+            if looks == 1 {
+                space.put(key, [77]).unwrap();
+            }
+            value == [77]
+        })
+        .unwrap();
+    assert!(deleted == 1 && (3..=4).contains(&looks), "{deleted} after {looks} looks");
+    assert_eq!(keys_of(&space).into_values().collect::<Vec<_>>(), [[77]]);
+    assert!(store.space("other").unwrap().contains(&keys[1]).unwrap());
+    let failed: Result<(), Error> = space.modify_with(&keys[1], Durability::Disk, |_| {
+        Err::<(Action<&[u8]>, ()), _>(Error::InvalidOption { what: "no".into() })
+    });
+    assert!(matches!(failed, Err(Error::InvalidOption { .. })));
+    let swap = space.compare_and_swap_with(&keys[0], None, [5], Durability::Disk).unwrap();
+    assert!(matches!(swap, Swap::Done(_)));
+}

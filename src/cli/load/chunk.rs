@@ -2,7 +2,8 @@
 //!
 //! To the writer, a chunk: the length in bytes of the rest (u64), then for each record its id
 //! (u64), its length (u32) and its bytes. A record with a key has the length of the space's name in place of the id, and the
-//! highest bit of its length set; name, length of the key (u32) and key come before its bytes. Back from the writer, a [`Reply`]
+//! highest bit of its length set; name, length of the key (u32) and key come before its bytes. If the key has a deadline, the highest
+//! bit of its length is set too, and the deadline (u64) comes before the key. Back from the writer, a [`Reply`]
 //! for each chunk, in the same order.
 //! Both ends are the same build, hence no magic and no version. The input is checked all the same, because a user can start the
 //! writer by hand.
@@ -34,10 +35,14 @@ pub(crate) struct Origin {
     pub(crate) line: u64,
     /// Its name.
     pub(crate) target: Target,
+    /// The deadline of a key, in milliseconds since 1970.
+    pub(crate) expires_ms: Option<u64>,
 }
 
 /// In a record's length: it has a key.
 const KEYED: u32 = 1 << 31;
+/// In a key's length: the deadline (u64) follows.
+const TIMED: u32 = 1 << 31;
 
 /// A record in a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub(crate) enum Dealt<'a> {
         space: &'a str,
         /// The key.
         key: &'a [u8],
+        /// Its deadline, in milliseconds since 1970.
+        expires_ms: Option<u64>,
         /// Its bytes.
         data: &'a [u8],
     },
@@ -70,11 +77,13 @@ impl Chunk {
                 self.frame.extend_from_slice(&len.to_le_bytes());
             }
             Target::Key { space, key } => {
-                let key_len = u32::try_from(key.len()).ok()?;
+                let key_len = u32::try_from(key.len()).ok().filter(|len| len & TIMED == 0)?;
+                let timed = if origin.expires_ms.is_some() { TIMED } else { 0 };
                 self.frame.extend_from_slice(&(space.len() as u64).to_le_bytes());
                 self.frame.extend_from_slice(&(len | KEYED).to_le_bytes());
                 self.frame.extend_from_slice(space.as_bytes());
-                self.frame.extend_from_slice(&key_len.to_le_bytes());
+                self.frame.extend_from_slice(&(key_len | timed).to_le_bytes());
+                self.frame.extend(origin.expires_ms.map(u64::to_le_bytes).into_iter().flatten());
                 self.frame.extend_from_slice(key);
             }
         }
@@ -128,8 +137,12 @@ pub(crate) fn records(mut payload: &[u8]) -> Option<Vec<Dealt<'_>>> {
         } else {
             let space = str::from_utf8(take(usize::try_from(number).ok()?)?).ok()?;
             let key_len = u32::from_le_bytes(*take(4)?.first_chunk()?);
-            let key = take(key_len as usize)?;
-            Dealt::Key { space, key, data: take((len & !KEYED) as usize)? }
+            let expires_ms = match key_len & TIMED {
+                0 => None,
+                _ => Some(u64::from_le_bytes(*take(8)?.first_chunk()?)),
+            };
+            let key = take((key_len & !TIMED) as usize)?;
+            Dealt::Key { space, key, expires_ms, data: take((len & !KEYED) as usize)? }
         });
         payload = rest;
     }
@@ -215,7 +228,7 @@ mod tests {
     use super::*;
 
     fn origin(id: u64) -> Origin {
-        Origin { line: 1, target: Target::Id(id) }
+        Origin { line: 1, target: Target::Id(id), expires_ms: None }
     }
 
     #[test]
@@ -226,15 +239,18 @@ mod tests {
             chunk.push(origin(id), data).expect("short enough");
         }
         let target = Target::Key { space: "sessions".into(), key: vec![0] };
-        chunk.push(Origin { line: 1, target }, b"of a key").expect("short enough");
+        for expires_ms in [None, Some(7)] {
+            let origin = Origin { line: 1, target: target.clone(), expires_ms };
+            chunk.push(origin, b"of a key").expect("short enough");
+        }
         let mut pipe = [chunk.frame(), Chunk::new(None).frame()].concat();
         pipe.extend_from_slice(b"cut");
         let mut pipe = pipe.as_slice();
         let mut payload = Vec::new();
         assert!(read_frame(&mut pipe, &mut payload).unwrap());
         let dealt = written.map(|(id, data)| Dealt::Id(id, data)).into_iter();
-        let of_key = Dealt::Key { space: "sessions", key: b"\0", data: b"of a key" };
-        assert_eq!(records(&payload).unwrap(), dealt.chain([of_key]).collect::<Vec<_>>());
+        let of_key = |expires_ms| Dealt::Key { space: "sessions", key: b"\0", expires_ms, data: b"of a key" };
+        assert_eq!(records(&payload).unwrap(), dealt.chain([None, Some(7)].map(of_key)).collect::<Vec<_>>());
         assert!(read_frame(&mut pipe, &mut payload).unwrap());
         assert_eq!(records(&payload).unwrap(), []);
         assert!(!read_frame(&mut pipe, &mut payload).unwrap());

@@ -26,6 +26,8 @@ const READ_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES_MIN: usize = 512;
 /// A file is read in at least about this many pieces, so that all writers get a part of a small one.
 const PIECES_MIN: u64 = 32;
+/// Bytes that a deadline takes of a record.
+const EXPIRY_BYTES: usize = 16;
 
 /// The origin of the lines.
 pub(crate) struct Input {
@@ -213,10 +215,11 @@ impl Taker {
         if format.header(row).map_err(at)? {
             on_error.header(row.bytes);
         } else if row.line > *skip_lines && !row.bytes.trim_ascii().is_empty() {
-            let taken = format.record(row).and_then(|(target, data)| {
-                let len = data.len() + target.bytes_beside_data();
+            let taken = format.record(row).and_then(|(target, data, expires_ms)| {
+                let of_end = if expires_ms.is_some() { EXPIRY_BYTES } else { 0 };
+                let len = data.len() + target.bytes_beside_data() + of_end;
                 let fits = len <= *record_size;
-                let origin = Origin { line: row.line, target };
+                let origin = Origin { line: row.line, target, expires_ms };
                 fits.then_some(origin.clone()).and_then(|origin| sorter.add(origin, &data)).ok_or_else(|| {
                     format!(
                         "record {} is {len} bytes long and the store takes {record_size}; split it, or create a store \

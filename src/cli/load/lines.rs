@@ -11,6 +11,9 @@ use super::csv::Csv;
 use super::id_from::{IdFrom, Place, parse_id_from, parse_place, parse_radix};
 use super::rows::{Row, Rows};
 
+/// A record in a row: its name, its bytes, and the deadline of a key in milliseconds since 1970.
+pub(crate) type Taken<'a> = (Target, Cow<'a, [u8]>, Option<u64>);
+
 /// JSON may take six bytes for one of the record (`\u0000`).
 const JSON_BYTES_PER_BYTE: usize = 6;
 /// CSV may take two (`""`), and base64 in CSV less than that.
@@ -127,11 +130,13 @@ impl Format {
         }
     }
 
-    /// The name and the bytes of the record in a row.
-    pub(crate) fn record<'a>(&mut self, row: &Row<'a>) -> Result<(Target, Cow<'a, [u8]>), String> {
+    /// The record in a row.
+    pub(crate) fn record<'a>(&mut self, row: &Row<'a>) -> Result<Taken<'a>, String> {
         match self {
-            Self::Jsonl => jsonl::decode(row.bytes).map(|(target, data)| (target, data.into())),
-            Self::Csv(csv) => csv.record(row).map(|(id, data)| (Target::Id(id), data)),
+            Self::Jsonl => {
+                jsonl::decode(row.bytes).map(|(target, data, expires_ms)| (target, data.into(), expires_ms))
+            }
+            Self::Csv(csv) => csv.record(row).map(|(id, data)| (Target::Id(id), data, None)),
             Self::Delimited { delimiter, id } => {
                 let id = id.id(row.line, |place| match place {
                     Place::Number(column) => nth_column(row.bytes, delimiter, *column).ok_or_else(|| {
@@ -142,7 +147,7 @@ impl Format {
                     }),
                     Place::Name(name) => Err(format!("there is no column {name:?}")),
                 })?;
-                Ok((Target::Id(id), row.bytes.into()))
+                Ok((Target::Id(id), row.bytes.into(), None))
             }
         }
     }
@@ -193,8 +198,8 @@ mod tests {
 
     fn record<'a>(mut format: Format, line: &'a [u8]) -> Result<(u64, Cow<'a, [u8]>), String> {
         match format.record(&Row::line(7, line))? {
-            (Target::Id(id), data) => Ok((id, data)),
-            (target, _) => panic!("{target}"),
+            (Target::Id(id), data, None) => Ok((id, data)),
+            (target, ..) => panic!("{target}"),
         }
     }
 

@@ -6,8 +6,9 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
 
-use recstore::{Error, Store};
+use recstore::{Error, Store, Ttl};
 
 use super::super::access::Access;
 use super::super::failure::Failure;
@@ -60,7 +61,11 @@ fn put_all(store: &Store, records: &[Dealt<'_>]) -> Result<(), (usize, Error)> {
     for (at, record) in records.iter().enumerate() {
         let put = match *record {
             Dealt::Id(id, data) => store.put(id, data),
-            Dealt::Key { space, key, data } => store.space(space).and_then(|space| space.put(key, data)),
+            Dealt::Key { space, key, expires_ms, data } => {
+                let at = expires_ms.map(|at| UNIX_EPOCH.checked_add(Duration::from_millis(at)));
+                let ttl = at.flatten().map_or(Ttl::NEVER, Ttl::at);
+                store.space(space).and_then(|space| space.put_with(key, data, ttl))
+            }
         };
         put.map_err(|error| (at, error))?;
     }
