@@ -64,7 +64,7 @@
 //! 8. [`Queue`]: jobs that are done by the processes that claim them.
 //!
 //! The other types come from a method of these: [`Store::counter`], [`Store::typed`], [`Store::ring`], [`Store::pin`],
-//! [`Store::reserve`], [`Store::watch`], [`Store::shared`].
+//! [`Store::reserve`], [`Store::watch`], [`Store::shared`]. [`mirror`] keeps copies in other places.
 //!
 //! # Features, compiler, platform
 //!
@@ -126,6 +126,16 @@ pub use store::sweep::{Sweeping, Swept};
 pub use store::ttl::{PutOptions, Ttl};
 pub use store::typed::{Slices, Typed};
 pub use store::watch::{Event, Watch, WatchAll};
+
+/// Copies of a store in other places, kept equal while others write: [`Mirror`](mirror::Mirror), over any [`Sink`](mirror::Sink).
+///
+/// A store stays on one machine. The command `recstore mirror` keeps a bucket of NATS JetStream equal to it, for readers on other
+/// machines and against the loss of this one. Here is its machinery, and a second place, a directory of files.
+pub mod mirror {
+    pub use crate::store::directory::{Directory, DirectoryError};
+    pub use crate::store::mirror::{Comparison, Mirror, MirrorError, MirrorStats, Wave, compare};
+    pub use crate::store::sink::{Answer, Foreign, KeyState, RecordKey, Sink, Wanted};
+}
 
 #[doc = include_str!("design/mod.md")]
 pub mod design {

@@ -17,6 +17,7 @@ mod create;
 mod delete;
 mod diff;
 mod dump;
+mod elsewhere;
 mod export;
 mod failure;
 mod ids;
@@ -91,6 +92,8 @@ enum Command {
     Export(export::Export),
     Stat(stat::Stat),
     Watch(watch::Watch),
+    Mirror(elsewhere::Mirror),
+    Pull(elsewhere::Pull),
     Top(top::Top),
     Map(map::Map),
     Verify(verify::Verify),
@@ -123,6 +126,8 @@ impl Command {
             Self::Export(args) => args.run(access),
             Self::Stat(args) => args.run(access),
             Self::Watch(args) => args.run(access),
+            Self::Mirror(args) => args.run(access),
+            Self::Pull(args) => args.run(access),
             Self::Top(args) => args.run(access),
             Self::Map(args) => args.run(access),
             Self::Verify(args) => args.run(access),

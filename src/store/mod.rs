@@ -126,6 +126,13 @@ pub(crate) mod changes;
 
 pub(crate) mod handle_id;
 
+// Copies elsewhere.
+pub(crate) mod sink;
+
+pub(crate) mod mirror;
+
+pub(crate) mod directory;
+
 // Upkeep.
 pub(crate) mod checkpoint;
 
