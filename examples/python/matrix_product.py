@@ -40,6 +40,7 @@ def main() -> None:
             process.start()
         for process in processes:
             process.join()
+        multiply(store, -1)  # The others may have left before the one was killed.
         assert len(store.queue("blocks")) == 0
         with store.pin() as pin:
             c = np.concatenate([pin.array(f"c {first}") for first in range(0, SIZE, BLOCK)])

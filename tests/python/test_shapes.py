@@ -296,3 +296,24 @@ def test_stores_in_memory_have_names(name: str) -> None:
             again["k"] = b"v"
         assert store["k"] == b"v" and recstore.remove_shared(name) and not recstore.remove_shared(name)
         assert store["k"] == b"v"
+
+
+def test_a_key_is_absent_when_its_time_is_over(store: recstore.Store) -> None:
+    store.put("short", b"v", ttl=0)
+    store.put("long", b"v", ttl=3600)
+    store["forever"] = b"v"
+    sessions = store.space("sessions", ttl=3600)
+    sessions["k"] = b"v"
+    assert "short" not in store and store.get("short") is None and set(store) == {"long", "forever"}
+    assert store.expires_at("forever") is None and store.expires_at("long") > 0
+    assert sessions.expires_at("k") == pytest.approx(store.expires_at("long"), abs=600)
+    assert pickle.loads(pickle.dumps(sessions)).put("other", b"v") and sessions.expires_at("other") is not None
+    assert store.touch("long", 7200) and not store.touch("short", 1)
+    assert store.expires_at("long") > sessions.expires_at("k")
+    assert store.touch("long", None) and store.expires_at("long") is None
+    with sessions.reserve("room", 3) as room:
+        room[:] = b"abc"
+    assert sessions["room"] == b"abc" and sessions.expires_at("room") is not None
+    with pytest.raises(recstore.InvalidOption, match="7"):
+        store.put(7, b"v", ttl=1)
+    assert store.sweep() == 1 and store.stats().records >= 4

@@ -241,3 +241,39 @@ def test_a_forked_child_is_told_what_is_its_parents(store: recstore.Store) -> No
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
     assert bytes(pin["k"]) == b"v" * 100 and snapshot["k"] == b"v" * 100 and next(items) == ("k", b"v" * 100)
+
+
+def test_a_forked_child_has_the_bytes_that_were_lent_at_the_fork(path: str) -> None:
+    import os
+
+    with recstore.open(path, record_size=20_000, regions=1) as store:
+        values = {f"k{n}": bytes([n]) * (50 if n % 2 else 15_000) for n in range(1, 20)}
+        store.update(values)
+        store["empty"] = b""
+        pin = store.pin()
+        arrays = {key: pin.array(key, np.uint8) for key in values}
+        views = {key: pin[key] for key in values}
+        empty = pin["empty"]
+        reservation = store.reserve("room", (100,), np.uint8)
+        with reservation as room:
+            room[:] = 1
+            for _ in range(3):
+                child = os.fork()
+                if child == 0:
+                    code = 1
+                    try:
+                        room[:] = 9  # The child's own copy.
+                        store.update({key: b"changed" for key in values})
+                        same = all(arrays[key].tobytes() == bytes(views[key]) == value for key, value in values.items())
+                        same = same and bytes(empty) == b"" and bytes(memoryview(arrays["k2"])) == values["k2"]
+                        code = 0 if same else 2
+                        del arrays, views, pin
+                        gc.collect()
+                    finally:
+                        os._exit(code)
+                assert os.waitpid(child, 0)[1] == 0
+                assert all(arrays[key].tobytes() == value for key, value in values.items())
+            assert room.sum() == 100
+        assert store["k1"] == b"changed" and store.verify().is_clean
+        with store.pin() as again:
+            assert again.array("room").sum() == 100

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import importlib
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple, Self
 
 from . import _arrays, _native
@@ -15,6 +14,20 @@ Key = int | str | bytes
 
 _BEAT = 0.5
 """Seconds that a wait in a thread of asyncio takes at most before it looks whether somebody still waits for it."""
+
+
+async def _beats(name: str, wait: Callable[[], Any], is_over: Callable[[], bool]) -> AsyncIterator[Any]:
+    """What `wait` gives, again and again, in a thread of its own, so that the loop goes on meanwhile."""
+    asyncio = importlib.import_module("asyncio")  # Loaded only by those who use it.
+    threads = importlib.import_module("concurrent.futures").ThreadPoolExecutor(1, name)
+    try:
+        loop = asyncio.get_running_loop()
+        while not is_over():
+            found = await loop.run_in_executor(threads, wait)
+            if found is not None:
+                yield found
+    finally:
+        threads.shutdown(wait=False)  # The thread looks once a beat.
 
 
 class Pin(_native.Pin):
@@ -176,15 +189,12 @@ class Ring(_native.Ring):
 
     async def follow(self, first: int | None = None) -> AsyncIterator[tuple[int, Any]]:
         """As `tail`, for asyncio."""
-        first = self.pushed if first is None else first
-        with ThreadPoolExecutor(1, "recstore ring") as threads:
-            loop = asyncio.get_running_loop()
-            while True:
-                numbers, values = await loop.run_in_executor(threads, self._from, first, 1024, _BEAT)
-                if numbers:
-                    first = numbers[-1] + 1
-                    for pair in zip(numbers, self._array(values), strict=True):
-                        yield pair
+        next_number = self.pushed if first is None else first
+        async for numbers, values in _beats("recstore ring", lambda: self._from(next_number, 1024, _BEAT), lambda: False):
+            if numbers:
+                next_number = numbers[-1] + 1
+                for pair in zip(numbers, self._array(values), strict=True):
+                    yield pair
 
     def __repr__(self) -> str:
         return f"<recstore.Ring {self._name!r} of {self.length} {self._dtype}>"
@@ -220,12 +230,8 @@ class Watch(_native.Watch):
         return event
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        with ThreadPoolExecutor(1, "recstore watch") as threads:
-            loop = asyncio.get_running_loop()
-            while not self.cancelled:
-                event = await loop.run_in_executor(threads, self.wait, _BEAT)
-                if event is not None:
-                    yield event
+        async for event in _beats("recstore watch", lambda: self.wait(_BEAT), lambda: self.cancelled):
+            yield event
 
 
 class Change(NamedTuple):
@@ -260,9 +266,5 @@ class Changes(_native.Changes):
         return change
 
     async def __aiter__(self) -> AsyncIterator[Change]:
-        with ThreadPoolExecutor(1, "recstore changes") as threads:
-            loop = asyncio.get_running_loop()
-            while not self.cancelled:
-                change = await loop.run_in_executor(threads, self.wait, _BEAT)
-                if change is not None:
-                    yield change
+        async for change in _beats("recstore changes", lambda: self.wait(_BEAT), lambda: self.cancelled):
+            yield change

@@ -132,12 +132,12 @@ class Space(_Map):
 
     __slots__ = ("_store", "_options")
     _store: Store
-    _options: tuple[str, type, Codec | None]
+    _options: tuple[str, type, Codec | None, float | None]
 
-    def __new__(cls, store: Store, name: str, keys: type, codec: Codec | None) -> Self:
-        self = super().__new__(cls, store._handle, name, getattr(keys, "__name__", repr(keys)), codec)
+    def __new__(cls, store: Store, name: str, keys: type, codec: Codec | None, ttl: float | None) -> Self:
+        self = super().__new__(cls, store._handle, name, getattr(keys, "__name__", repr(keys)), codec, ttl)
         self._store = store
-        self._options = (name, keys, codec)
+        self._options = (name, keys, codec, ttl)
         return self
 
     @property
@@ -157,8 +157,8 @@ class Space(_Map):
         return _space, (self._store, *self._options)
 
 
-def _space(store: Store, name: str, keys: type, codec: Codec | None) -> Space:
-    return Space(store, name, keys, codec)
+def _space(store: Store, name: str, keys: type, codec: Codec | None, ttl: float | None) -> Space:
+    return Space(store, name, keys, codec, ttl)
 
 
 class Store(_Map):
@@ -225,13 +225,16 @@ class Store(_Map):
             how["flag"] = "w" if how["path"] is not None else "c"
         return Store, (how,)
 
-    def space(self, name: str, *, keys: type = str, codec: Codec | None = None) -> Space:
+    def space(
+        self, name: str, *, keys: type = str, codec: Codec | None = None, ttl: float | None = None
+    ) -> Space:
         """The space with this name: records that are found by keys, apart from those of other spaces. The first write makes it.
 
         `keys`, which is `str`, `bytes` or `int`, is the type that keys come back as. Each type may be used to ask for a key: text is
-        its UTF-8, and an int is its 8 bytes, the highest first.
+        its UTF-8, and an int is its 8 bytes, the highest first. `ttl` is the time to live, in seconds, of what is written through this
+        object: after that the key is absent.
         """
-        return Space(self, name, keys, codec)
+        return Space(self, name, keys, codec, ttl)
 
     def spaces(self) -> list[str]:
         """The names of all spaces in which there is a key. A pass over all records."""
@@ -240,6 +243,11 @@ class Store(_Map):
     def sync(self) -> None:
         """Makes every earlier write, of any process, survive a loss of power."""
         self._handle.sync()
+
+    def sweep(self, budget: int = 1 << 16) -> int:
+        """Frees the room of keys whose time to live is over. Looks at `budget` records, from where the last sweep ended. Returns the
+        number of keys. Any process may do it."""
+        return self._handle.sweep(budget)[0]
 
     def backup(self, to: str | bytes | os.PathLike[Any]) -> int:
         """Copies all records as they are at one moment into a new store. Returns their number."""

@@ -71,8 +71,14 @@ self_cell!(
 );
 
 impl SpaceOf {
-    pub(crate) fn make(opened: &Arc<Opened>, name: &str) -> recstore::Result<Self> {
-        Self::try_new(Arc::clone(opened), |store| store.space(name))
+    pub(crate) fn make(opened: &Arc<Opened>, name: &str, ttl: Option<Duration>) -> recstore::Result<Self> {
+        Self::try_new(Arc::clone(opened), |store| {
+            let space = store.space(name)?;
+            Ok(match ttl {
+                Some(ttl) => space.with_ttl(ttl),
+                None => space,
+            })
+        })
     }
 
     #[inline]
@@ -131,6 +137,17 @@ impl Core {
         self.current.load_full().ok_or_else(|| closed(py))
     }
 
+    /// Calls `work` once, with a patience of zero: see 1. `None`: the store is closed.
+    #[inline]
+    pub(crate) fn try_call<T>(
+        &self,
+        work: impl FnOnce(&Arc<SpaceOf>) -> recstore::Result<T>,
+    ) -> Option<recstore::Result<T>> {
+        let attached = self.current.load();
+        let attached = attached.as_ref()?;
+        Some(with_patience(Duration::ZERO, || work(attached)))
+    }
+
     /// Calls `work` with the open store: see 1 to 3.
     #[inline]
     pub(crate) fn call<T: Send>(
@@ -183,7 +200,7 @@ impl Core {
         let opened = in_slices(py, self.lock_timeout, || {
             let store = ManuallyDrop::new(how(&self.options, &self.place)?);
             let opened = Arc::new(Opened { store, is_closing: AtomicBool::new(false) });
-            SpaceOf::make(&opened, &self.space).map(Arc::new)
+            SpaceOf::make(&opened, &self.space, None).map(Arc::new)
         })?;
         opened.map_err(|error| exception(py, &error))
     }
@@ -402,6 +419,12 @@ impl Handle {
 
     fn sync(&self, py: Python<'_>) -> PyResult<()> {
         self.core.sync(py)
+    }
+
+    /// Frees what has expired, within a budget of slots. Returns the number of values, and whether it came to the end.
+    fn sweep(&self, py: Python<'_>, budget: u32) -> PyResult<(u64, bool)> {
+        let swept = self.core.wait(py, |at| at.opened().sweep(budget))?;
+        Ok((swept.freed, swept.is_round_over))
     }
 
     fn spaces(&self, py: Python<'_>) -> PyResult<Vec<String>> {

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyMemoryView;
 use self_cell::self_cell;
 
+use crate::forked::Registered;
 use crate::handle::SpaceOf;
 use crate::items::{Items, Pass, Source, What};
 use crate::key::Key;
@@ -50,8 +51,8 @@ pub(crate) struct View {
     at: *const u8,
     len: usize,
     keeper: Keeper,
-    /// For the check that this is the process that they are in.
-    opened: Arc<SpaceOf>,
+    /// A forked child has them too.
+    _registered: Registered,
 }
 
 // SAFETY: the bytes are not written while the keeper lives, so they may be read from any thread.
@@ -94,11 +95,6 @@ pub(crate) unsafe fn fill(
 impl View {
     unsafe fn __getbuffer__(slf: &Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let this = slf.get();
-        if !this.opened.opened().is_ours() {
-            return Err(PyBufferError::new_err(
-                "the bytes were lent to the parent process, and are not in the memory of this one; read them anew",
-            ));
-        }
         // SAFETY: the view is the caller's, and the object keeps the bytes.
         unsafe { fill(slf.as_ptr(), view, this.at.cast_mut(), this.len, true, flags) }
     }
@@ -109,8 +105,9 @@ impl View {
 }
 
 impl View {
-    fn of(data: &[u8], keeper: Keeper, opened: &Arc<SpaceOf>) -> Self {
-        Self { at: data.as_ptr(), len: data.len(), keeper, opened: Arc::clone(opened) }
+    fn of(data: &[u8], keeper: Keeper) -> Self {
+        let (at, len) = (data.as_ptr(), data.len());
+        Self { at, len, keeper, _registered: Registered::new(at, len) }
     }
 
     /// What keeps the bytes: for `Debug` of nothing else.
@@ -148,7 +145,7 @@ impl Pin {
                 (Key::Bytes(key), Scope::Store) => lent.get_in(attached.space(), key)?,
                 (Key::Bytes(key), scope) => lent.get_in(scope.space(attached)?.space(), key)?,
             };
-            Ok(found.map(|data| View::of(data, Keeper::Pin(Arc::clone(&pin)), attached)))
+            Ok(found.map(|data| View::of(data, Keeper::Pin(Arc::clone(&pin)))))
         })?;
         lent.map(|view| view.memory(py)).transpose()
     }
@@ -306,9 +303,8 @@ impl Snapshot {
         py: Python<'py>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyMemoryView>>> {
-        let lent = self.find(py, key, |data, snapshot| {
-            View::of(data, Keeper::Snapshot(Arc::clone(snapshot)), snapshot.borrow_owner())
-        })?;
+        let lent =
+            self.find(py, key, |data, snapshot| View::of(data, Keeper::Snapshot(Arc::clone(snapshot))))?;
         lent.map(|view| view.memory(py)).transpose()
     }
 

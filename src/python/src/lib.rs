@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 mod batch;
 mod counter;
 mod error;
+mod forked;
 mod handle;
 mod items;
 mod key;

@@ -3,15 +3,16 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use pyo3::exceptions::{PyKeyError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
-use recstore::{Action, Durability, Error, Space, Swap, Version};
+use recstore::{Action, Durability, Error, PutOptions, Space, Swap, Ttl, Version};
 
 use crate::error::exception;
-use crate::handle::{Core, Handle, Opened, SpaceOf};
+use crate::handle::{Core, Handle, Opened, SpaceOf, seconds};
 use crate::items::{Items, What};
 use crate::key::{Key, KeyType};
 use crate::value::{Codec, bytes_of, decoded, encoded};
@@ -31,23 +32,23 @@ pub(crate) enum Scope {
     /// Those that are found by ids, and the keys of the store's own space.
     Store,
     /// The keys of a space. It belongs to a handle that is open, and is made anew with that.
-    Space { name: String, made: Arc<ArcSwapOption<SpaceOf>> },
+    Space { name: String, ttl: Option<Duration>, made: Arc<ArcSwapOption<SpaceOf>> },
 }
 
 impl Scope {
-    pub(crate) fn of_space(core: &Core, name: String) -> Self {
-        Self::Space { name, made: core.cache() }
+    pub(crate) fn of_space(core: &Core, name: String, ttl: Option<Duration>) -> Self {
+        Self::Space { name, ttl, made: core.cache() }
     }
 
     /// The space of keys.
     pub(crate) fn space(&self, attached: &Arc<SpaceOf>) -> recstore::Result<Arc<SpaceOf>> {
-        let Self::Space { name, made } = self else { return Ok(Arc::clone(attached)) };
+        let Self::Space { name, ttl, made } = self else { return Ok(Arc::clone(attached)) };
         if let Some(space) = made.load_full()
             && Arc::ptr_eq(space.opened(), attached.opened())
         {
             return Ok(space);
         }
-        let space = Arc::new(SpaceOf::make(attached.opened(), name)?);
+        let space = Arc::new(SpaceOf::make(attached.opened(), name, *ttl)?);
         made.store(Some(Arc::clone(&space)));
         Ok(space)
     }
@@ -106,7 +107,7 @@ impl Map {
         &self,
         attached: &Arc<SpaceOf>,
         key: &Key<'_>,
-        work: impl Fn(At<'_>) -> recstore::Result<T>,
+        work: impl FnOnce(At<'_>) -> recstore::Result<T>,
     ) -> recstore::Result<T> {
         match (key, &*self.scope) {
             (Key::Id(id), _) => work(At::Id(attached.opened(), *id)),
@@ -150,16 +151,19 @@ impl Map {
 
     #[inline]
     fn read_into(&self, py: Python<'_>, key: &Key<'_>, out: &mut Vec<u8>) -> PyResult<Option<Version>> {
-        let cell = std::sync::Mutex::new(out);
-        let work = |at: At<'_>| {
-            // It is never locked twice, and a lock that nobody holds costs nothing beside the read.
-            let mut out = cell.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            match at {
-                At::Id(store, id) => store.get_into(id, &mut out),
-                At::Key(space, key) => space.get_into(key, &mut out),
-            }
+        let read = |at: At<'_>, out: &mut Vec<u8>| match at {
+            At::Id(store, id) => store.get_into(id, out),
+            At::Key(space, key) => space.get_into(key, out),
         };
-        self.call(py, key, work)
+        // As `call` begins. The buffer is shared with no other thread here.
+        let found = self.core.try_call(|attached| self.at(attached, key, |at| read(at, out)));
+        if let Some(Ok(found)) = found {
+            return Ok(found);
+        }
+        let shared = std::sync::Mutex::new(out);
+        self.call(py, key, |at| {
+            read(at, &mut shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        })
     }
 
     /// The value of a record's bytes.
@@ -168,12 +172,24 @@ impl Map {
         decoded(py, self.codec.as_deref(), data)
     }
 
-    fn put_bytes(&self, py: Python<'_>, key: &Key<'_>, data: &[u8], durable: Option<bool>) -> PyResult<u64> {
+    fn put_bytes(
+        &self,
+        py: Python<'_>,
+        key: &Key<'_>,
+        data: &[u8],
+        durable: Option<bool>,
+        ttl: Option<Duration>,
+    ) -> PyResult<u64> {
         let is_durable = self.is_durable(durable);
         let durability = if is_durable { Durability::Disk } else { Durability::Process };
+        let options = match ttl {
+            Some(ttl) => PutOptions::from((Ttl::after(ttl), durability)),
+            None => PutOptions::from(durability),
+        };
         let work = |at: At<'_>| match at {
+            At::Id(_, id) if ttl.is_some() => Err(of_no_key(id)),
             At::Id(store, id) => store.put_with(id, data, durability),
-            At::Key(space, key) => space.put_with(key, data, durability),
+            At::Key(space, key) => space.put_with(key, data, options),
         };
         // If it is made again after its flush met a lock, it writes the same again.
         let version = if is_durable || data.len() > LARGE_BYTES {
@@ -246,18 +262,20 @@ impl Map {
 #[pymethods]
 impl Map {
     #[new]
-    #[pyo3(signature = (handle, space, keys, codec))]
+    #[pyo3(signature = (handle, space, keys, codec, ttl = None))]
     fn new(
         py: Python<'_>,
         handle: Py<Handle>,
         space: Option<String>,
         keys: &str,
         codec: &Bound<'_, PyAny>,
+        ttl: Option<f64>,
     ) -> PyResult<Self> {
+        let ttl = seconds("ttl", ttl)?;
         let core = Arc::clone(&handle.get().core);
         let scope = Arc::new(match space {
             None => Scope::Store,
-            Some(name) => Scope::of_space(&core, name),
+            Some(name) => Scope::of_space(&core, name, ttl),
         });
         core.call(py, |attached| scope.space(attached).map(drop))?; // A name that is none is refused here.
         let codec = Codec::of(codec)?.map(Arc::new);
@@ -285,7 +303,7 @@ impl Map {
     }
 
     fn __setitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.put(py, key, value, None).map(drop)
+        self.put(py, key, value, None, None).map(drop)
     }
 
     fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -395,18 +413,42 @@ impl Map {
     }
 
     /// Writes a value, and returns its version. Once it returns, the death of any process can't lose the value. With `durable`, a
-    /// loss of power can't lose it either.
-    #[pyo3(signature = (key, value, /, *, durable = None))]
+    /// loss of power can't lose it either. With `ttl`, the key is absent after so many seconds; an int as an id has no time to live.
+    #[pyo3(signature = (key, value, /, *, durable = None, ttl = None))]
     fn put(
         &self,
         py: Python<'_>,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         durable: Option<bool>,
+        ttl: Option<f64>,
     ) -> PyResult<u64> {
         let key = self.key(key)?;
         let value = encoded(self.codec.as_deref(), value)?;
-        self.put_bytes(py, &key, &bytes_of(&value)?, durable)
+        self.put_bytes(py, &key, &bytes_of(&value)?, durable, seconds("ttl", ttl)?)
+    }
+
+    /// Gives a key another time to live, in seconds from now on (None: without end), and does not write its value again if that is
+    /// later. Returns whether the key was there.
+    #[pyo3(signature = (key, ttl, /))]
+    fn touch(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ttl: Option<f64>) -> PyResult<bool> {
+        let ttl = seconds("ttl", ttl)?.map_or(Ttl::NEVER, Ttl::after);
+        let key = self.key(key)?;
+        self.call(py, &key, |at| match at {
+            At::Id(_, id) => Err(of_no_key(id)),
+            At::Key(space, key) => space.touch(key, ttl),
+        })
+    }
+
+    /// The moment from which on a key is absent, in seconds since 1970. None if there is no such key, or if it has no end.
+    #[pyo3(signature = (key, /))]
+    fn expires_at(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+        let key = self.key(key)?;
+        let end = self.call(py, &key, |at| match at {
+            At::Id(..) => Ok(None),
+            At::Key(space, key) => space.expires_at(key),
+        })?;
+        Ok(end.map(|end: SystemTime| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()))
     }
 
     /// Deletes a key. Returns whether it was there.
@@ -580,6 +622,12 @@ impl Map {
             codec => decoded(data.py(), codec, data.as_bytes()),
         }
     }
+}
+
+/// The error for a time to live of a record that is found by its id.
+fn of_no_key(id: u64) -> Error {
+    let what = format!("record {id} is found by its id, and has no time to live; use a key of a space");
+    Error::InvalidOption { what }
 }
 
 /// The object that deletes a key when the function of `modify` returns it.

@@ -140,7 +140,7 @@ impl Ring {
             )));
         }
         let core = Arc::clone(&map.get().core);
-        let scope = Scope::of_space(&core, format!("ring {name}"));
+        let scope = Scope::of_space(&core, format!("ring {name}"), None);
         let shape = format!("{shape} {len}");
         let found = core.call(py, |attached| {
             let space = scope.space(attached)?;

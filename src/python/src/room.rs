@@ -20,6 +20,7 @@ use recstore::bindings::{self, with_patience};
 use self_cell::self_cell;
 
 use crate::error::exception;
+use crate::forked::Registered;
 use crate::handle::{SLICE, SpaceOf, in_slices};
 use crate::key::Key;
 use crate::lent::{PinOf, fill};
@@ -41,6 +42,8 @@ pub(crate) struct Room {
     at: *mut u8,
     len: usize,
     state: Mutex<RoomState>,
+    /// A forked child has a copy of the bytes: what it writes there is its own.
+    _registered: Registered,
     reserved: Option<ReservedOf>,
 }
 
@@ -125,8 +128,12 @@ impl Reservation {
                 let reserved = match (&key, &*this.scope) {
                     (Key::Id(id), _) => attached.opened().reserve(*id, len)?,
                     (Key::Bytes(key), Scope::Store) => attached.space().reserve(key, len)?,
-                    (Key::Bytes(key), Scope::Space { name, .. }) => {
-                        attached.opened().space(name)?.reserve(key, len)?
+                    (Key::Bytes(key), Scope::Space { name, ttl, .. }) => {
+                        let space = attached.opened().space(name)?;
+                        match ttl {
+                            Some(ttl) => space.with_ttl(*ttl).reserve(key, len)?,
+                            None => space.reserve(key, len)?,
+                        }
                     }
                 };
                 Ok(Mutex::new(Some(reserved)))
@@ -137,7 +144,8 @@ impl Reservation {
             reserved.as_mut().map_or(Ok(std::ptr::null_mut()), bindings::room)
         });
         let at = at.map_err(|error| exception(py, &error))?;
-        let room = Room { at, len, state: Mutex::new(RoomState::Open), reserved: Some(reserved) };
+        let state = Mutex::new(RoomState::Open);
+        let room = Room { at, len, state, _registered: Registered::new(at, len), reserved: Some(reserved) };
         let parts = Parts { room: Py::new(py, room)?, memory: None, array: None };
         Ok(Self { map, parts: Mutex::new(Some(parts)), durable })
     }
