@@ -7,6 +7,7 @@
 //! 2. The mirror opens a feed of the store, and then lists what the place has, with the versions. Each record that the feed tells with
 //!    another version than the place has is *due*. When the feed has caught up, the records that the place has and the store has
 //!    not are due too.
+//!    The same goes for a value whose time to live has ended: no write tells of that, so the mirror keeps the deadlines.
 //! 3. Each wave takes due keys, reads the newest record of each, and then calls `sync`. The reads come first. So nothing goes out that a
 //!    loss of power could undo here.
 //! 4. The place makes the writes, each if the key is at the revision that the mirror knows, and the mirror waits for all answers. So one
@@ -16,14 +17,14 @@
 //! 6. From time to time the mirror asks for changes at the place that it did not make: late writes of a dead mirror, writes of others,
 //!    a place that was emptied. Such keys are compared again, and if need be everything is (step 2).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::error::Error as StdError;
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::Error;
 use crate::record::{Record, Version};
@@ -46,6 +47,8 @@ const STEP_ENDS_AFTER: Duration = Duration::from_millis(100);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait for a flush within one call.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+/// A value that is there after its deadline is looked at again after this time.
+const DEADLINE_AGAIN: Duration = Duration::from_millis(200);
 /// Lags that the percentiles are made of.
 const LAGS_KEPT: usize = 4096;
 
@@ -217,6 +220,9 @@ pub struct Mirror<'a, S> {
     /// Step 5.
     unsure: Vec<RecordKey>,
     refused: HashSet<RecordKey>,
+    /// The moments at which values end, which no feed tells.
+    deadlines: BTreeSet<(SystemTime, RecordKey)>,
+    deadline_of: HashMap<RecordKey, SystemTime>,
     has_caught_up: bool,
     asked: Instant,
     lags: VecDeque<Duration>,
@@ -359,6 +365,8 @@ impl<'a, S: Sink> Mirror<'a, S> {
             since: HashMap::new(),
             unsure: Vec::new(),
             refused: HashSet::new(),
+            deadlines: BTreeSet::new(),
+            deadline_of: HashMap::new(),
             has_caught_up: false,
             asked: Instant::now(),
             lags: VecDeque::new(),
@@ -550,6 +558,7 @@ impl<S: Sink> Mirror<'_, S> {
     /// Takes from the feed what is due.
     fn gather(&mut self, timeout: Duration) -> Result<(), MirrorError<S::Error>> {
         let started = Instant::now();
+        self.end_values();
         while self.due.len() < WAVE_RECORDS && started.elapsed() <= timeout.max(STEP_ENDS_AFTER) {
             let wait =
                 if self.due.is_empty() { timeout.saturating_sub(started.elapsed()) } else { Duration::ZERO };
@@ -557,6 +566,7 @@ impl<S: Sink> Mirror<'_, S> {
             match feed.next(wait)? {
                 None => break,
                 Some(FeedItem::Written(key, version)) => {
+                    self.note_deadline(&key)?;
                     if self.held.get(&key).is_none_or(|held| held.version != Some(version)) {
                         self.is_due(key);
                     }
@@ -577,6 +587,38 @@ impl<S: Sink> Mirror<'_, S> {
             }
         }
         Ok(())
+    }
+
+    /// Remembers when the value of a key ends, if it does.
+    fn note_deadline(&mut self, key: &RecordKey) -> Result<(), Error> {
+        let (Some(space), RecordKey::Key(name)) = (&self.source.space, key) else { return Ok(()) };
+        let deadline = match space.expires_at(name) {
+            Ok(deadline) => deadline,
+            Err(Error::Corrupt { .. }) => None, // Told when it is read.
+            Err(error) => return Err(error),
+        };
+        if let Some(before) = self.deadline_of.remove(key) {
+            self.deadlines.remove(&(before, key.clone()));
+        }
+        if let Some(deadline) = deadline {
+            // The store's clock may be behind: then it is looked at again, and not at once.
+            let deadline = deadline.max(SystemTime::now() + DEADLINE_AGAIN);
+            self.deadline_of.insert(key.clone(), deadline);
+            self.deadlines.insert((deadline, key.clone()));
+        }
+        Ok(())
+    }
+
+    /// Values whose time has come are due. If one is there all the same, it is looked at again when it ends.
+    fn end_values(&mut self) {
+        let now = SystemTime::now();
+        while self.due.len() < WAVE_RECORDS
+            && self.deadlines.first().is_some_and(|(deadline, _)| *deadline <= now)
+            && let Some((_, key)) = self.deadlines.pop_first()
+        {
+            self.deadline_of.remove(&key);
+            self.is_due(key);
+        }
     }
 
     fn is_due(&mut self, key: RecordKey) {
@@ -636,6 +678,7 @@ impl<S: Sink> Mirror<'_, S> {
             if held.version == record.as_ref().map(Record::version) {
                 self.since.remove(&key);
                 self.refused.remove(&key);
+                self.note_deadline(&key)?;
                 continue;
             }
             let record = record.map(|record| (record.version(), record.into_data()));

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use recstore::mirror::{Answer, Foreign, KeyState, Mirror, MirrorError, RecordKey, Sink, Wanted, compare};
+use recstore::mirror::{
+    Answer, Directory, Foreign, KeyState, Mirror, MirrorError, RecordKey, Sink, Wanted, compare,
+};
 use recstore::{Options, Store, Version};
 
 use crate::common;
@@ -313,4 +315,22 @@ fn a_refused_record_is_named_once_and_sent_when_it_changes() {
     }
     assert_eq!((mirror.stats().refused, mirror.stats().records), (0, 2));
     assert_eq!(refused, [(RecordKey::Id(1), "too long".to_owned())]);
+}
+
+#[test]
+fn a_value_whose_time_has_come_leaves_the_place_though_nobody_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path().join("a.rec")).unwrap();
+    let space = store.space("sessions").unwrap();
+    space.put("stays", b"1").unwrap();
+    space.clone().with_ttl(Duration::from_millis(700)).put("ends", b"2").unwrap();
+    let place = Directory::open(dir.path().join("copy"), &store, Some("sessions")).unwrap();
+    let mut mirror = Mirror::start(&store, Some("sessions"), place).unwrap();
+    let started = Instant::now();
+    while mirror.stats().deleted == 0 {
+        assert!(started.elapsed() < common::PATIENCE, "{:?}", mirror.stats());
+        mirror.step(Duration::from_millis(50)).unwrap();
+    }
+    let found = compare(&store, Some("sessions"), mirror.sink(), Duration::ZERO).unwrap();
+    assert!(found.is_equal() && mirror.stats().records == 1, "{found:?}");
 }
