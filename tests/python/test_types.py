@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import recstore
+
 ROOT = Path(__file__).parents[2]
 
 
 def run(*command: str) -> None:
-    environment = dict(os.environ, MYPYPATH=os.path.dirname(os.path.dirname(__import__("recstore").__file__)))
+    package = Path(recstore.__file__).parents[1]
+    # mypy looks into site-packages by itself, and refuses to be told of it.
+    environment = dict(os.environ) if package.name == "site-packages" else dict(os.environ, MYPYPATH=str(package))
     done = subprocess.run(
         [sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT, env=environment
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gc
 import multiprocessing as mp
+import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -221,8 +223,6 @@ def test_an_interpreter_ends_with_views_that_are_alive(path: str) -> None:
 
 
 def test_a_forked_child_is_told_what_is_its_parents(store: recstore.Store) -> None:
-    import os
-
     store["k"] = b"v" * 100
     pin, snapshot, items = store.pin(), store.snapshot(), iter(store.items())
     child = os.fork()
@@ -244,8 +244,6 @@ def test_a_forked_child_is_told_what_is_its_parents(store: recstore.Store) -> No
 
 
 def test_a_forked_child_has_the_bytes_that_were_lent_at_the_fork(path: str) -> None:
-    import os
-
     with recstore.open(path, record_size=20_000, regions=1) as store:
         values = {f"k{n}": bytes([n]) * (50 if n % 2 else 15_000) for n in range(1, 20)}
         store.update(values)
@@ -277,3 +275,16 @@ def test_a_forked_child_has_the_bytes_that_were_lent_at_the_fork(path: str) -> N
         assert store["k1"] == b"changed" and store.verify().is_clean
         with store.pin() as again:
             assert again.array("room").sum() == 100
+
+
+def test_no_memory_is_used_that_is_gone(path: str) -> None:
+    valgrind = shutil.which("valgrind")
+    if valgrind is None or "RECSTORE_LONG" not in os.environ:
+        pytest.skip("SKIPPED: RECSTORE_LONG=1 runs this under valgrind, which takes a while")
+    program = os.path.join(os.path.dirname(__file__), "outlive.py")
+    # The package is where it is for this process, and the interpreter's own pools would hide what is freed.
+    environment = dict(os.environ, PYTHONMALLOC="malloc", PYTHONPATH=os.path.dirname(os.path.dirname(recstore.__file__)))
+    command = [valgrind, "-q", "--undef-value-errors=no", "--error-exitcode=99", "--leak-check=no", sys.executable, program, path]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("shown: ")
