@@ -554,7 +554,9 @@ impl<'a> Batch<'a> {
                             (Some(_), Some(Some(judge))) => {
                                 let later = judge.beside(&key.key).map(|id| self.store.read_beside(id));
                                 let later = later.transpose()?.flatten();
-                                judge.is_over(&key.key, expiry, later.as_deref())?.unwrap_or(true)
+                                judge
+                                    .is_over(&key.key, expiry, later.as_ref().map(|later| &later.data[..]))?
+                                    .unwrap_or(true)
                             }
                             (Some(_), _) => return Ok(Met::NotKnown),
                         };

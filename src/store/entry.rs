@@ -570,6 +570,7 @@ impl Space<'_> {
         loop {
             let beside = judge.beside(key);
             let tried = self.store.change_beside(id, Address::Key, beside, durability, |record, later| {
+                let later = later.map(|later| &later.data[..]);
                 match self.change_record(key, record, later, &judge, life, &mut change) {
                     Ok((action, given)) => (action, Ok(given)),
                     Err(error) => (Action::Keep, Err(error)),

@@ -9,6 +9,8 @@
 //!    that was not replaced meanwhile is over.
 //! 4. Whoever changes the value because it is over, and whoever writes a later deadline, holds the locks of both records' regions.
 //!    They are taken in the order of their numbers, as a batch does. So one of the two comes first.
+//! 5. A later deadline of the value before is written over only if it is over itself, or if the value is on disk. Otherwise a loss of
+//!    power could bring that value back, without its later deadline. Until then a touch writes the value again.
 //!
 //! Each of these writes is one write of one record. So all promises for records hold for deadlines.
 
@@ -20,7 +22,7 @@ use crate::format::keyed::{self, Entry, Expiry, NAME_LEN_MAX, NotEntries};
 use crate::format::slot::Address;
 use crate::store::Store;
 use crate::store::entry::{Life, append};
-use crate::store::modify::Action;
+use crate::store::modify::{Action, Beside};
 use crate::store::space::Space;
 use crate::store::ttl::Ttl;
 
@@ -70,7 +72,8 @@ impl Space<'_> {
 
     /// Gives a key another deadline. Returns whether the key was there. If the new deadline is later, the value is not written again: the
     /// write takes a slot of its own, with the key and 24 bytes, and the key's version stays as it is. The first touch of a value
-    /// without deadline, and an earlier deadline, write the value again.
+    /// without deadline, and an earlier deadline, write the value again. So does a touch of a value whose predecessor was touched too, until
+    /// a [`sync`](Store::sync) or the predecessor's deadline: a loss of power may bring the predecessor back.
     ///
     /// Holds the locks of two regions. Survives what a [`put`](Self::put) survives.
     ///
@@ -118,16 +121,23 @@ impl Space<'_> {
     fn put_later(&self, touched: &Space<'_>, key: &[u8], now_ms: u64, at_ms: u64) -> Result<Touched> {
         let (id, later_id) = (self.check_key(key)?, touched.id_of(key));
         let durability = self.store.handle.durability;
-        let change = |later: Option<&[u8]>, record: Option<&[u8]>| {
+        let change = |later: Option<&[u8]>, record: Option<&Beside>| {
             let keep = |touched| Ok((Action::Keep, touched));
-            let entry = record.map(|record| self.find_in(id, record, key)).transpose()?.flatten();
-            let Some(entry) = entry else { return keep(Touched::Absent) };
+            let Some(record) = record else { return keep(Touched::Absent) };
+            let Some(entry) = self.find_in(id, &record.data, key)? else { return keep(Touched::Absent) };
             let Some(own) = entry.expiry else { return keep(Touched::WithValue) };
-            let end = later.map_or(Ok(None), |later| touched.end_in(later_id, later, key, own.stamp))?;
+            let there = later.map_or(Ok(None), |later| touched.find_in(later_id, later, key))?;
+            let there = there.and_then(|there| there.expiry);
+            let end = there.filter(|there| there.stamp == own.stamp).map(|there| there.at_ms);
             if own.at_ms.max(end.unwrap_or(0)) <= now_ms {
                 return keep(Touched::Absent);
             }
             if at_ms < own.at_ms {
+                return keep(Touched::WithValue);
+            }
+            // Rule 5.
+            let is_needed = there.is_some_and(|there| there.stamp != own.stamp && there.at_ms > now_ms);
+            if is_needed && !record.is_on_disk {
                 return keep(Touched::WithValue);
             }
             let name = touched.name.as_bytes();

@@ -20,6 +20,13 @@ pub enum Action<T> {
     Delete,
 }
 
+/// A keyed record beside one that is changed.
+pub(super) struct Beside {
+    pub(super) data: Vec<u8>,
+    /// No loss of power brings the version before it back.
+    pub(super) is_on_disk: bool,
+}
+
 /// Changing a record as one step.
 impl Store {
     /// Reads a record, calls `change` for its new bytes, and writes them, as one step: no other writer, in any thread or process, can
@@ -273,14 +280,14 @@ impl Store {
         self.change_beside(id, address, None, durability, |old, _| change(old))
     }
 
-    /// The same, where `change` gets the bytes of the keyed record `beside` too. Then the lock of its region is held as well.
-    pub(crate) fn change_beside<T: AsRef<[u8]>, R>(
+    /// The same, where `change` gets the keyed record `beside` too. Then the lock of its region is held as well.
+    pub(super) fn change_beside<T: AsRef<[u8]>, R>(
         &self,
         id: u64,
         address: Address,
         beside: Option<u64>,
         durability: Durability,
-        change: impl FnOnce(Option<(Version, &[u8])>, Option<&[u8]>) -> (Action<T>, R),
+        change: impl FnOnce(Option<(Version, &[u8])>, Option<&Beside>) -> (Action<T>, R),
     ) -> Result<(Option<Version>, R)> {
         let hash = self.check_write(id, 0)?;
         let handle = &self.handle;
@@ -297,7 +304,7 @@ impl Store {
         let found = found.filter(|(header, _)| header.address() == address);
         let old = found.map(|(header, _)| (Version(header.version()), &data[..]));
         let inside = Inside::enter(handle.file_id);
-        let (action, given) = change(old, beside.as_deref());
+        let (action, given) = change(old, beside.as_ref());
         let next = match &action {
             Action::Put(next) => Some(next.as_ref()), // The caller's code, too.
             Action::Keep | Action::Delete => None,
@@ -326,12 +333,14 @@ impl Store {
         }
     }
 
-    /// The bytes of a keyed record whose region's lock is held.
-    pub(super) fn read_beside(&self, id: u64) -> Result<Option<Vec<u8>>> {
+    /// A keyed record whose region's lock is held.
+    pub(super) fn read_beside(&self, id: u64) -> Result<Option<Beside>> {
         let (arena, mut data) = (&self.handle.arena, Vec::new());
         let hash = arena.geo.hash(id);
         let region = Region::new(arena, arena.geo.region_of(hash));
         let found = in_region(&region, |region| self.read_in(region, hash, id, Some(&mut data)))?;
-        Ok(found.filter(|(header, _)| header.address() == Address::Key).map(|_| data))
+        let found = found.filter(|(header, _)| header.address() == Address::Key);
+        let durable = arena.durable()?;
+        Ok(found.map(|(header, _)| Beside { data, is_on_disk: header.epoch() <= durable }))
     }
 }

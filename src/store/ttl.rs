@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::record::Durability;
 use crate::sys::clock::since_1970;
 
-/// How long a value lives: see [`Space::with_ttl`].
+/// How long a value lives: see [`Space::with_ttl`](crate::Space::with_ttl).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ttl(End);
 

@@ -1,17 +1,20 @@
-//! What is built on records (rings, counters, typed stores) after a loss of power: an image is made of what had been synced and
+//! What is built on records (rings, counters, typed stores, deadlines, queues) after a loss of power: an image is made of what had been synced and
 //! any of the sectors that were written since.
 //!
 //! Fails when: a push after the loss stores nothing, gives a number that was given before, or one between numbers that came
-//! back; a value that was synced is missing; a record of a tagged store comes back without its tag.
+//! back; a value that was synced is missing; a record of a tagged store comes back without its tag; a deadline comes back that its value
+//! never had, or one before the synced one; a synced job that nobody finished is gone, or a job is given out twice.
 
 #![cfg(feature = "testing")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::common;
 use rand::Rng;
 use recstore::testing::set_boot_id;
-use recstore::{Durability, Error, Options, Store};
+use recstore::{Durability, Error, Options, Store, Ttl};
 
 /// As the disk may be: each sector as it was at the flush, or as it is now.
 fn lose_power(image: &Path, synced: &[u8], now: &[u8], share: f64, rng: &mut impl Rng) {
@@ -116,4 +119,91 @@ fn the_tag_of_a_type_is_on_disk_before_a_record_of_it() {
     let store = Store::open(&image).unwrap();
     assert!(matches!(store.typed_tagged::<f64>("real"), Err(Error::TypeMismatch { .. })));
     assert!(store.typed_tagged::<u64>("number").is_ok());
+}
+
+#[test]
+fn a_deadline_comes_back_as_it_was_synced_or_as_it_was_given_to_its_value_since() {
+    let mut rng = common::seeded();
+    let dir = common::scratch();
+    // Milliseconds since 1970, in the 22nd century.
+    let at = |n: u64| 5_000_000_000_000 + n;
+    let ttl = |n: u64| Ttl::at(UNIX_EPOCH + Duration::from_millis(at(n)));
+    let mut seen = BTreeSet::new();
+    for round in 0..60 {
+        let path = dir.path().join(format!("store {round}"));
+        let options = Options::new().regions(2).record_size(1200).slots_per_extent(8);
+        let store = options.create(&path).unwrap();
+        let space = store.space("s").unwrap();
+        let give = |n: u64| assert!(space.touch("k", ttl(n)).unwrap());
+        space.put_with("k", [1; 1000], ttl(1)).unwrap();
+        (2..=rng.random_range(1..5)).for_each(give);
+        let end = |store: &Store| {
+            let end = store.space("s").unwrap().expires_at("k").unwrap()?;
+            Some(end.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64 - at(0))
+        };
+        let synced_end = end(&store).unwrap();
+        store.sync().unwrap();
+        let synced = std::fs::read(&path).unwrap();
+        let last = synced_end + rng.random_range(0..4);
+        (synced_end + 1..=last).for_each(give);
+        let is_replaced = rng.random_bool(0.5);
+        if is_replaced {
+            space.put_with("k", [2; 1000], ttl(101)).unwrap();
+            (102..=rng.random_range(101..104)).for_each(give);
+        }
+        let now = std::fs::read(&path).unwrap();
+        let image = dir.path().join(format!("image {round}"));
+        lose_power(&image, &synced, &now, 0.5, &mut rng);
+        let back = Store::open(&image).unwrap();
+        let value = back.space("s").unwrap().get("k").unwrap().expect("it was synced").into_data();
+        let end = end(&back).expect("a deadline");
+        let may_be = if value == [2; 1000] { 101..=103 } else { synced_end..=last };
+        assert!(value == [1; 1000] || value == [2; 1000] && is_replaced, "round {round}");
+        assert!(may_be.contains(&end), "round {round}: {end}, not in {may_be:?}");
+        seen.insert((value[0], end > synced_end));
+        assert!(back.space("s").unwrap().touch("k", ttl(200)).unwrap());
+        assert!(back.verify().unwrap().is_clean(), "round {round}");
+    }
+    println!("{seen:?}");
+    assert!(seen.len() > 2);
+}
+
+#[test]
+fn a_synced_job_comes_back_unless_it_was_finished_and_each_is_given_out_once() {
+    let mut rng = common::seeded();
+    let dir = common::scratch();
+    for round in 0..40 {
+        let path = dir.path().join(format!("store {round}"));
+        let store = Options::new().regions(2).record_size(128).slots_per_extent(16).create(&path).unwrap();
+        let queue = store.queue("q").unwrap();
+        let synced_jobs = rng.random_range(1..20_u64);
+        (0..synced_jobs).for_each(|n| assert_eq!(queue.push(n.to_le_bytes()).unwrap(), n));
+        store.sync().unwrap();
+        let synced = std::fs::read(&path).unwrap();
+        let finished = rng.random_range(0..=synced_jobs);
+        for _ in 0..finished {
+            assert!(queue.claim(None).unwrap().expect("a job").finish().unwrap());
+        }
+        let pushed = synced_jobs + rng.random_range(0..10);
+        (synced_jobs..pushed).for_each(|n| _ = queue.push(n.to_le_bytes()).unwrap());
+        let now = std::fs::read(&path).unwrap();
+        let image = dir.path().join(format!("image {round}"));
+        lose_power(&image, &synced, &now, 0.5, &mut rng);
+        let store = Store::open(&image).unwrap();
+        let queue = store.queue("q").unwrap();
+        let new = queue.push(b"new").unwrap();
+        let mut given = Vec::new();
+        while let Some(job) = queue.claim(Some(Duration::ZERO)).unwrap() {
+            if job.number() != new {
+                assert_eq!(job.data(), job.number().to_le_bytes(), "round {round}");
+            }
+            given.push(job.number());
+            assert!(job.finish().unwrap());
+        }
+        assert_eq!(given.last(), Some(&new), "round {round}: {given:?}");
+        assert!(given.windows(2).all(|two| two[0] < two[1]), "round {round}: {given:?}");
+        for number in finished..synced_jobs {
+            assert!(given.contains(&number), "round {round}: {number} is not in {given:?}");
+        }
+    }
 }
