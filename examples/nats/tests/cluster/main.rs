@@ -4,6 +4,7 @@
 //! `RECSTORE_SEED`.
 
 mod commands;
+mod cuts;
 mod mirror;
 mod options;
 mod pull;

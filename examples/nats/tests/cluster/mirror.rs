@@ -32,7 +32,7 @@ pub(crate) fn change(store: &Store, rng: &mut StdRng) {
 
 /// Waits until a comparison finds the bucket equal to the store.
 #[track_caller]
-fn is_equal_in_the_end(store: &str, url: &str, bucket: &str) {
+pub(crate) fn is_equal_in_the_end(store: &str, url: &str, bucket: &str) {
     let mut last = None;
     let start = Instant::now();
     while start.elapsed() < PATIENCE {

@@ -2,6 +2,7 @@
 //!
 //! The program `nats-server` is the one that `RECSTORE_NATS_SERVER` names, or the one on the path. `.ci/run` has it from PyPI.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -36,9 +37,11 @@ pub(crate) struct Server {
     name: String,
     pub(crate) port: u16,
     pub(crate) monitor: u16,
+    host: String,
     config: PathBuf,
     child: Option<Child>,
-    program: PathBuf,
+    /// The program, with what starts it in its network.
+    program: Vec<OsString>,
     is_stopped: bool,
 }
 
@@ -47,7 +50,8 @@ impl Server {
         assert!(self.child.is_none());
         let log =
             fs::File::options().create(true).append(true).open(self.config.with_extension("log")).unwrap();
-        let child = Command::new(&self.program)
+        let child = Command::new(&self.program[0])
+            .args(&self.program[1..])
             .arg("-c")
             .arg(&self.config)
             .stdin(Stdio::null())
@@ -56,7 +60,7 @@ impl Server {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        wait_for(&format!("server {}", self.name), || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+        wait_for(&format!("server {}", self.name), || TcpStream::connect((&*self.host, self.port)).is_ok());
     }
 
     fn pid(&self) -> Option<Pid> {
@@ -98,33 +102,52 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// `more` are lines of the configuration.
+    /// On loopback. `more` are lines of the configuration.
     pub(crate) fn start(program: &Path, dir: &Path, size: usize, more: &str) -> Self {
+        Self::start_at(program, dir, size, more, |_| ("127.0.0.1".into(), Vec::new()))
+    }
+
+    /// Three servers in the network namespaces n0, n1 and n2, which have a bridge to this one.
+    pub(crate) fn start_in_namespaces(program: &Path, dir: &Path) -> Self {
+        Self::start_at(program, dir, 3, "", |n| {
+            let name = format!("n{n}");
+            (format!("10.77.0.{}", n + 2), ["ip", "netns", "exec", &name].map(OsString::from).into())
+        })
+    }
+
+    fn start_at(
+        program: &Path,
+        dir: &Path,
+        size: usize,
+        more: &str,
+        place: impl Fn(usize) -> (String, Vec<OsString>),
+    ) -> Self {
         let ports: [[u16; 3]; 3] = {
             let all: [u16; 9] = free_ports();
             [[all[0], all[1], all[2]], [all[3], all[4], all[5]], [all[6], all[7], all[8]]]
         };
         let routes: Vec<String> =
-            ports[..size].iter().map(|port| format!("nats://127.0.0.1:{}", port[1])).collect();
+            (0..size).map(|n| format!("nats://{}:{}", place(n).0, ports[n][1])).collect();
         let mut servers: Vec<Server> = (0..size)
             .map(|n| {
                 let [port, route, monitor] = ports[n];
+                let (host, mut command) = place(n);
+                command.push(program.into());
                 let name = format!("n{n}");
                 let store = dir.join(&name);
                 let cluster = if size > 1 {
-                    format!("cluster {{ name: c, listen: 127.0.0.1:{route}, routes: [{}] }}", routes.join(", "))
+                    format!("cluster {{ name: c, listen: {host}:{route}, routes: [{}] }}", routes.join(", "))
                 } else {
                     String::new()
                 };
                 let config = dir.join(format!("{name}.conf"));
                 let text = format!(
-                    "server_name: {name}\nlisten: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor}\n\
+                    "server_name: {name}\nlisten: {host}:{port}\nhttp: {host}:{monitor}\n\
                      jetstream {{ store_dir: \"{}\", sync_interval: always, max_file_store: 1GB }}\n{cluster}\n{more}\n",
                     store.display()
                 );
                 fs::write(&config, text).unwrap();
-                let program = program.to_owned();
-                Server { name, port, monitor, config, child: None, program, is_stopped: false }
+                Server { name, port, monitor, host, config, child: None, program: command, is_stopped: false }
             })
             .collect();
         servers.iter_mut().for_each(Server::start);
@@ -133,7 +156,7 @@ impl Cluster {
 
     pub(crate) fn url(&self) -> String {
         let servers: Vec<String> =
-            self.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+            self.servers.iter().map(|server| format!("{}:{}", server.host, server.port)).collect();
         format!("nats://{}", servers.join(","))
     }
 
