@@ -22,7 +22,7 @@ use crate::format::keyed::{self, Entry, Expiry, NAME_LEN_MAX, NotEntries};
 use crate::format::slot::Address;
 use crate::store::Store;
 use crate::store::entry::{Life, append};
-use crate::store::modify::{Action, Beside};
+use crate::store::modify::{Action, Companion};
 use crate::store::space::Space;
 use crate::store::ttl::Ttl;
 
@@ -121,7 +121,7 @@ impl Space<'_> {
     fn put_later(&self, touched: &Space<'_>, key: &[u8], now_ms: u64, at_ms: u64) -> Result<Touched> {
         let (id, later_id) = (self.check_key(key)?, touched.id_of(key));
         let durability = self.store.handle.durability;
-        let change = |later: Option<&[u8]>, record: Option<&Beside>| {
+        let change = |later: Option<&[u8]>, record: Option<&Companion>| {
             let keep = |touched| Ok((Action::Keep, touched));
             let Some(record) = record else { return keep(Touched::Absent) };
             let Some(entry) = self.find_in(id, &record.data, key)? else { return keep(Touched::Absent) };

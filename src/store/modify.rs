@@ -21,7 +21,7 @@ pub enum Action<T> {
 }
 
 /// A keyed record beside one that is changed.
-pub(super) struct Beside {
+pub(super) struct Companion {
     pub(super) data: Vec<u8>,
     /// No loss of power brings the version before it back.
     pub(super) is_on_disk: bool,
@@ -287,7 +287,7 @@ impl Store {
         address: Address,
         beside: Option<u64>,
         durability: Durability,
-        change: impl FnOnce(Option<(Version, &[u8])>, Option<&Beside>) -> (Action<T>, R),
+        change: impl FnOnce(Option<(Version, &[u8])>, Option<&Companion>) -> (Action<T>, R),
     ) -> Result<(Option<Version>, R)> {
         let hash = self.check_write(id, 0)?;
         let handle = &self.handle;
@@ -334,13 +334,13 @@ impl Store {
     }
 
     /// A keyed record whose region's lock is held.
-    pub(super) fn read_beside(&self, id: u64) -> Result<Option<Beside>> {
+    pub(super) fn read_beside(&self, id: u64) -> Result<Option<Companion>> {
         let (arena, mut data) = (&self.handle.arena, Vec::new());
         let hash = arena.geo.hash(id);
         let region = Region::new(arena, arena.geo.region_of(hash));
         let found = in_region(&region, |region| self.read_in(region, hash, id, Some(&mut data)))?;
         let found = found.filter(|(header, _)| header.address() == Address::Key);
         let durable = arena.durable()?;
-        Ok(found.map(|(header, _)| Beside { data, is_on_disk: header.epoch() <= durable }))
+        Ok(found.map(|(header, _)| Companion { data, is_on_disk: header.epoch() <= durable }))
     }
 }
