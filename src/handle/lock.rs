@@ -15,7 +15,7 @@ use crate::protocol::lock::{self, LockState, Owner, SLEEPERS};
 use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
-use crate::region::batch::{batch_number, end_undecided, has_undecided};
+use crate::region::batch::{batch_number, end_undecided, may_have_undecided};
 use crate::region::head::Region;
 use crate::region::watch;
 use crate::sys::atomic::{AtomicU64, Ordering};
@@ -121,7 +121,7 @@ impl Handle {
     pub(crate) fn end_undecided(&self, deadline: &Deadline) -> Result<()> {
         end_undecided(&self.arena, |number| {
             let _locked = self.lock_by(number, Some(deadline))?;
-            if has_undecided(&self.arena, number) {
+            if may_have_undecided(&self.arena, number) {
                 // No owner leaves a region in this state: a bit was flipped.
                 rebuild(&Region::new(&self.arena, number), Cause::Process)?;
             }

@@ -256,9 +256,11 @@ pub(crate) fn is_undecided(arena: &Arena, region: u32, header: &Header) -> bool 
         && is_member(arena.head(region), header)
 }
 
-/// Whether a region has members of a batch that does not count, or not yet.
-pub(crate) fn has_undecided(arena: &Arena, region: u32) -> bool {
-    pending(arena, region) > batch_number(arena, arena.control().committed()).unwrap_or(0)
+/// Whether a region has members of a batch that does not count, or not yet. It may have if the word in its head is damaged.
+pub(crate) fn may_have_undecided(arena: &Arena, region: u32) -> bool {
+    let is_damaged = arena.head(region).pending().load(Ordering::Acquire).is_none();
+    let committed = batch_number(arena, arena.control().committed()).unwrap_or(0);
+    pending(arena, region) > committed || is_damaged && arena.shape(region).batch
 }
 
 /// Ensures that no region has members of a batch that does not count: if the number that counts were raised before, they would
@@ -269,7 +271,7 @@ pub(crate) fn end_undecided(
     mut enter: impl FnMut(u32) -> Result<(), Error>,
 ) -> Result<(), Error> {
     for number in 0..arena.geo.regions {
-        if has_undecided(arena, number) {
+        if may_have_undecided(arena, number) {
             enter(number)?;
         }
     }
@@ -279,7 +281,15 @@ pub(crate) fn end_undecided(
 /// The number of the batch that has members in a region to which the region's index does not lead yet; 0: none.
 pub(crate) fn pending(arena: &Arena, region: u32) -> u64 {
     // Pairs with the Release store in `write_members`.
-    arena.head(region).pending().load(Ordering::Acquire).unwrap_or(0)
+    arena.head(region).pending().load(Ordering::Acquire).unwrap_or_else(|| pending_by_mark(arena, region))
+}
+
+/// The same where the word in the head is damaged. If the region is marked, it is the last batch that was begun: the next one
+/// begins when each region with a damaged word is rebuilt.
+#[cold]
+fn pending_by_mark(arena: &Arena, region: u32) -> u64 {
+    let last = batch_number(arena, arena.control().begun()).unwrap_or(0);
+    if arena.shape(region).batch { last } else { 0 }
 }
 
 /// Whether a version is one of the batch that the region's head names.

@@ -45,6 +45,8 @@ const FRESH: Trouble = Trouble::Flaw("the fresh slots");
 
 /// Slots that are freed at a time.
 const AT_ONCE: usize = 32;
+/// Slots of the retired queue that a write looks at. A queue may begin with any number of tombstones that can't be freed yet.
+const LOOKS_AT_ONCE: u64 = 4 * AT_ONCE as u64;
 
 impl<'a> Region<'a> {
     #[inline]
@@ -243,7 +245,7 @@ impl<'a> Region<'a> {
                 add(self.head.free_count(), -1)?;
                 return Ok(slot);
             }
-            if self.reclaim()? || self.unpark()? {
+            if self.reclaim(LOOKS_AT_ONCE)? || self.unpark()? {
                 continue;
             }
             let fresh = self.fresh()?;
@@ -269,7 +271,12 @@ impl<'a> Region<'a> {
             let with_links = self.is_linked()?;
             let added = Growth::lock(self.arena)
                 .and_then(|mut growth| growth.add_data_extent(self.number, with_links));
-            let extent = added.map_err(|error| self.explain(error, "an extent of slots"))?;
+            let extent = match added {
+                Ok(extent) => extent,
+                // Before the write fails, it looks at the whole queue.
+                Err(Error::Full { .. }) if self.reclaim(u64::MAX)? => continue,
+                Err(error) => return Err(self.explain(error, "an extent of slots").into()),
+            };
             fence(Ordering::Release); // The header comes before the count (pairs with the Acquire in `all_data_extents`).
             add(self.head.extents(), 1)?;
             let slots = self.arena.slots_of(extent);
@@ -305,14 +312,16 @@ impl<'a> Region<'a> {
         Error::Full { path, region: self.number, limit, why, source }
     }
 
-    /// Frees retired slots whose successors are on disk, a few at a time. Returns whether any was freed.
+    /// Frees retired slots whose successors are on disk, a few at a time. Looks at no more than `looks` slots of the queue. Returns
+    /// whether any was freed.
     ///
     /// A tombstone is freed last: when the slots of the versions that it hides were freed in an epoch that is on disk. They lie
     /// before the tombstone in the queue. So when it is the first one, they are freed or parked. It goes back to the end of the
     /// queue, with a mark if no slot is parked. When it is the first one again, with the mark, and the epoch in which it went
     /// back is on disk, no version that it hides can come back.
-    fn reclaim(&self) -> Result<bool, Trouble> {
-        if count(self.head.retired_count())? == 0 {
+    fn reclaim(&self, looks: u64) -> Result<bool, Trouble> {
+        let queued = count(self.head.retired_count())?;
+        if queued == 0 {
             return Ok(false);
         }
         let (epoch, durable) = (self.arena.epoch()?, self.arena.durable()?);
@@ -324,7 +333,7 @@ impl<'a> Region<'a> {
         let limit = seat::oldest_moment(self.arena)?.map_or(durable, |pinned| pinned.min(durable));
         let mut freed = 0;
         // A tombstone that is put back is not met again in this loop.
-        for _ in 0..count(self.head.retired_count())? {
+        for _ in 0..queued.min(looks) {
             if freed == AT_ONCE {
                 break;
             }

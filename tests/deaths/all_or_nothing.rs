@@ -11,6 +11,8 @@
 #![cfg(feature = "testing")]
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +24,9 @@ use recstore::{Commit, Error, Lock, Options, Store};
 const TIMEOUT: Duration = Duration::from_millis(50);
 /// Members of a batch that the head of a region lists, and one more.
 const MANY: usize = 40;
+/// Where the head of the second region is in the file, and in a head the number of the batch that has members in the region.
+const HEAD_OF_SECOND: u64 = 19 * 4096 + 256;
+const PENDING: u64 = 144;
 
 /// Makes a batch of the ids in `IDS`, and is killed, or stops itself, at the step `AT`.
 fn batcher(me: &mut Me) {
@@ -189,6 +194,30 @@ fn a_batch_that_never_counted_stays_so_while_a_living_healer_of_a_region_is_slow
         goes_on(healer);
         assert_eq!(scene.seen_by_all(), "old");
         scene.ends_as("old");
+    }
+}
+
+/// The word in the head that says which batch has members in the region is damaged: the mark of the region and the number of the
+/// last batch stand in for it.
+#[test]
+fn a_flipped_bit_of_the_number_in_a_head_decides_nothing() {
+    for (at, what) in [("batch: members written", "old"), ("batch: committed", "new")] {
+        for bit in [0, 1, 17, 47, 48, 63] {
+            for is_next_batch_first in [false, true] {
+                let scene = Scene::new(2);
+                scene.batcher(at, "kill");
+                let file = File::options().read(true).write(true).open(&scene.path).unwrap();
+                let pending = HEAD_OF_SECOND + PENDING;
+                let mut word = [0; 8];
+                file.read_exact_at(&mut word, pending).unwrap();
+                file.write_all_at(&(u64::from_le_bytes(word) ^ 1 << bit).to_le_bytes(), pending).unwrap();
+                if is_next_batch_first {
+                    assert!(matches!(scene.next_batch().unwrap(), Commit::Done(_)));
+                }
+                assert_eq!(scene.seen_by_all(), what, "{at}, bit {bit}");
+                scene.ends_as(what);
+            }
+        }
     }
 }
 

@@ -6,11 +6,12 @@
 
 #![cfg(feature = "testing")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -587,4 +588,48 @@ fn a_healer_that_fails_leaves_the_last_write_of_the_dead_to_the_next() {
     }
     assert!(failed > 100, "{failed} healers failed: nothing was tried");
     assert!(died_healing > 100, "{died_healing} healers died: nothing was tried");
+}
+
+/// Tombstones that hide versions on disk go to the back of the queue, all of them. No write has to do that for the others.
+#[test]
+fn a_write_looks_at_few_tombstones_however_many_there_are() {
+    const RECORDS: u64 = 3000;
+    let dir = common::scratch();
+    let store = small().create(dir.path().join("store")).unwrap();
+    for data in [b"to be replaced", b"to be deleted "] {
+        for id in 0..RECORDS {
+            store.put(id, data).unwrap();
+        }
+        store.sync().unwrap();
+    }
+    for id in 0..RECORDS {
+        store.delete(id).unwrap();
+    }
+    store.sync().unwrap();
+    assert_eq!(store.stats().unwrap().retired_slots, 2 * RECORDS);
+    let looks = Rc::new(Cell::new(0));
+    let counted = looks.clone();
+    set_hook(Some(Box::new(move |step| {
+        counted.set(counted.get() + u64::from(step == "queue: first slot taken"))
+    })));
+    for round in 0..4 {
+        for id in 0..RECORDS {
+            looks.set(0);
+            store.put(RECORDS + round * RECORDS + id, b"another").unwrap();
+            assert!(looks.get() <= 128, "round {round}: one write took {} slots from the queue", looks.get());
+        }
+        store.sync().unwrap();
+        if round % 2 == 0 {
+            for id in 0..RECORDS {
+                looks.set(0);
+                store.delete(RECORDS + round * RECORDS + id).unwrap();
+                assert!(looks.get() <= 128);
+            }
+            store.sync().unwrap();
+        }
+    }
+    set_hook(None);
+    let stats = store.stats().unwrap();
+    assert!(stats.slots < 8 * RECORDS, "the slots of tombstones are used again: {stats:?}");
+    assert!(store.verify().unwrap().is_clean());
 }
