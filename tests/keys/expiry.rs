@@ -9,11 +9,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::Rng;
-use recstore::testing::{arm, set_clocks, steps_seen};
+use recstore::testing::{arm, set_clocks, set_hook, steps_seen};
 use recstore::{Commit, Durability, Error, Options, Space, Store, Swap, Ttl};
 
 use crate::common::{self, End, Me, in_fork, wait_for};
@@ -642,4 +643,38 @@ fn a_salvaged_store_has_the_deadlines() {
         );
     }
     drop(clocks);
+}
+
+/// The value's record and that of its later deadline lie in any two regions: while the deadline is written, no writer gets at the
+/// value.
+#[test]
+fn a_touch_has_the_lock_of_the_value_while_it_writes_the_later_deadline() {
+    let _clocks = Clocks::new();
+    let (dir, store) = new_store();
+    let beside = small().lock_timeout(Some(Duration::from_millis(20))).open(dir.path().join("s")).unwrap();
+    for n in 0..16 {
+        let key = format!("user:{n}");
+        store.space("sessions").unwrap().put_with(&key, b"value", secs(60)).unwrap();
+        let (inside, is_inside) = channel();
+        let (go_on, may_go_on) = channel::<()>();
+        let (store, at) = (&store, &key);
+        let written = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                set_hook(Some(Box::new(move |step| {
+                    if step == "put: slot taken" && inside.send(()).is_ok() {
+                        let _ = may_go_on.recv();
+                    }
+                })));
+                let touched = store.space("sessions").unwrap().touch(at, secs(3600));
+                set_hook(None);
+                assert!(touched.unwrap());
+            });
+            is_inside.recv().unwrap();
+            let written = beside.space("sessions").unwrap().put(&key, b"another");
+            drop((go_on, is_inside));
+            written
+        });
+        assert!(matches!(written, Err(Error::Busy { .. })), "{key}: {written:?}");
+        store.sync().unwrap(); // The next touch may write over this one's record, which another key may share.
+    }
 }
