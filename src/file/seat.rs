@@ -12,6 +12,7 @@ use crate::format::epoch::Epoch;
 use crate::format::seat::{BORROWS, Generation, LEAVING, SEATS, TAKEN, seat_byte};
 use crate::protocol::lock::{self, LockState, Owner};
 use crate::sys::atomic::Ordering;
+use crate::sys::step::step;
 use crate::sys::{file, file_lock, process};
 
 /// Claims a free seat. No lock word names the generation of the claim.
@@ -80,6 +81,7 @@ pub(crate) fn forget_claims(arena: &Arena) {
 pub(crate) fn release(arena: &Arena, owner: Owner) {
     arena.seat(owner.seat).set_moment(None);
     arena.seat(owner.seat).taken().store(0, Ordering::SeqCst);
+    step("seat: not taken, and held");
     // Closing the file does it too, unless another process has a duplicate of the descriptor.
     let _ = file_lock::unlock(&arena.file, seat_byte(owner.seat));
 }
@@ -122,11 +124,12 @@ pub(crate) fn any_alive(arena: &Arena) -> Result<bool> {
     Ok(first_held(arena, 0)?.is_some())
 }
 
-/// Whether any seat is held by another handle that may still write.
+/// Whether any seat is held by another handle that may still write. The caller has the whole-file lock exclusively. So no seat is
+/// being claimed: a held one that is not taken is being given back.
 pub(crate) fn any_staying(arena: &Arena) -> Result<bool> {
     let mut from = 0;
     while let Some(seat) = first_held(arena, from)? {
-        if arena.seat(seat).taken().load(Ordering::SeqCst) != LEAVING {
+        if !matches!(arena.seat(seat).taken().load(Ordering::SeqCst), LEAVING | 0) {
             return Ok(true);
         }
         from = seat + 1;

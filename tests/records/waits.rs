@@ -313,6 +313,29 @@ fn of_two_that_close_the_one_that_found_the_store_clean_does_not_keep_it_in_use(
     assert_clean(&path, "two that close");
 }
 
+/// One is done with closing, and gives its seat back while another closes.
+#[test]
+fn a_handle_that_gives_its_seat_back_does_not_keep_the_store_in_use() {
+    let (_dir, path) = new_store();
+    let [first, last] = [(), ()].map(|()| Store::open(&path).unwrap());
+    let mut last = Some(last);
+    set_hook(Some(Box::new(move |step| {
+        if step == "seat: not taken, and held"
+            && let Some(last) = last.take()
+        {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    last.put(1, b"one").unwrap();
+                    last.close().unwrap();
+                });
+            });
+        }
+    })));
+    first.close().unwrap();
+    set_hook(None);
+    assert_clean(&path, "a seat that is given back");
+}
+
 /// The store is as a clean close leaves it: what a reboot finds needs no recovery, and a reader finds no damage.
 fn assert_clean(path: &Path, when: &str) {
     let found = Store::open_read_only(path).unwrap().verify().unwrap().damage;

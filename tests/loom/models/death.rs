@@ -53,7 +53,7 @@ fn reserve(arena: &Arena, data: &[u8]) -> u64 {
     enter(arena);
     let region = Region::new(arena, 0);
     region.check_reserved(slot).unwrap();
-    let content = Content::Reserved { slot, len: data.len(), sum: &sum };
+    let content = Content::Reserved { slot, address: Address::Id, len: data.len(), sum: &sum };
     let seq = region.put(arena.geo.hash(X), X, content, false).unwrap().seq;
     give_back(arena);
     seq & !PRESENT
