@@ -120,6 +120,7 @@ impl Entry<'_> {
 }
 
 /// Appends the part of an entry behind its value.
+#[inline]
 fn append_end(
     name: &[u8],
     key: &[u8],
@@ -128,13 +129,15 @@ fn append_end(
     pad: usize,
     record: &mut Vec<u8>,
 ) {
-    record.extend_from_slice(expiry.as_ref().map_or(&[], bytemuck::bytes_of));
+    let (mut stored, mut flags) = (value_len, 0);
+    if let Some(expiry) = &expiry {
+        record.extend_from_slice(bytemuck::bytes_of(expiry));
+        (stored, flags) = (stored + EXPIRY_BYTES, TIMED);
+    }
     record.extend_from_slice(name);
     record.extend_from_slice(key);
-    let stored = value_len + expiry.map_or(0, |_| EXPIRY_BYTES);
     let lens = [(stored, 0), (key.len(), KEY_AT), (name.len(), NAME_AT), (pad, PAD_AT)];
-    let timed = if expiry.is_some() { TIMED } else { 0 };
-    let word = lens.iter().fold(timed, |word, &(len, at)| word | (len as u64) << at);
+    let word = lens.iter().fold(flags, |word, &(len, at)| word | (len as u64) << at);
     record.extend_from_slice(&word.to_le_bytes());
 }
 
