@@ -89,7 +89,7 @@ impl Checkpoint {
         self.0.failures()
     }
 
-    /// Stops the thread and waits for it.
+    /// Stops the thread and waits for it. Writes since its last flush are not flushed.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -98,7 +98,7 @@ impl Checkpoint {
     /// # let store = Store::create(dir.path().join("a.rec"))?;
     /// let checkpoint = store.checkpoint_every(Duration::from_secs(60))?;
     /// store.put(1, b"one")?;
-    /// checkpoint.finish()?; // flushes once more
+    /// checkpoint.finish()?; // flushes no more: `sync` and `close` do
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
