@@ -103,6 +103,12 @@ impl Store {
         Some(anchor.time(&clock::read()))
     }
 
+    /// The same as far as the handle has looked, for a caller that holds a region's lock.
+    pub(super) fn now_ms_under_lock(&self) -> u64 {
+        let at = clock::read();
+        self.clock.known().anchor.map_or(at.wall_ms, |anchor| anchor.time(&at))
+    }
+
     /// The same before a write with a deadline: sets the anchor if it is time to.
     pub(super) fn now_ms_for_write(&self) -> Result<u64> {
         let at = clock::read();

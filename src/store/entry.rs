@@ -40,20 +40,26 @@ pub(super) enum Life {
     Renewed(Option<Expiry>),
 }
 
-/// By which it is judged whether a value is over.
+/// By which it is judged whether a value is over. It looks at the clock when it judges, under the locks: a time from before would call
+/// a value back to life that readers have found over since.
 pub(super) struct Judge<'a> {
+    store: &'a Store,
     /// The hidden space of the later deadlines.
     touched: Option<Space<'a>>,
-    /// The time, if it is known.
-    now_ms: Option<u64>,
     /// Time and later deadline are known.
     is_final: bool,
 }
 
 impl<'a> Judge<'a> {
+    /// The judge for a first try, which holds the lock of the value's region alone.
+    fn of_first_try(store: &'a Store) -> Self {
+        Self { store, touched: None, is_final: false }
+    }
+
     /// The judge of a space for a try that holds the locks of both regions. The caller holds no lock.
     pub(super) fn of(space: &Space<'a>) -> Self {
-        Self { touched: space.touched(), now_ms: Some(space.store.now_ms()), is_final: true }
+        space.store.now_ms(); // From here on the handle knows the anchor, if there is one.
+        Self { store: space.store, touched: space.touched(), is_final: true }
     }
 
     /// The id of the record of a key's later deadline.
@@ -69,7 +75,9 @@ impl<'a> Judge<'a> {
         later: Option<&[u8]>,
     ) -> Result<Option<bool>> {
         let Some(expiry) = expiry else { return Ok(Some(false)) };
-        match self.now_ms {
+        let now_ms =
+            if self.is_final { Some(self.store.now_ms_under_lock()) } else { self.store.now_ms_if_known() };
+        match now_ms {
             Some(now_ms) if expiry.at_ms > now_ms => Ok(Some(false)),
             Some(now_ms) if self.is_final => {
                 let (Some(touched), Some(later)) = (&self.touched, later) else { return Ok(Some(true)) };
@@ -566,7 +574,7 @@ impl Space<'_> {
     ) -> Result<(Option<Version>, R)> {
         let id = self.check_key(key)?;
         let mut change = Some(change);
-        let mut judge = Judge { touched: None, now_ms: self.store.now_ms_if_known(), is_final: false };
+        let mut judge = Judge::of_first_try(self.store);
         loop {
             let beside = judge.beside(key);
             let tried = self.store.change_beside(id, Address::Key, beside, durability, |record, later| {

@@ -5,12 +5,18 @@
 //! 2. A later deadline is written without the value: into a record of its own, in a hidden space, under the same key, with the stamp of
 //!    the value's entry. It counts while the value has this stamp. So it ends with the value, and needs no deletion. An earlier
 //!    deadline is written with the value.
+//!    So each change of a deadline to an earlier one is told to those who follow the value.
 //! 3. A reader looks for the later deadline only if the value's own is over. If it finds none, it looks at the value again: only a value
 //!    that was not replaced meanwhile is over.
 //! 4. Whoever changes the value because it is over, and whoever writes a later deadline, holds the locks of both records' regions.
 //!    They are taken in the order of their numbers, as a batch does. So one of the two comes first.
 //! 5. A later deadline of the value before is written over only if it is over itself, or if the value is on disk. Otherwise a loss of
 //!    power could bring that value back, without its later deadline. Until then a touch writes the value again.
+//!
+//! 6. A change looks at the clock when it has the locks. A time from before it waited for them would call a value back to life that
+//!    readers have found over. Readers take no lock: while a change is between its look at the clock and the store that makes it
+//!    visible, readers may find a value over that the change then keeps. This takes microseconds, unless the process is stopped there.
+//! 7. A stamp is made from the claim of the handle's seat too: processes that were forked draw the same random numbers.
 //!
 //! Each of these writes is one write of one record. So all promises for records hold for deadlines.
 
@@ -96,17 +102,16 @@ impl Space<'_> {
     /// As [`put`](Self::put) and [`get`](Self::get).
     pub fn touch(&self, key: impl AsRef<[u8]>, ttl: impl Into<Ttl>) -> Result<bool> {
         let (key, ttl) = (key.as_ref(), ttl.into());
-        let now_ms = self.store.now_ms_for_write()?;
-        let at_ms = ttl.deadline_ms(now_ms);
+        let at_ms = ttl.deadline_ms(self.store.now_ms_for_write()?);
         let touched = match (self.touched(), at_ms) {
-            (Some(touched), Some(at_ms)) => self.put_later(&touched, key, now_ms, at_ms)?,
+            (Some(touched), Some(at_ms)) => self.put_later(&touched, key, at_ms)?,
             _ => Touched::WithValue,
         };
         match touched {
             Touched::Written => Ok(true),
             Touched::Absent => Ok(false),
             Touched::WithValue => {
-                let life = Life::Renewed(at_ms.map(Expiry::new));
+                let life = Life::Renewed(at_ms.map(|at_ms| Expiry::new(self.store, at_ms)));
                 let (_, was_there) =
                     self.change(key, self.store.handle.durability, life, |old| match old {
                         Some((_, value)) => (Action::Put(value.to_vec()), true),
@@ -118,7 +123,7 @@ impl Space<'_> {
     }
 
     /// Writes a later deadline into its own record: rules 2 and 4.
-    fn put_later(&self, touched: &Space<'_>, key: &[u8], now_ms: u64, at_ms: u64) -> Result<Touched> {
+    fn put_later(&self, touched: &Space<'_>, key: &[u8], at_ms: u64) -> Result<Touched> {
         let (id, later_id) = (self.check_key(key)?, touched.id_of(key));
         let durability = self.store.handle.durability;
         let change = |later: Option<&[u8]>, record: Option<&Companion>| {
@@ -129,10 +134,11 @@ impl Space<'_> {
             let there = later.map_or(Ok(None), |later| touched.find_in(later_id, later, key))?;
             let there = there.and_then(|there| there.expiry);
             let end = there.filter(|there| there.stamp == own.stamp).map(|there| there.at_ms);
-            if own.at_ms.max(end.unwrap_or(0)) <= now_ms {
+            let (now_ms, end) = (self.store.now_ms_under_lock(), own.at_ms.max(end.unwrap_or(0)));
+            if end <= now_ms {
                 return keep(Touched::Absent);
             }
-            if at_ms < own.at_ms {
+            if at_ms < end {
                 return keep(Touched::WithValue);
             }
             // Rule 5.
@@ -228,16 +234,20 @@ impl Space<'_> {
     pub(super) fn end_of_new(&self, ttl: Option<Ttl>) -> Result<Option<Expiry>> {
         match ttl.or(self.ttl) {
             None | Some(Ttl::NEVER) => Ok(None),
-            Some(ttl) => Ok(ttl.deadline_ms(self.store.now_ms_for_write()?).map(Expiry::new)),
+            Some(ttl) => Ok(ttl
+                .deadline_ms(self.store.now_ms_for_write()?)
+                .map(|at_ms| Expiry::new(self.store, at_ms))),
         }
     }
 }
 
 impl Expiry {
     /// A deadline of a new write.
-    fn new(at_ms: u64) -> Self {
-        // A new state of the hasher is another key each time.
-        Self { at_ms, stamp: RandomState::new().hash_one(at_ms) }
+    fn new(store: &Store, at_ms: u64) -> Self {
+        // A new state of the hasher is another key each time. But a forked child has the keys of its parent, and of the other children:
+        // the claim of the handle's seat tells them apart.
+        let handle = store.handle.arena.owner.map(|owner| (owner.seat, owner.generation));
+        Self { at_ms, stamp: RandomState::new().hash_one((handle, at_ms)) }
     }
 }
 

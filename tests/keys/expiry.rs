@@ -418,13 +418,19 @@ fn an_anchor_that_is_no_anchor_is_replaced() {
 
 type Operation = fn(&Space<'_>);
 
+/// A call that tells whether it found a value.
+type Finds = fn(&Store) -> bool;
+
 /// What a death can leave of a key: its value and its deadline.
 type Left = (Option<Vec<u8>>, Option<u64>);
 
 #[test]
 fn child_entry() {
-    if Me::from_env().is_some() {
-        die_at_every_step();
+    match Me::from_env().as_ref().map(|me| &me.role[..]) {
+        None => {}
+        Some("dies") => die_at_every_step(),
+        Some("forks") => touch_in_one_of_two_children(),
+        Some(role) => panic!("no such role: {role}"),
     }
 }
 
@@ -677,4 +683,119 @@ fn a_touch_has_the_lock_of_the_value_while_it_writes_the_later_deadline() {
         assert!(matches!(written, Err(Error::Busy { .. })), "{key}: {written:?}");
         store.sync().unwrap(); // The next touch may write over this one's record, which another key may share.
     }
+}
+
+/// A call that waits for a lock meanwhile. A reader has seen then that the value is over, and nothing calls it back to life.
+#[test]
+fn what_a_reader_found_over_stays_over_for_a_call_that_began_before() {
+    let clocks = Clocks::new();
+    let (dir, store) = new_store();
+    let reader = small().open(dir.path().join("s")).unwrap();
+    // Each gives whether it found the value.
+    let calls: [(&str, Finds); 6] = [
+        ("touch", |store| store.space("s").unwrap().touch("k", secs(1000)).unwrap()),
+        ("touch with the value", |store| store.space("s").unwrap().touch("k", Ttl::NEVER).unwrap()),
+        ("update", |store| {
+            let mut was_there = false;
+            let space = store.space("s").unwrap();
+            let updated = space.update_with("k", secs(1000), |old| {
+                was_there = old.is_some();
+                old.map(<[u8]>::to_vec)
+            });
+            updated.unwrap();
+            was_there
+        }),
+        ("put_if_absent", |store| {
+            let swap = store.space("s").unwrap().put_if_absent("k", b"other").unwrap();
+            matches!(swap, Swap::Conflict { .. })
+        }),
+        ("delete", |store| store.space("s").unwrap().delete("k").unwrap()),
+        ("batch", |store| {
+            let space = store.space("s").unwrap();
+            let mut batch = store.batch();
+            batch.require_in(&space, "k", None).unwrap();
+            batch.put_in(&space, "k", b"other").unwrap();
+            matches!(batch.commit().unwrap(), Commit::Conflict { .. })
+        }),
+    ];
+    for (name, call) in calls {
+        for nth in 1.. {
+            let space = reader.space("s").unwrap();
+            space.put_with("k", b"value", secs(10)).unwrap();
+            reader.sync().unwrap(); // So that a touch need not write the value.
+            clocks.pass(10 * SECOND - 1);
+            let (inside, is_inside) = channel();
+            let (go_on, may_go_on) = channel::<()>();
+            let store = &store;
+            let (was_held_up, found) = std::thread::scope(|scope| {
+                let calls = scope.spawn(move || {
+                    let mut locks = 0;
+                    set_hook(Some(Box::new(move |step| {
+                        locks += i32::from(step == "lock: taken");
+                        if step == "lock: taken" && locks == nth && inside.send(()).is_ok() {
+                            let _ = may_go_on.recv();
+                        }
+                    })));
+                    let found = call(store);
+                    set_hook(None);
+                    found
+                });
+                let was_held_up = is_inside.recv().is_ok();
+                clocks.pass(1);
+                assert!(!was_held_up || get(&space, "k").is_none());
+                drop(go_on);
+                (was_held_up, calls.join().unwrap())
+            });
+            if !was_held_up {
+                assert!(nth > 1, "{name} took no lock");
+                break;
+            }
+            assert!(!found, "{name} found the value, at lock {nth}");
+            assert_ne!(get(&space, "k").as_deref(), Some(&b"value"[..]), "{name}, at lock {nth}");
+        }
+    }
+}
+
+#[test]
+fn a_touch_in_one_forked_child_is_none_of_a_value_of_another() {
+    common::alone("forks", &[]);
+}
+
+/// Two children of one process, which do the same.
+fn touch_in_one_of_two_children() {
+    let _clocks = Clocks::new();
+    // The thread has drawn its random numbers, as in most programs before they fork.
+    drop(std::hash::RandomState::new());
+    let (dir, store) = new_store();
+    let path = dir.path().join("s");
+    let at = |seconds| Ttl::at(UNIX_EPOCH + Duration::from_millis(BEGIN + HOUR + seconds * SECOND));
+    for touches in [true, false] {
+        let end = wait_for(in_fork(|| {
+            let store = small().open(&path).unwrap();
+            let space = store.space("s").unwrap();
+            space.put_with("k", b"value", at(100)).unwrap();
+            if touches {
+                assert!(space.touch("k", at(1000)).unwrap());
+            }
+            0
+        }));
+        assert_eq!(end, End::Exited(0));
+    }
+    assert_eq!(end(&store.space("s").unwrap(), "k"), Some(HOUR + 100 * SECOND));
+}
+
+/// A mirror learns deadlines from writes, and so does a reader that keeps one.
+#[test]
+fn an_earlier_deadline_is_a_write_of_the_value_even_if_a_touch_is_shortened() {
+    let clocks = Clocks::new();
+    let (_dir, store) = new_store();
+    let space = store.space("s").unwrap();
+    let version = space.put_with("k", b"value", secs(10)).unwrap();
+    space.touch("k", secs(300)).unwrap();
+    assert_eq!(space.version("k").unwrap(), Some(version));
+    space.touch("k", secs(20)).unwrap();
+    assert!(space.version("k").unwrap() > Some(version));
+    assert_eq!(end(&space, "k"), Some(HOUR + 20 * SECOND));
+    clocks.pass(20 * SECOND);
+    assert_eq!(get(&space, "k"), None);
 }
