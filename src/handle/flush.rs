@@ -259,11 +259,13 @@ impl Handle {
         Ok(old)
     }
 
-    /// Pins the records as they are at one moment, which is during this call.
-    pub(crate) fn begin_moment(self: &Arc<Self>) -> Result<Moment> {
+    /// Pins the records as they are at one moment, which is during this call. `look` is called right before that moment: its result
+    /// is older than all that the moment has not.
+    pub(crate) fn begin_moment<T>(self: &Arc<Self>, look: impl FnOnce() -> T) -> Result<(Moment, T)> {
         let deadline = self.arena.deadline();
         let _lock = SyncLock::take(self, &deadline, || Ok(false))?;
         let moment = Moment::begin(self)?;
+        let looked = look();
         let ended = self.cut(&deadline)?;
         if self.is_in_memory {
             // There is no disk to wait for: replaced versions are kept only for snapshots and borrows.
@@ -273,7 +275,7 @@ impl Handle {
             }
             arena.control().durable().store(ended, Ordering::SeqCst);
         }
-        Ok(moment)
+        Ok((moment, looked))
     }
 
     /// After a failed flush the kernel may take pages for clean that never reached the disk. So no later flush of any handle is

@@ -8,12 +8,16 @@
 //!    the store is the wall clock, but at most half of the measured time, and at most 30 seconds, away from anchor plus measured time.
 //!    So between an anchor and now, the clock of the store advances by half to one and a half of the time that passed, whatever the
 //!    wall clock does. If the wall clock is right, the two are equal.
-//! 3. In another boot the time between is known by the wall clock alone. It is believed if it is behind the anchor by at least the time
-//!    since boot, and at most a year. Otherwise the clock goes on from the anchor, and follows the wall clock by rule 2.
+//! 3. In another boot the time between is known by the wall clock alone. It is believed if it is after the anchor by at least the time
+//!    that has surely passed, and at most a year. Otherwise the clock goes on from the anchor, and follows the wall clock by rule 2.
+//!    The time that has surely passed is that since boot. But a container may show a boot id of its own, beside the kernel's clock
+//!    since boot: if that is not behind the anchor's, only the difference of the two has surely passed.
 //! 4. A write with a deadline, and a sweep, first set the anchor to now if it is of another boot or older than a minute. Reads write
 //!    nothing.
 //!
-//! A clock that is wrong by less than a year when the machine starts can't be told from a machine that was off for so long.
+//! A clock that is wrong by less than a year when the machine starts can't be told from a machine that was off for so long. The same
+//! holds for a wall clock that jumps between two processes that see two boot ids. While the wall clock is wrong, two handles may differ
+//! by 15 seconds: one has seen the newest anchor, and the other looks for it twice a minute.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -51,7 +55,7 @@ impl Anchor {
 
     /// The time of the store at a look at the clocks: rules 2 and 3.
     fn time(&self, at: &Reading) -> u64 {
-        let passed = if self.is_before(at) { at.up_ms - self.up_ms } else { at.up_ms };
+        let passed = at.up_ms.checked_sub(self.up_ms).unwrap_or(at.up_ms);
         let on = self.now_ms.saturating_add(passed);
         if !self.is_before(at) && (on..=self.now_ms.saturating_add(OFF_MS_MAX)).contains(&at.wall_ms) {
             return at.wall_ms;
@@ -199,6 +203,10 @@ mod tests {
         assert_eq!(time([3, 4], HOUR, 0), ANCHOR.now_ms + HOUR - 30_000);
         // Ahead of what can be.
         assert_eq!(time([3, 4], HOUR, ANCHOR.now_ms + 400 * 24 * HOUR), ANCHOR.now_ms + HOUR + 30_000);
+        // Another boot, or another id of this one: an hour has surely passed, and not six.
+        assert_eq!(time([3, 4], 6 * HOUR, ANCHOR.now_ms + HOUR), ANCHOR.now_ms + HOUR);
+        assert_eq!(time([3, 4], 6 * HOUR, weekend), weekend);
+        assert_eq!(time([3, 4], 6 * HOUR, 0), ANCHOR.now_ms + HOUR - 30_000);
         // A clock since boot that is behind the anchor's is one of another boot that has no id.
         assert_eq!(time([1, 2], HOUR, weekend), weekend);
     }

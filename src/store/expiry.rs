@@ -151,8 +151,10 @@ impl Space<'_> {
             let mut written =
                 others.map_err(|NotEntries| self.store.no_entries(later_id))?.unwrap_or_default();
             let expiry = Some(Expiry { at_ms, stamp: own.stamp });
-            append(self.store, Entry { name, key, value: &[], expiry }, &mut written)?;
-            Ok((Action::Put(written), Touched::Written))
+            match append(self.store, Entry { name, key, value: &[], expiry }, &mut written) {
+                Ok(()) => Ok((Action::Put(written), Touched::Written)),
+                Err(_) => keep(Touched::WithValue), // The name is longer by a byte, and the value may be empty.
+            }
         };
         let changed =
             self.store.change_beside(later_id, Address::Key, Some(id), durability, |later, record| {

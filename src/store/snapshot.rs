@@ -52,7 +52,8 @@ pub struct Snapshot<'a> {
     /// Dropping it clears the pin.
     moment: Moment,
     pub(super) verify: bool,
-    /// The time by which values are over.
+    /// The time by which values are over: from right before the moment. A later time would call over a value whose deadline was moved
+    /// after the moment.
     pub(super) now_ms: u64,
     /// The next `seq` of each region, before the moment.
     before: Box<[u64]>,
@@ -133,11 +134,12 @@ impl Store {
         self.check_outside(0)?;
         let regions = 0..self.handle.arena.geo.regions;
         let before = regions.clone().map(|region| next_seq(self, region)).collect();
-        let moment = self.handle.begin_moment()?; // Step 1.
+        self.now_ms(); // From here on the handle knows the anchor of the clock, if there is one.
+        let (moment, now_ms) = self.handle.begin_moment(|| self.now_ms_under_lock())?; // Step 1.
         Ok(Snapshot {
             store: self,
             moment,
-            now_ms: self.now_ms(),
+            now_ms,
             verify: self.handle.verify_reads,
             before,
             versions: regions.map(|_| OnceLock::new()).collect(),

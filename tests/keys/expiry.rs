@@ -799,3 +799,78 @@ fn an_earlier_deadline_is_a_write_of_the_value_even_if_a_touch_is_shortened() {
     clocks.pass(20 * SECOND);
     assert_eq!(get(&space, "k"), None);
 }
+
+/// A snapshot is of the moment at which it parts the writes, in this too: a touch that comes after that is not in it, so the time is
+/// none after it either.
+#[test]
+fn a_snapshot_has_a_value_that_was_never_over() {
+    let clocks = Clocks::new();
+    let (dir, store) = new_store();
+    let other = small().open(dir.path().join("s")).unwrap();
+    let space = store.space("s").unwrap();
+    space.put_with("k", b"value", secs(10)).unwrap();
+    let (inside, is_inside) = channel();
+    let (go_on, may_go_on) = channel::<()>();
+    std::thread::scope(|scope| {
+        let reads = scope.spawn(|| {
+            set_hook(Some(Box::new(move |step| {
+                if step == "sync: epoch raised" && inside.send(()).is_ok() {
+                    let _ = may_go_on.recv();
+                }
+            })));
+            let snapshot = other.snapshot();
+            set_hook(None);
+            let snapshot = snapshot.unwrap();
+            let space = other.space("s").unwrap();
+            let found = snapshot.get_in(&space, "k").unwrap().map(<[u8]>::to_vec);
+            (found, snapshot.iter_in(&space).count())
+        });
+        is_inside.recv().unwrap();
+        assert!(space.touch("k", secs(1000)).unwrap());
+        clocks.pass(20 * SECOND);
+        assert!(space.contains("k").unwrap());
+        drop(go_on);
+        assert_eq!(reads.join().unwrap(), (Some(b"value".to_vec()), 1));
+    });
+}
+
+/// Containers may show boot ids of their own on one kernel, and one clock since boot.
+#[test]
+fn processes_that_see_two_boot_ids_on_one_kernel_agree_on_the_time() {
+    let mut clocks = Clocks::new();
+    let (dir, store) = new_store();
+    let other = small().open(dir.path().join("s")).unwrap();
+    clocks.pass(100 * DAY); // since the boot
+    store.space("s").unwrap().put_with("k", b"value", secs(3600)).unwrap();
+    let mut lived = 0;
+    loop {
+        clocks.boot = 1 + lived % 2;
+        clocks.set();
+        let store = if lived % 2 == 0 { &store } else { &other };
+        store.space("s").unwrap().put_with("other", b"", secs(1)).unwrap();
+        if !store.space("s").unwrap().contains("k").unwrap() {
+            break;
+        }
+        clocks.pass(61 * SECOND);
+        lived += 1;
+    }
+    assert_eq!(lived, 3600_u64.div_ceil(61));
+}
+
+/// The record of the later deadline is one byte longer than that of an empty value.
+#[test]
+fn a_touch_of_a_value_that_just_fits_is_no_error() {
+    let clocks = Clocks::new();
+    let dir = common::scratch();
+    let store = small().create(dir.path().join("s")).unwrap();
+    let space = store.space("s").unwrap();
+    let fits = |key: &str| match space.put_with(key, b"", secs(10)) {
+        Ok(_) => true,
+        Err(Error::EntryTooLong { .. }) => false,
+        Err(error) => panic!("{error}"),
+    };
+    let longest = (1..).map(|len| "k".repeat(len)).take_while(|key| fits(key)).last().unwrap();
+    assert!(space.touch(&longest, secs(100)).unwrap());
+    clocks.pass(99 * SECOND);
+    assert!(space.contains(&longest).unwrap());
+}
