@@ -9,7 +9,7 @@ use crate::error::{Error, Holder, Lock, Result};
 use crate::file::arena::Arena;
 use crate::file::hint::{HINT, is_hinted, lower_hint, raise_hint};
 use crate::format::epoch::Epoch;
-use crate::format::seat::{BORROWS, Generation, LEAVING, SEATS, TAKEN, seat_byte};
+use crate::format::seat::{BORROWS, Generation, LEAVING, SEATS, TAKEN, claim_byte, seat_byte};
 use crate::protocol::lock::{self, LockState, Owner};
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
@@ -46,11 +46,25 @@ pub(crate) fn claim(arena: &Arena) -> Result<Owner> {
     Err(Error::TooManyHandles { path: arena.path.clone(), max: SEATS })
 }
 
+/// Claims a seat, unless another handle holds it. While the seat's claim byte is locked, no other handle gets the seat. So the new
+/// claim is noted before its handle holds the seat, and whoever is stopped in between holds nothing: at no time does the kernel say of
+/// an earlier claim's handle that it lives.
 fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
-    let locked = file_lock::try_lock(&arena.file, seat_byte(seat));
-    if !locked.map_err(arena.io("claiming a seat by a file lock"))? {
+    let failed = || arena.io("claiming a seat by a file lock");
+    if !file_lock::try_lock(&arena.file, claim_byte(seat)).map_err(failed())? {
         return Ok(None);
     }
+    let claimed = claim_alone(arena, seat);
+    file_lock::unlock(&arena.file, claim_byte(seat)).map_err(failed())?;
+    claimed
+}
+
+/// The same, for the handle that has the claim byte.
+fn claim_alone(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
+    if is_held(arena, seat)? {
+        return Ok(None);
+    }
+    step("seat: to be claimed");
     let words = arena.seat(seat);
     let last = match words.generation().load(Ordering::SeqCst) {
         Some(last) => last as u32,
@@ -60,10 +74,16 @@ fn try_claim(arena: &Arena, seat: u32) -> Result<Option<Owner>> {
     };
     let next = last.checked_add(1).unwrap_or(1);
     words.generation().store(u64::from(next), Ordering::SeqCst);
+    step("seat: claim noted");
     words.set_moment(None);
     for number in 0..BORROWS {
         words.borrows(number).store(Generation::NONE);
     }
+    let locked = file_lock::try_lock(&arena.file, seat_byte(seat));
+    if !locked.map_err(arena.io("claiming a seat by a file lock"))? {
+        return Ok(None); // A lock of another kind.
+    }
+    step("seat: held");
     let here = u64::from(std::process::id()) | u64::from(process::pid_namespace()) << 32;
     words.pid().store(here, Ordering::SeqCst);
     words.taken().store(TAKEN, Ordering::SeqCst);
@@ -94,13 +114,13 @@ pub(crate) fn is_alive(arena: &Arena, owner: Owner) -> Result<bool> {
     if let Some(own) = arena.owner.filter(|own| own.seat == owner.seat) {
         return Ok(own == owner);
     }
-    // If the seat was claimed again, the handle of this claim had died or left.
-    let now = arena.seat(owner.seat).generation().load(Ordering::SeqCst);
-    if now.is_some_and(|now| now as u32 != owner.generation) {
-        return Ok(false);
-    }
-    file_lock::is_locked_by_other(&arena.file, seat_byte(owner.seat))
-        .map_err(arena.io("asking whether a seat is held"))
+    // If the seat was claimed again, the handle of this claim had died or left. A claim is noted before its handle holds the seat: so
+    // the second look tells whose hold the kernel spoke of.
+    let claimed_again = || {
+        let now = arena.seat(owner.seat).generation().load(Ordering::SeqCst);
+        now.is_some_and(|now| now as u32 != owner.generation)
+    };
+    Ok(!claimed_again() && is_held(arena, owner.seat)? && !claimed_again())
 }
 
 /// The living owner that a lock word names; of a damaged word the one whose word it was before one bit was flipped.

@@ -223,6 +223,10 @@ const LOCKS: u64 = 1 << 61;
 pub(crate) const fn seat_byte(seat: u32) -> u64 {
     LOCKS + seat as u64
 }
+/// The byte whose lock is held to claim a seat.
+pub(crate) const fn claim_byte(seat: u32) -> u64 {
+    LOCKS + (1 << 19) + seat as u64
+}
 /// The byte whose lock makes one waiter the head of a region's queue: it asks most often whether the owner lives.
 pub(crate) const fn queue_byte(region: u32) -> u64 {
     LOCKS + (1 << 20) + region as u64

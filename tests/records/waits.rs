@@ -9,8 +9,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use crate::common::{self, Me, PATIENCE, Worker};
@@ -18,6 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, raise};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use recstore::bytemuck::bytes_of;
 use recstore::testing::{set_boot_id, set_hook};
 use recstore::{Checkpoint, Durability, Error, Lock, Options, Store};
 
@@ -334,6 +335,34 @@ fn a_handle_that_gives_its_seat_back_does_not_keep_the_store_in_use() {
     first.close().unwrap();
     set_hook(None);
     assert_clean(&path, "a seat that is given back");
+}
+
+/// A handle that opens the store may be stopped at any step, between the lock of a seat and the note of the new claim too.
+#[test]
+fn no_step_of_a_claim_makes_the_holder_before_look_alive() {
+    let (_dir, path) = new_store();
+    let asks = Store::open(&path).unwrap();
+    let gone = Store::open(&path).unwrap();
+    let before = gone.holder().unwrap();
+    gone.close().unwrap();
+    let looks = Arc::new(Mutex::new(Vec::new()));
+    let (asking, noted) = (Arc::new(asks), looks.clone());
+    let asks = asking.clone();
+    set_hook(Some(Box::new(move |step| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| noted.lock().unwrap().push((step, asks.is_alive(before))));
+        });
+    })));
+    let after = Store::open(&path).unwrap();
+    set_hook(None);
+    // The claim is of the same seat.
+    assert_eq!(bytes_of(&after.holder().unwrap())[..4], bytes_of(&before)[..4]);
+    let looks = looks.lock().unwrap();
+    assert!(looks.iter().any(|(step, _)| *step == "seat: held"));
+    for (step, is_alive) in looks.iter() {
+        assert!(matches!(is_alive, Ok(false)), "at step {step:?}: {is_alive:?}");
+    }
+    drop(asking);
 }
 
 /// The store is as a clean close leaves it: what a reboot finds needs no recovery, and a reader finds no damage.
