@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::record::Version;
 use crate::store::Store;
 use crate::store::sink::{Answer, KeyState, RecordKey, Sink, Wanted};
+use crate::sys::step::step;
 
 /// The file that names the store.
 const OWNER: &str = ".recstore";
@@ -146,7 +147,10 @@ impl Directory {
         let mut file = File::create(&new)?;
         file.write_all(data)?;
         file.sync_data()?;
-        fs::rename(&new, self.path.join(name))
+        step("directory: file written");
+        fs::rename(&new, self.path.join(name))?;
+        step("directory: file named");
+        Ok(())
     }
 
     fn file_name(key: &RecordKey, version: u64) -> String {
@@ -162,7 +166,7 @@ impl Directory {
 
     /// The newest file of each key. Those of earlier versions are removed.
     fn newest(&self) -> Result<HashMap<RecordKey, u64>, DirectoryError> {
-        let mut newest = HashMap::new();
+        let (mut newest, mut is_flushed) = (HashMap::new(), false);
         for name in self.names()? {
             let Some((key, mut version)) = self.parse(&name) else { continue };
             let kept = newest.entry(key.clone()).or_insert(version);
@@ -170,10 +174,20 @@ impl Directory {
                 mem::swap(kept, &mut version);
             }
             if version < *kept {
+                // A mirror may have died before it flushed the later name.
+                if !mem::replace(&mut is_flushed, true) {
+                    self.flush()?;
+                }
                 self.remove(&Self::file_name(&key, version))?;
             }
         }
         Ok(newest)
+    }
+
+    /// Flushes the names of the files.
+    fn flush(&self) -> Result<(), DirectoryError> {
+        let flush = || File::open(&self.path)?.sync_all();
+        flush().map_err(|error| DirectoryError::Io { path: self.path.clone(), error })
     }
 
     fn remove(&self, name: &str) -> Result<(), DirectoryError> {
@@ -194,8 +208,7 @@ impl Sink for Directory {
 
     fn label(&self) -> String {
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let tail: Vec<char> = path.to_string_lossy().chars().rev().take(100).collect();
-        format!("directory{}", tail.into_iter().rev().collect::<String>())
+        format!("directory{}", path.display())
     }
 
     fn list(
@@ -246,10 +259,11 @@ impl Sink for Directory {
             answers.push(Answer::Done { revision: version.get() });
         }
         // The new names are on disk before the old ones go.
-        let flush = || File::open(&self.path)?.sync_all();
-        flush().map_err(|error| DirectoryError::Io { path: self.path.clone(), error })?;
+        self.flush()?;
+        step("directory: names flushed");
         for name in old {
             self.remove(&name)?;
+            step("directory: file removed");
         }
         Ok(answers)
     }

@@ -6,11 +6,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::slot::Address;
 use crate::record::Version;
 use crate::store::changes::{Change, Changes};
 use crate::store::space::Space;
+
+/// Keys of the space, with their versions.
+type Keys = Vec<(Vec<u8>, Version)>;
 
 /// An item of a feed of a space: see [`Space::changes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct KeyChanges<'a> {
     /// The keys of the space that each record held.
     known: HashMap<u64, Vec<Vec<u8>>>,
     ready: VecDeque<KeyChange>,
+    /// A record that could not be read when it was told.
+    again: Option<u64>,
 }
 
 /// Following changes.
@@ -68,7 +73,13 @@ impl<'a> Space<'a> {
     /// As [`Store::changes`](crate::Store::changes).
     pub fn changes(&self) -> Result<KeyChanges<'a>> {
         let records = self.store.changes_of(Address::Key)?;
-        Ok(KeyChanges { space: self.clone(), records, known: HashMap::new(), ready: VecDeque::new() })
+        Ok(KeyChanges {
+            space: self.clone(),
+            records,
+            known: HashMap::new(),
+            ready: VecDeque::new(),
+            again: None,
+        })
     }
 }
 
@@ -97,25 +108,39 @@ impl KeyChanges<'_> {
             if let Some(change) = self.ready.pop_front() {
                 return Ok(Some(change));
             }
-            match self.records.next_timeout(timeout.saturating_sub(started.elapsed()))? {
+            let change = match self.again.take() {
+                Some(id) => Some(Change::Written { id, version: Version(0) }),
+                None => self.records.next_timeout(timeout.saturating_sub(started.elapsed()))?,
+            };
+            match change {
                 None => return Ok(None),
                 Some(Change::CaughtUp) => return Ok(Some(KeyChange::CaughtUp)),
                 Some(Change::Deleted { id }) => self.tell(id, Vec::new()),
-                Some(Change::Written { id, .. }) => {
-                    let mut data = Vec::new();
-                    // If it is gone by now, that is told next.
-                    if let Some((header, _)) = self.space.store.read(id, Address::Key, Some(&mut data))? {
-                        let now = self.space.of_record(id, Version(header.version()), &data);
-                        let now = now.into_iter().collect::<Result<Vec<_>>>()?;
-                        self.tell(id, now.into_iter().map(|(key, record)| (key, record.version())).collect());
+                Some(Change::Written { id, .. }) => match self.read(id) {
+                    Ok(Some(now)) => self.tell(id, now),
+                    Ok(None) => {} // It is gone by now: that is told next.
+                    Err(error) => {
+                        // A damaged record is told once. Other errors pass, and the record is read again.
+                        self.again = Some(id).filter(|_| !matches!(error, Error::Corrupt { .. }));
+                        return Err(error);
                     }
-                }
+                },
             }
         }
     }
 
+    /// The keys that a record holds now, with their versions.
+    fn read(&self, id: u64) -> Result<Option<Keys>> {
+        let mut data = Vec::new();
+        let Some((header, _)) = self.space.store.read(id, Address::Key, Some(&mut data))? else {
+            return Ok(None);
+        };
+        let now = self.space.of_record(id, Version(header.version()), &data).into_iter();
+        now.map(|entry| entry.map(|(key, record)| (key, record.version()))).collect::<Result<_>>().map(Some)
+    }
+
     /// Tells the differences of a record that holds these keys now.
-    fn tell(&mut self, id: u64, now: Vec<(Vec<u8>, Version)>) {
+    fn tell(&mut self, id: u64, now: Keys) {
         for key in self.known.remove(&id).unwrap_or_default() {
             if now.iter().all(|(there, _)| *there != key) {
                 self.ready.push_back(KeyChange::Deleted { key });

@@ -7,12 +7,13 @@
 //! 2. The mirror opens a feed of the store, and then lists what the place has, with the versions. Each record that the feed tells with
 //!    another version than the place has is *due*. When the feed has caught up, the records that the place has and the store has
 //!    not are due too.
-//!    The same goes for a value whose time to live has ended: no write tells of that, so the mirror keeps the deadlines.
+//!    The same goes for a value whose time to live has ended, by the clock of the store: no write tells of that, so the mirror keeps the
+//!    deadlines. What the feed has told, and an error kept from being heard, is heard first by the next step.
 //! 3. Each wave takes due keys, reads the newest record of each, and then calls `sync`. The reads come first. So nothing goes out that a
 //!    loss of power could undo here.
 //! 4. The place makes the writes, each if the key is at the revision that the mirror knows, and the mirror waits for all answers. So one
 //!    write of a key is under way at a time.
-//! 5. A key with a failed or unknown write is *unsure*: the mirror reads its state at the place, and compares it with the store as it is
+//! 5. A key with a failed or unknown write, or one without an answer, is *unsure*: the mirror reads its state at the place, and compares it with the store as it is
 //!    then. So an old record is never sent again.
 //! 6. From time to time the mirror asks for changes at the place that it did not make: late writes of a dead mirror, writes of others,
 //!    a place that was emptied. Such keys are compared again, and if need be everything is (step 2).
@@ -20,11 +21,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::error::Error as StdError;
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::iter;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use siphasher::sip::SipHasher13;
 
 use crate::error::Error;
 use crate::record::{Record, Version};
@@ -49,6 +53,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// A value that is there after its deadline is looked at again after this time.
 const DEADLINE_AGAIN: Duration = Duration::from_millis(200);
+/// Bytes of the name of a place in the name of the file of its lock.
+const LABEL_BYTES_MAX: usize = 100;
 /// Lags that the percentiles are made of.
 const LAGS_KEPT: usize = 4096;
 
@@ -211,6 +217,8 @@ pub struct Mirror<'a, S> {
     sink: S,
     lock: File,
     feed: Option<Feed<'a>>,
+    /// Told by the feed, and not heard yet for an error.
+    told: Option<FeedItem>,
     /// The place, as far as it is known. Of deleted records, those in `marks`.
     held: HashMap<RecordKey, KeyState>,
     marks: VecDeque<RecordKey>,
@@ -257,10 +265,15 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// The time by which values end.
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.store.now_ms())
+    }
+
     fn follow(&self) -> Result<Feed<'a>, Error> {
         Ok(match &self.space {
             None => Feed::Ids(self.store.changes()?),
-            Some(space) => Feed::Keys(space.changes()?),
+            Some(space) => Feed::Keys(Box::new(space.changes()?)),
         })
     }
 }
@@ -268,10 +281,11 @@ impl<'a> Source<'a> {
 #[derive(Debug)]
 enum Feed<'a> {
     Ids(Changes<'a>),
-    Keys(KeyChanges<'a>),
+    Keys(Box<KeyChanges<'a>>),
 }
 
 /// An item of either feed.
+#[derive(Debug)]
 enum FeedItem {
     Written(RecordKey, Version),
     Deleted(RecordKey),
@@ -295,12 +309,18 @@ impl Feed<'_> {
     }
 }
 
-/// The file whose lock the mirror of a place has.
+/// The file whose lock the mirror of a place has. One file for one store and place, by whatever name the store was opened.
 fn lock_path(store: &Path, label: &str) -> PathBuf {
-    let label: String =
+    let mut short: String =
         label.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
-    let mut path = store.as_os_str().to_owned();
-    path.push(format!(".{label}.mirror"));
+    if short != label || short.len() > LABEL_BYTES_MAX {
+        // Two places have two names all the same.
+        let sum = SipHasher13::new().hash(label.as_bytes());
+        let tail = short.split_off(short.len().saturating_sub(LABEL_BYTES_MAX));
+        short = format!("{tail}-{sum:016x}");
+    }
+    let mut path = fs::canonicalize(store).unwrap_or_else(|_| store.to_owned()).into_os_string();
+    path.push(format!(".{short}.mirror"));
     path.into()
 }
 
@@ -308,7 +328,8 @@ fn lock_path(store: &Path, label: &str) -> PathBuf {
 impl<'a, S: Sink> Mirror<'a, S> {
     /// Takes the lock of the place. Nothing is read or sent before the first [`step`](Self::step).
     ///
-    /// The lock is that of a file beside the store, whose name is that of the store, of the place, and `.mirror`. The file stays.
+    /// The lock is that of a file beside the store, whose name is that of the store, of the place, and `.mirror`. The file stays. A symbolic
+    /// link to the store leads to the same file; a second hard link does not, so open the store by one name.
     ///
     /// ```
     /// # use recstore::Store;
@@ -359,6 +380,7 @@ impl<'a, S: Sink> Mirror<'a, S> {
             sink,
             lock,
             feed: None,
+            told: None,
             held: HashMap::new(),
             marks: VecDeque::new(),
             due: VecDeque::new(),
@@ -514,6 +536,7 @@ impl<S: Sink> Mirror<'_, S> {
         self.stats.comparisons += 1;
         self.unsure.clear(); // All of them are listed.
         self.refused.clear();
+        self.told = None;
         self.has_caught_up = false;
         self.asked = Instant::now();
         self.feed = Some(feed);
@@ -527,10 +550,16 @@ impl<S: Sink> Mirror<'_, S> {
             let keys = &self.unsure[self.unsure.len() - some..];
             let states = self.sink.read(keys).map_err(MirrorError::Sink)?;
             step("mirror: after a look at the place");
-            let keys: Vec<RecordKey> = self.unsure.drain(self.unsure.len() - some..).collect();
+            let mut keys = self.unsure.split_off(self.unsure.len() - some);
+            // Keys without a state are asked for by the next step.
+            let without = keys.split_off(states.len().min(some));
             for (key, state) in keys.into_iter().zip(states) {
                 self.know(key.clone(), state);
                 self.is_due(key);
+            }
+            if !without.is_empty() {
+                self.unsure.extend(without);
+                break;
             }
         }
         Ok(())
@@ -563,27 +592,45 @@ impl<S: Sink> Mirror<'_, S> {
             let wait =
                 if self.due.is_empty() { timeout.saturating_sub(started.elapsed()) } else { Duration::ZERO };
             let Some(feed) = &mut self.feed else { break };
-            match feed.next(wait)? {
-                None => break,
-                Some(FeedItem::Written(key, version)) => {
-                    self.note_deadline(&key)?;
-                    if self.held.get(&key).is_none_or(|held| held.version != Some(version)) {
-                        self.is_due(key);
+            let Some(item) = self.told.take().map_or_else(|| feed.next(wait), |item| Ok(Some(item)))? else {
+                break;
+            };
+            let is_caught_up = matches!(item, FeedItem::CaughtUp);
+            if let Err(error) = self.hear(&item) {
+                self.told = Some(item); // The feed does not tell it again.
+                return Err(error.into());
+            }
+            if is_caught_up {
+                break; // Somebody may wait for this alone.
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what an item of the feed makes due.
+    fn hear(&mut self, item: &FeedItem) -> Result<(), Error> {
+        match item {
+            FeedItem::Written(key, version) => {
+                self.note_deadline(key)?;
+                if self.held.get(key).is_none_or(|held| held.version != Some(*version)) {
+                    self.is_due(key.clone());
+                }
+            }
+            FeedItem::Deleted(key) => self.is_due(key.clone()),
+            FeedItem::CaughtUp => {
+                step("mirror: caught up");
+                let mut differ = Vec::new();
+                for (key, held) in &self.held {
+                    match self.source.version(key) {
+                        Ok(Some(_)) => {}
+                        Ok(None) if held.version.is_none() => {}
+                        // A damaged record is told when it is read.
+                        Ok(None) | Err(Error::Corrupt { .. }) => differ.push(key.clone()),
+                        Err(error) => return Err(error),
                     }
                 }
-                Some(FeedItem::Deleted(key)) => self.is_due(key),
-                Some(FeedItem::CaughtUp) => {
-                    step("mirror: caught up");
-                    let mut gone = Vec::new();
-                    for (key, held) in &self.held {
-                        if held.version.is_some() && self.source.version(key)?.is_none() {
-                            gone.push(key.clone());
-                        }
-                    }
-                    gone.into_iter().for_each(|key| self.is_due(key));
-                    self.has_caught_up = true;
-                    break; // Somebody may wait for this alone.
-                }
+                differ.into_iter().for_each(|key| self.is_due(key));
+                self.has_caught_up = true;
             }
         }
         Ok(())
@@ -601,8 +648,8 @@ impl<S: Sink> Mirror<'_, S> {
             self.deadlines.remove(&(before, key.clone()));
         }
         if let Some(deadline) = deadline {
-            // The store's clock may be behind: then it is looked at again, and not at once.
-            let deadline = deadline.max(SystemTime::now() + DEADLINE_AGAIN);
+            // If it is over in this moment, it is looked at again, and not at once.
+            let deadline = deadline.max(self.source.now() + DEADLINE_AGAIN);
             self.deadline_of.insert(key.clone(), deadline);
             self.deadlines.insert((deadline, key.clone()));
         }
@@ -611,7 +658,10 @@ impl<S: Sink> Mirror<'_, S> {
 
     /// Values whose time has come are due. If one is there all the same, it is looked at again when it ends.
     fn end_values(&mut self) {
-        let now = SystemTime::now();
+        if self.deadlines.is_empty() {
+            return;
+        }
+        let now = self.source.now();
         while self.due.len() < WAVE_RECORDS
             && self.deadlines.first().is_some_and(|(deadline, _)| *deadline <= now)
             && let Some((_, key)) = self.deadlines.pop_first()
@@ -676,9 +726,13 @@ impl<S: Sink> Mirror<'_, S> {
             };
             let held = self.held.get(&key).copied().unwrap_or_default();
             if held.version == record.as_ref().map(Record::version) {
+                if let Err(error) = self.note_deadline(&key) {
+                    self.due.push_front(key);
+                    failed = Some(error);
+                    break;
+                }
                 self.since.remove(&key);
                 self.refused.remove(&key);
-                self.note_deadline(&key)?;
                 continue;
             }
             let record = record.map(|record| (record.version(), record.into_data()));
@@ -705,6 +759,8 @@ impl<S: Sink> Mirror<'_, S> {
             }
         };
         step("mirror: after a wave");
+        // A write without an answer may be done or not.
+        let answers = answers.into_iter().chain(iter::repeat(Answer::Unsure));
         for (Wanted { key, record, .. }, answer) in wanted.into_iter().zip(answers) {
             let since = self.since.remove(&key);
             match answer {
@@ -817,6 +873,7 @@ pub fn compare<S: Sink>(
         let keys: Vec<RecordKey> = left.iter().map(|(key, _)| key.clone()).collect();
         let states =
             if keys.is_empty() { Vec::new() } else { sink.read(&keys).map_err(MirrorError::Sink)? };
+        let states = states.into_iter().chain(iter::repeat(KeyState::default()));
         let mut still = Vec::new();
         for ((key, suspected), now) in left.into_iter().zip(states) {
             let (here, is_damaged) = match source.version(&key) {

@@ -14,6 +14,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::Rng;
+use recstore::mirror::{Directory, Mirror};
 use recstore::testing::{arm, set_clocks, set_hook, steps_seen};
 use recstore::{Commit, Durability, Error, Options, Space, Store, Swap, Ttl};
 
@@ -873,4 +874,26 @@ fn a_touch_of_a_value_that_just_fits_is_no_error() {
     assert!(space.touch(&longest, secs(100)).unwrap());
     clocks.pass(99 * SECOND);
     assert!(space.contains(&longest).unwrap());
+}
+
+/// The wall clock is far ahead, and is set back: the clock of the store goes on.
+#[test]
+fn a_mirror_ends_a_value_by_the_clock_of_the_store() {
+    let mut clocks = Clocks::new();
+    clocks.jump((40 * 366 * DAY) as i64);
+    let (dir, store) = new_store();
+    let space = store.space("s").unwrap();
+    space.put("stays", b"value").unwrap();
+    space.put_with("ends", b"value", secs(10)).unwrap();
+    let place = Directory::open(dir.path().join("copy"), &store, Some("s")).unwrap();
+    let mut mirror = Mirror::start(&store, Some("s"), place).unwrap();
+    while !mirror.step(Duration::ZERO).unwrap().is_equal {}
+    assert_eq!(mirror.stats().records, 2);
+    clocks.jump(-(DAY as i64));
+    clocks.pass(100 * SECOND);
+    assert!(!space.contains("ends").unwrap());
+    for _ in 0..3 {
+        mirror.step(Duration::ZERO).unwrap();
+    }
+    assert_eq!(mirror.stats().records, 1);
 }

@@ -18,6 +18,7 @@ mod histories;
 mod iteration;
 mod lacking;
 mod lent_or_copied;
+mod mirror_deaths;
 mod mirror_places;
 mod mirrors;
 mod model;
