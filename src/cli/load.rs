@@ -29,6 +29,8 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Instant;
 
+use recstore::Error;
+
 pub(crate) use self::writer::LoadWriter;
 
 use self::dealer::{Dealer, Outcome, watch_signals};
@@ -118,8 +120,14 @@ impl Load {
         if let Some(failure) = outcome.stopped.take() {
             return Err(self.how_far(failure, &outcome, before.filter(|_| !is_new), after));
         }
-        closed?;
         let mut summary = self.summary(&outcome);
+        if let Err(busy @ Error::Busy { .. }) = closed {
+            return Err(Failure::Unflushed(format!(
+                "{}: {summary}, and no process's death undoes it; but not flushed to disk yet: {busy}",
+                self.store.display()
+            )));
+        }
+        closed?;
         // Others may write meanwhile, so this is said only where it is less.
         let added = after.zip(before).map(|(after, before)| after.saturating_sub(before));
         if let Some(added) = added.filter(|&added| added < outcome.loaded) {

@@ -68,6 +68,14 @@ fn what_is_done_and_cannot_be_flushed_because_of_others_is_said_with_a_code_of_i
         run(args!["delete", path, id]).refused(1, "no record");
     });
     assert_eq!(store.get(other).unwrap(), None);
+    // So does a load, whose records are there.
+    let input = dir.path("in.jsonl");
+    std::fs::write(&input, format!("{{\"id\":{other},\"data\":\"x\"}}\n")).unwrap();
+    beside_an_owner_of(&path, 1, || {
+        let loaded = run(args!["load", "--lock-timeout", "0.1", path, input]);
+        loaded.ended(7, "1 record loaded").ended(7, "not flushed to disk yet");
+    });
+    assert_eq!(read(&path, other), b"x");
 }
 
 #[test]

@@ -9,5 +9,6 @@
 mod common;
 
 mod expiry;
+mod queue_deaths;
 mod queues;
 mod spaces;
