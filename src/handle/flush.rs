@@ -294,6 +294,12 @@ impl Handle {
     /// between the flush and the mark.
     pub(crate) fn close(&self, deadline: &Deadline) -> Result<()> {
         let arena = &self.arena;
+        if !self.rounds.end(deadline) {
+            // A thread of this handle still writes, and waits for a lock. So does a flush. The handle stays one that may write.
+            let flushed = self.sync_by(deadline);
+            file_lock::unlock_whole(&arena.file);
+            return flushed;
+        }
         if let Some(owner) = arena.owner {
             arena.seat(owner.seat).taken().store(LEAVING, Ordering::SeqCst);
         }

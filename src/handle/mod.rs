@@ -15,7 +15,7 @@ use crate::fault;
 use crate::file::arena::Arena;
 use crate::file::seat;
 use crate::handle::inside::FileId;
-use crate::handle::turn::{Moments, Turn};
+use crate::handle::turn::{Moments, Rounds, Turn};
 use crate::protocol::lock::Owner;
 use crate::record::Durability;
 use crate::recovery::recover::is_wholly_clean;
@@ -34,6 +34,8 @@ pub(crate) struct Handle {
     pub(crate) flush: Turn,
     /// The moments of the handle's snapshots.
     pub(crate) moments: Moments,
+    /// The writes of its own threads.
+    pub(crate) rounds: Rounds,
     /// The identity of the store. All handles of one store have the same.
     pub(crate) file_id: FileId,
     /// The file is in memory (tmpfs): a flush has no disk to write to.
@@ -53,6 +55,7 @@ impl Handle {
             durability,
             flush: Turn::default(),
             moments: Moments::default(),
+            rounds: Rounds::default(),
         }
     }
 

@@ -1,10 +1,11 @@
-//! The state that the threads of a handle share for flushes and snapshots.
+//! The state that the threads of a handle share for flushes, snapshots, and writes of threads of its own.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::format::epoch::Epoch;
 use crate::sys::atomic::AtomicU64;
+use crate::sys::deadline::Deadline;
 use crate::sys::file::Witness;
 
 /// The turn to flush, among the threads of a handle.
@@ -21,3 +22,62 @@ pub(crate) struct Turn {
 /// replaced after that moment keeps its slot. This includes every version that was current in a later moment.
 #[derive(Default)]
 pub(crate) struct Moments(pub(super) Mutex<BTreeMap<Epoch, usize>>);
+
+/// Writes that a thread of the handle's own makes, which a call that closes the handle does not exclude: rounds. A handle that leaves
+/// makes no more writes, so it ends them first.
+#[derive(Default)]
+pub(crate) struct Rounds {
+    state: Mutex<RoundsNow>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct RoundsNow {
+    is_leaving: bool,
+    running: u32,
+}
+
+/// A round. It ends when this is dropped.
+pub(crate) struct Round<'a>(&'a Rounds);
+
+impl Rounds {
+    fn state(&self) -> MutexGuard<'_, RoundsNow> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a round, unless the handle leaves.
+    pub(crate) fn begin(&self) -> Option<Round<'_>> {
+        let mut now = self.state();
+        if now.is_leaving {
+            return None;
+        }
+        now.running += 1;
+        Some(Round(self))
+    }
+
+    /// Whether the handle leaves: then a round ends before its next write.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.state().is_leaving
+    }
+
+    /// Lets no round begin, and waits for those that run. Returns whether they ended before the deadline.
+    pub(super) fn end(&self, deadline: &Deadline) -> bool {
+        let mut now = self.state();
+        now.is_leaving = true;
+        while now.running > 0 {
+            now = match deadline.left() {
+                None => self.ended.wait(now).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => return false,
+                Some(left) => self.ended.wait_timeout(now, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        true
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        self.0.state().running -= 1;
+        self.0.ended.notify_all();
+    }
+}

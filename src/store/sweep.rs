@@ -2,6 +2,8 @@
 //!
 //! A sweep goes on where the last one of the handle ended. It looks at as many slots as it was told to, without a lock. Each value that it
 //! found over is judged again under the locks, and is then deleted as by any other deletion. So any number of processes may sweep.
+//!
+//! A thread that sweeps writes, so a call that closes the store waits until it has ended its round: see `handle::turn::Rounds`.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -72,7 +74,11 @@ impl Store {
             let mut place = self.broom.0.lock().unwrap_or_else(PoisonError::into_inner);
             let cursor = place.get_or_insert_with(|| Cursor::new(self, Address::Key));
             let mut no_entries = None;
+            let rounds = &self.handle.rounds;
             let passed = cursor.each_within(self, budget, |id, _, data| {
+                if rounds.is_leaving() {
+                    return ControlFlow::Break(());
+                }
                 for entry in keyed::entries(data.as_slice()) {
                     let Ok(entry) = entry else {
                         no_entries = Some(id);
@@ -94,6 +100,9 @@ impl Store {
         let mut swept = Swept { freed: 0, is_round_over };
         for (name, key) in over {
             let Ok(name) = str::from_utf8(&name) else { continue };
+            if self.handle.rounds.is_leaving() {
+                break;
+            }
             let was_freed = self.space_of(name).delete_over(&key)?;
             swept.freed += u64::from(was_freed && !is_hidden(name.as_bytes()));
         }
@@ -119,6 +128,7 @@ impl Store {
     pub fn sweep_every(&self, interval: Duration, budget: u32) -> Result<Sweeping> {
         let (mut broom, mut clock) = (Broom::default(), self.clock.clone());
         let periodic = Periodic::start(self, "sweep", interval, move |handle| {
+            let Some(_round) = handle.rounds.begin() else { return Ok(()) };
             let (theirs, opened) = (handle.clone(), Default::default());
             let store =
                 Store { handle: theirs, opened, clock: clock.clone(), broom: std::mem::take(&mut broom) };

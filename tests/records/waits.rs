@@ -20,7 +20,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recstore::bytemuck::bytes_of;
 use recstore::testing::{set_boot_id, set_hook};
-use recstore::{Checkpoint, Durability, Error, Lock, Options, Store};
+use recstore::{Checkpoint, Durability, Error, Lock, Options, Store, Ttl};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -335,6 +335,26 @@ fn a_handle_that_gives_its_seat_back_does_not_keep_the_store_in_use() {
     first.close().unwrap();
     set_hook(None);
     assert_clean(&path, "a seat that is given back");
+}
+
+/// The thread that sweeps writes. It is through when the store is closed.
+#[test]
+fn a_store_that_is_closed_beside_a_sweep_is_clean_and_stays_so() {
+    for _ in 0..4 {
+        let (_dir, path) = new_store();
+        let store = Store::open(&path).unwrap();
+        let space = store.space("s").unwrap();
+        let over = Ttl::after(Duration::ZERO);
+        (0..3000).for_each(|n: u32| _ = space.put_with(n.to_le_bytes(), b"value", over).unwrap());
+        let records = store.len().unwrap();
+        let _sweeping = store.sweep_every(Duration::from_millis(1), 1_000_000).unwrap();
+        common::until("the sweep is under way", || store.len().unwrap() < records);
+        store.close().unwrap();
+        let closed = std::fs::read(&path).unwrap();
+        assert_clean(&path, "closed beside a sweep");
+        drop(_sweeping);
+        assert!(std::fs::read(&path).unwrap() == closed, "the sweep went on");
+    }
 }
 
 /// A handle that opens the store may be stopped at any step, between the lock of a seat and the note of the new claim too.
