@@ -1,20 +1,21 @@
 //! Target `operations`: arbitrary sequences of calls, by two handles, against a `BTreeMap`; with deaths in the
-//! middle of a call, and losses of power.
+//! middle of a call, and losses of power. Keys of a space have deadlines, by a clock that the input moves.
 //!
 //! * A *death* at the n-th step of the next call: the file is put back to what it held at that step, and the
 //!   handle is gone. The record is as before the call or as after it.
 //! * A *loss of power*: each sector of the file is at any of the states that it has had since the last flush (or
 //!   at the flush), the length likewise, as the input says. Each record is at one of the states that it has had
-//!   since the last `sync` that returned.
+//!   since the last `sync` that returned. A later deadline is a record of its own, so the deadline of a key may be of an earlier state
+//!   than its value.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Once;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
-use recstore::testing::{EVERYTHING_FLUSHED, Fault, set_hook};
-use recstore::{Change, Changes, Commit, Durability, Error, Options, Store, Swap, Version};
+use recstore::testing::{EVERYTHING_FLUSHED, Fault, set_clocks, set_hook};
+use recstore::{Change, Changes, Commit, Durability, Error, Options, Space, Store, Swap, Ttl, Version};
 
 use super::disk::{Disk, empty_store};
 use super::input::Input;
@@ -32,6 +33,15 @@ const PAGE: usize = 4096;
 const CLEAN: usize = CONTROL + 80;
 const IDS: usize = 40;
 const OPERATIONS_MAX: usize = 300;
+/// Numbers that stand for keys in the model, from this one on.
+const KEYS: u64 = 1 << 40;
+const KEYS_MAX: usize = 4;
+/// A record of this many bytes has room for a key with a deadline, and for the anchor of the clock.
+const KEYED_BYTES: usize = 64;
+/// The wall clock at the beginning, in milliseconds since 1970.
+const BEGIN_MS: u64 = 20_000 * 24 * 3_600_000;
+/// The deadline of a value without one.
+const NEVER: u64 = u64::MAX;
 const LAYOUTS: [(Layout, usize); 4] = [
     (Layout { record_size: 24, regions: 1, slots: 8 }, 12),
     (Layout { record_size: 40, regions: 2, slots: 4 }, 6),
@@ -48,8 +58,66 @@ fn options(layout: &Layout, extents: usize) -> Options {
         .allow_network_file_system(true)
 }
 
-/// A record, or that there is none.
+/// A record, or that there is none. Of a key: its value of eight bytes, and its deadline.
 type State = Option<Vec<u8>>;
+
+fn is_key(id: u64) -> bool {
+    (KEYS..KEYS + KEYS_MAX as u64).contains(&id)
+}
+
+fn keyed(value: &[u8], end_ms: u64) -> State {
+    Some([value, &end_ms.to_le_bytes()].concat())
+}
+
+fn end_of(state: &[u8]) -> u64 {
+    u64::from_le_bytes(state[8..].try_into().expect("a value and a deadline"))
+}
+
+fn space(store: &Store) -> Space<'_> {
+    store.space("s").expect("a space")
+}
+
+fn name(id: u64) -> [u8; 1] {
+    [b'a' + (id - KEYS) as u8]
+}
+
+/// The clocks of the process, for one run at a time.
+struct Clocks {
+    boot: u64,
+    up_ms: u64,
+    wall_ms: u64,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Clocks {
+    fn new() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let clocks = Self { boot: 1, up_ms: 1000, wall_ms: BEGIN_MS, _alone: alone };
+        clocks.set();
+        clocks
+    }
+
+    fn set(&self) {
+        set_clocks(Some(([self.boot, 1], self.up_ms, self.wall_ms)));
+    }
+
+    fn pass(&mut self, ms: u64) {
+        (self.up_ms, self.wall_ms) = (self.up_ms + ms, self.wall_ms + ms);
+        self.set();
+    }
+
+    fn boot(&mut self) {
+        (self.boot, self.up_ms, self.wall_ms) = (self.boot + 1, 500, self.wall_ms + 1000);
+        self.set();
+    }
+}
+
+impl Drop for Clocks {
+    fn drop(&mut self) {
+        set_clocks(None);
+    }
+}
 
 /// A mistake that the store is to make, as the environment says: whether this finds it is a test of this.
 fn switch_fault() {
@@ -276,6 +344,11 @@ struct Machine {
     tracker: Rc<RefCell<Tracker>>,
     handles: [Option<Store>; 2],
     model: BTreeMap<u64, Vec<u8>>,
+    /// The same of keys.
+    keys: BTreeMap<u64, Vec<u8>>,
+    clocks: Clocks,
+    /// Records of keys are there, or of their deadlines.
+    has_keyed: bool,
     /// Per id, the states since the last flush, the one at the flush first. Absent: as the model says.
     past: BTreeMap<u64, Vec<State>>,
     counter: u64,
@@ -304,6 +377,9 @@ impl Machine {
             tracker,
             handles: [None, None],
             model: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            clocks: Clocks::new(),
+            has_keyed: false,
             past: BTreeMap::new(),
             counter: 0,
             versions: BTreeMap::new(),
@@ -364,6 +440,7 @@ impl Machine {
             18 | 19 => self.sync(number),
             20 => self.detach(number, true),
             21 => self.detach(number, false),
+            22 | 26 if what >> 6 == 2 => self.key(input, number),
             22 => self.look_at_all(number),
             23 => self.repair(number),
             24 => self.crowd(input, number),
@@ -400,8 +477,7 @@ impl Machine {
         states: &[(u64, State)],
         work: impl FnOnce(&Store) -> recstore::Result<()>,
     ) {
-        let before: Vec<(u64, State)> =
-            states.iter().map(|(id, _)| (*id, self.model.get(id).cloned())).collect();
+        let before: Vec<(u64, State)> = states.iter().map(|(id, _)| (*id, self.known(*id))).collect();
         let armed = self.tracker.borrow_mut().dies_in.take();
         self.handle(number);
         self.tracker.borrow_mut().dies_in = armed;
@@ -422,7 +498,12 @@ impl Machine {
                     "id {id} after a death: {is:?}, not {was:?} nor {becomes:?}"
                 );
                 // Whoever takes the region's lock heals it, and a write that was on its way may arrive.
-                let heal = self.handle(1 - number).update(*id, |_| None::<Vec<u8>>);
+                let healer = self.handle(1 - number);
+                let heal = if is_key(*id) {
+                    space(healer).update(name(*id), |_| None::<Vec<u8>>)
+                } else {
+                    healer.update(*id, |_| None::<Vec<u8>>)
+                };
                 assert!(matches!(heal, Ok(None)), "{heal:?}");
                 let later = self.get(1 - number, *id);
                 assert!(later == is || later == *becomes, "id {id} healed: {later:?} after {is:?}");
@@ -450,6 +531,9 @@ impl Machine {
 
     /// The record as a handle sees it.
     fn get(&mut self, number: usize, id: u64) -> State {
+        if is_key(id) {
+            return key_in(self.handle(number), id);
+        }
         let record = self.handle(number).get(id).unwrap_or_else(|e| panic!("get {id}: {e}"))?;
         let version = record.version().get();
         let last = self.versions.entry(id).or_default();
@@ -457,13 +541,86 @@ impl Machine {
         Some(record.into_data())
     }
 
+    /// The record as it should be.
+    fn known(&self, id: u64) -> State {
+        if is_key(id) {
+            let now_ms = self.clocks.wall_ms;
+            return self.keys.get(&id).filter(|state| end_of(state) > now_ms).cloned();
+        }
+        self.model.get(&id).cloned()
+    }
+
     /// Notes a state that a record has from now on.
     fn set(&mut self, id: u64, state: State) {
-        let now = self.model.get(&id).cloned();
+        let now = self.known(id);
         self.past.entry(id).or_insert_with(|| vec![now]).push(state.clone());
+        self.note(id, state);
+    }
+
+    fn note(&mut self, id: u64, state: State) {
+        let model = if is_key(id) { &mut self.keys } else { &mut self.model };
         match state {
-            Some(bytes) => _ = self.model.insert(id, bytes),
-            None => _ = self.model.remove(&id),
+            Some(bytes) => _ = model.insert(id, bytes),
+            None => _ = model.remove(&id),
+        }
+    }
+
+    /// A call for a key with a deadline; or time passes.
+    fn key(&mut self, input: &mut Input<'_>, number: usize) {
+        if self.layout.record_size < KEYED_BYTES {
+            return;
+        }
+        self.has_keyed = true;
+        let (id, ttl_ms) = (KEYS + input.below(KEYS_MAX) as u64, 1000 * (1 + input.below(50) as u64));
+        let (ttl, end_ms) = (Ttl::after(Duration::from_millis(ttl_ms)), self.clocks.wall_ms + ttl_ms);
+        self.counter += 1;
+        let value = self.counter.to_le_bytes();
+        let was = self.known(id);
+        match input.u8() % 12 {
+            0 | 1 => self.call(number, &[(id, keyed(&value, end_ms))], |store| {
+                space(store).put_with(name(id), value, ttl).map(drop)
+            }),
+            2 => self.call(number, &[(id, keyed(&value, NEVER))], |store| {
+                space(store).put(name(id), value).map(drop)
+            }),
+            3..=5 => {
+                let becomes = was.as_ref().and_then(|was| keyed(&was[..8], end_ms));
+                self.call(number, &[(id, becomes)], |store| {
+                    assert_eq!(space(store).touch(name(id), ttl)?, was.is_some(), "touch");
+                    Ok(())
+                });
+            }
+            6 => {
+                let becomes = keyed(&value, was.as_ref().map_or(NEVER, |was| end_of(was)));
+                self.call(number, &[(id, becomes)], |store| {
+                    space(store).update(name(id), |old| {
+                        assert_eq!(old, was.as_ref().map(|was| &was[..8]), "update of a key");
+                        Some(value)
+                    })?;
+                    Ok(())
+                });
+            }
+            7 => self.call(number, &[(id, None)], |store| {
+                assert_eq!(space(store).delete(name(id))?, was.is_some(), "delete of a key");
+                Ok(())
+            }),
+            8 => {
+                let becomes = was.clone().or_else(|| keyed(&value, end_ms));
+                self.call(number, &[(id, becomes)], |store| {
+                    let space = space(store).with_ttl(ttl);
+                    let mut batch = store.batch();
+                    batch.require_in(&space, name(id), None)?;
+                    batch.put_in(&space, name(id), value.to_vec())?;
+                    let is_done = matches!(batch.commit()?, Commit::Done(_));
+                    assert_eq!(is_done, was.is_none(), "a batch that requires absence");
+                    Ok(())
+                });
+            }
+            9 | 10 => {
+                let budget = 1 + u32::from(input.u8());
+                self.call(number, &[], |store| store.sweep(budget).map(drop));
+            }
+            _ => self.clocks.pass(ttl_ms),
         }
     }
 
@@ -676,12 +833,18 @@ impl Machine {
         // First by one that can't repair what a death has left.
         for store in [&read_only, store] {
             self.compare(store);
-            assert_eq!(store.len().expect("a length"), self.model.len() as u64);
+            assert!(self.is_count(store.len().expect("a length")));
             let stats = store.stats().expect("numbers");
             assert!(stats.slots >= stats.records + stats.free_slots + stats.retired_slots);
         }
         let stats = read_only.stats().expect("numbers");
-        assert_eq!(stats.records, self.model.len() as u64);
+        assert!(self.is_count(stats.records));
+    }
+
+    /// Whether the store may have so many records. Those of keys that are over, and of deadlines, are not counted one by one.
+    fn is_count(&self, records: u64) -> bool {
+        let plain = self.model.len() as u64;
+        if self.has_keyed { records >= plain } else { records == plain }
     }
 
     fn compare(&self, store: &Store) {
@@ -697,6 +860,9 @@ impl Machine {
         };
         store.get_many(&ids, each).expect("records");
         assert_eq!(seen, ids.len());
+        for id in KEYS..KEYS + KEYS_MAX as u64 {
+            assert_eq!(key_in(store, id), self.known(id), "key {}", id - KEYS);
+        }
     }
 
     fn repair(&mut self, number: usize) {
@@ -739,25 +905,25 @@ impl Machine {
         self.disk.patch(CONTROL + 64, &self.counter.to_le_bytes());
         *self.tracker.borrow_mut() = Tracker::new(self.disk.again(), self.layout);
         self.tracker.borrow_mut().dies_in = armed;
+        self.clocks.boot();
         self.handle(0);
         let past = std::mem::take(&mut self.past);
-        let ids: BTreeSet<u64> = self.model.keys().chain(past.keys()).copied().collect();
+        let ids: BTreeSet<u64> =
+            self.model.keys().chain(self.keys.keys()).chain(past.keys()).copied().collect();
         for id in ids {
             let is = self.get(0, id);
             let may_be = match past.get(&id) {
+                Some(states) if is_key(id) => may_be_left(states, &is, self.clocks.wall_ms),
                 Some(states) => states.contains(&is),
-                None => self.model.get(&id) == is.as_ref(),
+                None => self.known(id) == is,
             };
             assert!(
                 may_be,
                 "id {id} after a loss of power: {is:?}, not {:?}, nor {:?}",
-                self.model.get(&id),
+                self.known(id),
                 past.get(&id)
             );
-            match is {
-                Some(bytes) => _ = self.model.insert(id, bytes),
-                None => _ = self.model.remove(&id),
-            }
+            self.note(id, is);
         }
         self.look_at_all(0);
     }
@@ -765,6 +931,27 @@ impl Machine {
     fn finish(mut self) {
         self.look_at_all(0);
         set_hook(None);
+    }
+}
+
+/// The state of a key in a store.
+fn key_in(store: &Store, id: u64) -> State {
+    let space = space(store);
+    let value = space.get(name(id)).unwrap_or_else(|e| panic!("key {}: {e}", id - KEYS))?.into_data();
+    let end = space.expires_at(name(id)).expect("a deadline");
+    let end_ms =
+        |end: std::time::SystemTime| end.duration_since(UNIX_EPOCH).expect("a time").as_millis() as u64;
+    keyed(&value, end.map_or(NEVER, end_ms))
+}
+
+/// Whether a key with these states may be so after a loss of power.
+fn may_be_left(states: &[State], is: &State, now_ms: u64) -> bool {
+    match is {
+        None => states.iter().any(|state| state.as_ref().is_none_or(|state| end_of(state) <= now_ms)),
+        Some(is) => {
+            let had = |part: fn(&[u8]) -> &[u8]| states.iter().flatten().any(|state| part(state) == part(is));
+            had(|state| &state[..8]) && had(|state| &state[8..])
+        }
     }
 }
 

@@ -123,6 +123,13 @@ impl Store {
         }
         let set = self.set_anchor(&at);
         let now = match set {
+            Err(Error::EntryTooLong { len, max, .. }) => {
+                let what = format!(
+                    "a time to live in a store whose records have at most {max} bytes: the store notes its clock in {len}; \
+                     create one with a larger record size"
+                );
+                return Err(Error::InvalidOption { what });
+            }
             Err(Error::Corrupt { .. }) => {
                 let anchor = Anchor { boot: at.boot, up_ms: at.up_ms, now_ms: at.wall_ms };
                 self.space_of(SPACE).put(KEY, bytemuck::bytes_of(&anchor))?;

@@ -55,7 +55,8 @@ impl Space<'_> {
     /// record stays in the file until the key is written again or a [`sweep`](Store::sweep) finds it. Nothing wakes a
     /// [`watch`](Self::watch) at the deadline. A snapshot judges by its own moment.
     ///
-    /// A deadline takes 16 bytes of the record. Deadlines survive a reboot. The clock is the wall clock with a guard: while the machine
+    /// A deadline takes 16 bytes of the record. The store keeps a note of its clock in a record of 52 bytes, so it needs a
+    /// [`record_size`](crate::Options::record_size) of that at least. Deadlines survive a reboot. The clock is the wall clock with a guard: while the machine
     /// runs, a wall clock that jumps makes a time to live half as long or twice as long, and no more. After a reboot the wall clock is
     /// believed, unless it is behind the last time known or more than a year ahead of it; then the clock goes on from there.
     ///

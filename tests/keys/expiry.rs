@@ -442,12 +442,31 @@ fn a_death_at_any_step_leaves_the_deadline_before_or_after() {
 
 fn die_at_every_step() {
     let clocks = Clocks::new();
-    let operations: [(&str, Operation, u64); 5] = [
+    let operations: [(&str, Operation, u64); 8] = [
         ("touch", |space| _ = space.touch("k", Duration::from_secs(500)).unwrap(), 1),
         ("touch again", |space| _ = space.touch("k", Duration::from_secs(600)).unwrap(), 2),
         ("shorten", |space| _ = space.touch("k", Duration::from_secs(5)).unwrap(), 2),
         ("put", |space| _ = space.put_with("k", b"another", secs(700)).unwrap(), 2),
-        ("sweep", |space| _ = space.delete("gone").unwrap(), 2),
+        ("delete what is over", |space| _ = space.delete("gone").unwrap(), 2),
+        ("sweep", |space| _ = sweep_all(space.store()), 2),
+        (
+            "swap",
+            |space| {
+                let is = space.version("k").unwrap();
+                let _ = space.compare_and_swap_with("k", is, b"another", secs(800)).unwrap();
+            },
+            2,
+        ),
+        (
+            "batch",
+            |space| {
+                let mut batch = space.store().batch();
+                batch.require_in(space, "gone", None).unwrap();
+                batch.put_in(&space.clone().with_ttl(Duration::from_secs(900)), "k", b"another").unwrap();
+                assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
+            },
+            2,
+        ),
     ];
     let left = |store: &Store| -> Left {
         let space = store.space("s").unwrap();
@@ -896,4 +915,22 @@ fn a_mirror_ends_a_value_by_the_clock_of_the_store() {
         mirror.step(Duration::ZERO).unwrap();
     }
     assert_eq!(mirror.stats().records, 1);
+}
+
+#[test]
+fn a_store_with_records_that_are_too_small_for_its_clock_says_so() {
+    let _clocks = Clocks::new();
+    let dir = common::scratch();
+    for (record_size, is_enough) in [(40, false), (56, true)] {
+        let store =
+            small().record_size(record_size).create(dir.path().join(record_size.to_string())).unwrap();
+        let put = store.space("s").unwrap().put_with("k", b"value", secs(10));
+        match put {
+            Ok(_) => assert!(is_enough),
+            Err(Error::InvalidOption { what }) => {
+                assert!(!is_enough && what.contains("larger record size"), "{what}")
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
