@@ -24,21 +24,21 @@ pub(super) struct Periodic {
 
 #[derive(Debug, Default)]
 struct Between {
-    state: Mutex<Rounds>,
+    state: Mutex<LastRound>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Rounds {
+struct LastRound {
     stop: bool,
     /// The error of the last round, until it is asked for.
     error: Option<Error>,
-    /// Rounds in a row that failed.
+    /// LastRound in a row that failed.
     failures: u64,
 }
 
 impl Between {
-    fn state(&self) -> MutexGuard<'_, Rounds> {
+    fn state(&self) -> MutexGuard<'_, LastRound> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,7 +90,7 @@ impl Periodic {
         }
     }
 
-    /// Rounds that failed since the last one that succeeded.
+    /// LastRound that failed since the last one that succeeded.
     pub(super) fn failures(&self) -> u64 {
         self.state().map_or(0, |state| state.failures)
     }
@@ -102,7 +102,7 @@ impl Periodic {
     }
 
     /// Refuses a forked child: the thread is its parent's, and the mutex may stay locked for ever.
-    fn state(&self) -> Result<MutexGuard<'_, Rounds>> {
+    fn state(&self) -> Result<MutexGuard<'_, LastRound>> {
         if self.started_in.is_here() {
             Ok(self.shared.state())
         } else {
