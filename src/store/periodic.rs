@@ -33,7 +33,7 @@ struct LastRound {
     stop: bool,
     /// The error of the last round, until it is asked for.
     error: Option<Error>,
-    /// LastRound in a row that failed.
+    /// Rounds in a row that failed.
     failures: u64,
 }
 
@@ -90,7 +90,7 @@ impl Periodic {
         }
     }
 
-    /// LastRound that failed since the last one that succeeded.
+    /// Rounds that failed since the last one that succeeded.
     pub(super) fn failures(&self) -> u64 {
         self.state().map_or(0, |state| state.failures)
     }
