@@ -2,7 +2,7 @@
 //!
 //! Opening for writing, in order:
 //!
-//! 1. Check the file: regular, local, long enough, with a superblock.
+//! 1. Check the file: regular, local, long enough, with a superblock, of the geometry that is asked for.
 //! 2. Take the whole-file lock, shared.
 //! 3. Check whether memory is that of the last users. If this is not known, take the whole-file lock exclusively and recover.
 //! 4. Claim a seat.
@@ -234,11 +234,7 @@ pub(crate) fn open(options: &Options, path: &Path, writable: bool) -> Result<Sto
         _ if e.raw_os_error() == Some(libc::ENXIO) => not_a_store(path, "it is not a regular file"),
         _ => io_error(path, opening)(e),
     })?;
-    let store = enter(options, file, path, writable)?;
-    match options.accepts(&store.handle.arena.geo) {
-        Ok(()) => Ok(store),
-        Err(what) => Err(Error::OtherGeometry { path: path.to_path_buf(), what }),
-    }
+    enter(options, file, path, writable)
 }
 
 /// Opens the store whose file is open.
@@ -270,6 +266,10 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         return Err(Error::CopyOnWrite { path: path.to_path_buf(), kind: kind.to_owned() });
     }
     let (geo, uuid) = superblock(&file, path, metadata.len(), writable)?;
+    // Before anything is recovered or claimed: a handle that comes and goes beside the last one that closes would leave the store unmarked.
+    if let Err(what) = options.accepts(&geo) {
+        return Err(Error::OtherGeometry { path: path.to_path_buf(), what });
+    }
     if metadata.len() < geo.base {
         return Err(Error::Truncated { path: path.to_path_buf(), len: metadata.len(), needed: geo.base });
     }

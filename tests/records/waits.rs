@@ -337,6 +337,19 @@ fn a_handle_that_gives_its_seat_back_does_not_keep_the_store_in_use() {
     assert_clean(&path, "a seat that is given back");
 }
 
+/// It would hold up the last handle that closes, and would leave the store unmarked.
+#[test]
+fn a_store_of_another_geometry_is_refused_before_a_seat_is_claimed() {
+    let (_dir, path) = new_store();
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let noted = steps.clone();
+    set_hook(Some(Box::new(move |step| noted.lock().unwrap().push(step))));
+    let refused = Options::new().record_size(4096).require_geometry(true).open(&path);
+    set_hook(None);
+    assert!(matches!(refused, Err(Error::OtherGeometry { .. })));
+    assert_eq!(*steps.lock().unwrap(), [""; 0]);
+}
+
 /// The thread that sweeps writes. It is through when the store is closed.
 #[test]
 fn a_store_that_is_closed_beside_a_sweep_is_clean_and_stays_so() {
