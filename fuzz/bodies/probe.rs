@@ -50,7 +50,9 @@ pub(crate) fn read_everything(store: &Store, ids: &[u64]) {
 
 /// Whether writing may be tried: growth would not ask for a lot of room.
 pub(crate) fn may_grow(store: &Store) -> bool {
-    store.stats().is_ok_and(|s| s.extent_size <= GROWTH_MAX && s.index_bytes <= GROWTH_MAX)
+    store
+        .stats()
+        .is_ok_and(|s| s.extent_size.is_none_or(|bytes| bytes <= GROWTH_MAX) && s.index_bytes <= GROWTH_MAX)
 }
 
 /// Calls everything that writes. What was written is there, or there is an error.

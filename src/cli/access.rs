@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::{counted, note, say};
 
 /// The capacity of a record in a store that a command creates on its own, in bytes.
-pub(crate) const RECORD_SIZE_DEFAULT: usize = 256;
+const RECORD_SIZE_DEFAULT: usize = 1 << 20;
 
 /// A command that has written waits this long for other processes, and then says that its writes are not on disk yet.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -113,8 +113,9 @@ impl Access {
         }
     }
 
-    /// Opens the store to write to it; creates it with defaults if it is absent, and says so.
-    pub(crate) fn write_or_create(&self, path: &Path) -> Result<Store, Failure> {
+    /// Opens the store to write a record of `len` bytes to it; creates it if it is absent, and says so: with defaults, or for records of
+    /// this length if they are longer.
+    pub(crate) fn write_or_create(&self, path: &Path, len: usize) -> Result<Store, Failure> {
         match self.options().open(path) {
             Err(Error::NotFound { .. }) => {}
             opened => {
@@ -123,12 +124,10 @@ impl Access {
                 return Ok(store);
             }
         }
-        match self.options().record_size(RECORD_SIZE_DEFAULT).create(path) {
+        let longest = len.max(RECORD_SIZE_DEFAULT);
+        match self.options().record_size(longest).create(path) {
             Ok(store) => {
-                note(format_args!(
-                    "{}: created, for records of up to {RECORD_SIZE_DEFAULT} bytes",
-                    path.display()
-                ));
+                note(format_args!("{}: created, for records of up to {longest} bytes", path.display()));
                 Ok(store)
             }
             // Another process was faster.

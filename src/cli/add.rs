@@ -30,7 +30,7 @@ pub(crate) struct Add {
 
 impl Add {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
-        let store = access.write_or_create(&self.store)?;
+        let store = access.write_or_create(&self.store, 0)?;
         let sum = store.counter(self.id).add(self.by.cast_unsigned())?;
         let settled = access.settle(store);
         let mut out = Output::new();

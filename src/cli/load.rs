@@ -103,7 +103,7 @@ impl Load {
         // First the input: a path with a typing error is no reason to create a store.
         let input = Input::open(self.file.as_deref())?;
         let is_new = !self.store.exists();
-        let store = access.write_or_create(&self.store)?;
+        let store = access.write_or_create(&self.store, 0)?;
         let before = store.len().ok();
 
         let (events, inbox) = mpsc::channel();

@@ -89,8 +89,7 @@ impl Map {
             Vec::new()
         };
         let extents = store.extents()?;
-        let damaged: HashSet<u32> =
-            damage.iter().filter_map(|d| d.slot).map(|slot| slot / stats.slots_per_extent.max(1)).collect();
+        let damaged: HashSet<u32> = damage.iter().filter_map(|d| extent_of(&extents, d.slot?)).collect();
         let width = self.columns();
         let cells = cells(&extents, width.saturating_sub(2).max(1) * ROWS_MAX, &damaged);
 
@@ -225,6 +224,12 @@ impl Cell {
         let epochs = stats.epoch.saturating_sub(self.newest_epoch) as f64;
         epochs / (stats.epoch.max(1) as f64)
     }
+}
+
+/// The number of the extent in which a slot lies.
+fn extent_of(extents: &[ExtentStats], slot: u32) -> Option<u32> {
+    let holds = |e: &&ExtentStats| e.first_slot.is_some_and(|first| slot.wrapping_sub(first) < e.slots);
+    extents.iter().find(holds).map(|extent| extent.extent)
 }
 
 /// The extents, as at most `cells_max` cells.

@@ -110,11 +110,13 @@ fn summary(out: &mut Output, s: &Stats) -> Result<(), Failure> {
     out.line(format_args!("store       {}", s.path.display()))?;
     out.line(format_args!("format      version {}, uuid {}", s.format_version, s.uuid))?;
     out.line(format_args!(
-        "geometry    records of up to {}, slots of {} bytes, extents of {} slots ({}), {} regions",
+        "geometry    records of up to {}, {}, {} regions",
         size(s.record_size),
-        s.slot_size,
-        s.slots_per_extent,
-        size(s.extent_size),
+        match (s.slots_per_extent, s.extent_size) {
+            (Some(slots), Some(bytes)) =>
+                format!("slots of {} bytes, extents of {slots} slots ({})", s.slot_size, size(bytes)),
+            _ => "in slots of their length".to_owned(),
+        },
         s.regions.len()
     ))?;
     out.line(format_args!("records     {}", s.records))?;

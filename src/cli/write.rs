@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use recstore::Ttl;
 
-use super::access::{Access, RECORD_SIZE_DEFAULT};
+use super::access::Access;
 use super::failure::Failure;
 use super::output::say;
 use super::target::{self, Target};
@@ -62,16 +62,7 @@ impl Write {
             )));
         }
         let data = bytes_of(self.file, self.data)?;
-        // Otherwise the refusal would leave a store behind that is too small for its purpose.
-        if data.len() > RECORD_SIZE_DEFAULT && matches!(self.store.try_exists(), Ok(false)) {
-            return Err(Failure::Other(format!(
-                "{path} does not exist, and the record is {len} bytes long while a store with defaults \
-                 takes {RECORD_SIZE_DEFAULT}; create it first: recstore create {path} --record-size {len}",
-                path = self.store.display(),
-                len = data.len()
-            )));
-        }
-        let store = access.write_or_create(&self.store)?;
+        let store = access.write_or_create(&self.store, data.len())?;
         // Does not wait for writers in other regions.
         self.id.put(&store, &data, self.ttl.map_or(Ttl::NEVER, Ttl::after))?;
         access.leave(store)

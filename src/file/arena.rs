@@ -7,14 +7,15 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::file::extents::Extents;
+use crate::file::extents::{Extents, Headers, Reached, twin_offset, uniform};
 use crate::file::notice::Notice;
+use crate::file::numbers::{Numbers, Spot};
 use crate::file::survey::{SlotState, survey};
 use crate::format::control::{CONTROL, CONTROL_WORDS, Control};
 use crate::format::epoch::Epoch;
-use crate::format::extent::{ExtentHeader, ExtentKind, HEADER_WORDS};
-use crate::format::geometry::Geometry;
-use crate::format::region::{HEAD_WORDS, Head};
+use crate::format::extent::{Extent, ExtentHeader, ExtentKind, HEADER_WORDS, Location, NO_CLASS};
+use crate::format::geometry::{EXTENT_HEADER_BYTES, Geometry, LINK_BYTES};
+use crate::format::region::{CLASS_WORDS, ClassWords, HEAD_WORDS, Head};
 use crate::format::seat::{self, SEAT_WORDS, Seat};
 use crate::format::slot::first_of_block;
 use crate::format::word::Link;
@@ -23,9 +24,9 @@ use crate::protocol::lock::Owner;
 use crate::protocol::slot::header;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
-use crate::sys::file;
 use crate::sys::fork::ForkFile;
 use crate::sys::mapping::Mapping;
+use crate::sys::step::step;
 
 /// The mapped file of one handle.
 pub(crate) struct Arena {
@@ -45,6 +46,8 @@ pub(crate) struct Arena {
     pub(crate) notice: Option<Notice>,
     /// The extents that are known to be in use. The mutex is held together with the growth byte.
     pub(crate) extents: Mutex<Extents>,
+    /// If extents grow: the places of the slot numbers that the handle met.
+    pub(crate) numbers: Numbers,
 }
 
 impl Arena {
@@ -136,6 +139,17 @@ impl Arena {
         Head::of(self.fixed(self.geo.head_offset(region), HEAD_WORDS)).expect("so many words are a head")
     }
 
+    /// The words of a region for a class of slots.
+    #[inline]
+    pub(crate) fn class(&self, region: u32, class: u32) -> ClassWords<'_> {
+        if !self.geo.grows {
+            return self.head(region).class();
+        }
+        let class = class.min(self.geo.classes - 1);
+        let words = self.fixed(self.geo.class_offset(region, class), CLASS_WORDS);
+        ClassWords::of(words).expect("so many words are those of a class")
+    }
+
     /// The control page.
     #[inline]
     pub(crate) fn control(&self) -> Control<'_> {
@@ -157,15 +171,121 @@ impl Arena {
         self.map.words(offset, count)
     }
 
-    /// The words of a slot, header and data, or `None` if there is no such slot.
-    #[inline]
-    pub(crate) fn slot(&self, slot: u32) -> Option<&[AtomicU64]> {
-        self.words(self.geo.slot_offset(slot), (self.geo.slot_size / 8) as usize)
+    /// Offset, bytes and class of a slot, or `None` if no extent has such a slot.
+    #[inline(always)]
+    pub(crate) fn find(&self, slot: u32) -> Option<Spot> {
+        if self.geo.grows {
+            match self.numbers.find(slot) {
+                Some(spot) => Some(spot),
+                None => self.learn(slot),
+            }
+        } else {
+            let (unit, within) = self.geo.uniform_place(slot);
+            let slot_size = self.geo.slot_size;
+            Some(Spot { offset: self.geo.slot_within(unit, within, slot_size), slot_size, class: 0 })
+        }
     }
 
-    /// The words of `count` slots in a row, from `first` on, all of one extent.
-    pub(crate) fn slots(&self, first: u32, count: u32) -> Option<&[AtomicU64]> {
-        self.words(self.geo.slot_offset(first), (u64::from(count) * self.geo.slot_size / 8) as usize)
+    /// A slot of an extent that the handle has not met yet.
+    #[cold]
+    fn learn(&self, slot: u32) -> Option<Spot> {
+        self.learn_all().ok()?;
+        self.numbers.find(slot)
+    }
+
+    /// The place of a slot in its extent, or `None` if no extent has such a slot.
+    pub(crate) fn place(&self, slot: u32) -> Option<Location> {
+        let slot_size = self.find(slot)?.slot_size;
+        if self.geo.grows {
+            return self.numbers.place(&self.geo, slot);
+        }
+        let (unit, within) = self.geo.uniform_place(slot);
+        Some(Location { unit, run: 1, slots: 1 << self.geo.slots_log2, slot_size, within })
+    }
+
+    /// Meets all extents of the file. What follows the last header is not passed: an extent may be on its way. A number leads only
+    /// to extents that are noted, unless the note is damaged. So units behind these are read only if they were written.
+    fn learn_all(&self) -> Result<()> {
+        let count = self.unit_count()?;
+        let noted = self.control().units().load(Ordering::SeqCst).and_then(|noted| u32::try_from(noted).ok());
+        let mut passed = self.learn_up_to(noted.map_or(count, |noted| noted.min(count)));
+        if passed.unit < count && self.headers().first_written(passed.unit) < count {
+            passed = self.learn_up_to(count);
+        }
+        self.numbers.pass(passed);
+        Ok(())
+    }
+
+    fn learn_up_to(&self, end: u32) -> Reached {
+        let mut passed = self.numbers.passed();
+        while let Some(extent) = self.headers().next(passed, end) {
+            if extent.kind.is_none() && extent.end() == end {
+                break;
+            }
+            passed = Reached::with(&extent, &self.geo);
+            self.numbers.note(&self.geo, &self.guessed(extent, false));
+            self.numbers.pass(passed);
+        }
+        passed
+    }
+
+    /// A gap between headers as the extent that its slots show, if they show one.
+    fn guessed(&self, extent: Extent, is_last: bool) -> Extent {
+        if extent.class != NO_CLASS || self.is_unused(&extent) {
+            return extent;
+        }
+        let headers = self.headers();
+        let mut all = headers.may_have_been(extent, is_last);
+        all.find(|guess| self.region_by_slots(guess).is_some()).unwrap_or(extent)
+    }
+
+    /// Looks at all headers anew. The handle may have met one that was wrong.
+    pub(crate) fn meet_again(&self) -> Result<()> {
+        if self.geo.grows {
+            self.each_extent(|extent| self.numbers.note(&self.geo, extent))?;
+            self.learn_all()?;
+        }
+        Ok(())
+    }
+
+    /// A number above those of all slots.
+    pub(crate) fn slots_end(&self) -> Result<u64> {
+        if !self.geo.grows {
+            return Ok(u64::from(self.unit_count()?) << self.geo.slots_log2);
+        }
+        self.learn_all()?;
+        Ok(u64::from(self.numbers.passed().group) << self.geo.slots_log2)
+    }
+
+    /// File offset of a slot, or `None` if no extent has such a slot.
+    #[inline]
+    pub(crate) fn slot_offset(&self, slot: u32) -> Option<u64> {
+        self.find(slot).map(|spot| spot.offset)
+    }
+
+    /// The words of a slot, header and data, or `None` if there is no such slot.
+    #[inline(always)]
+    pub(crate) fn slot(&self, slot: u32) -> Option<&[AtomicU64]> {
+        let Spot { offset, slot_size, .. } = self.find(slot)?;
+        self.words(offset, (slot_size / 8) as usize)
+    }
+
+    /// The words of a slot, and its class.
+    #[inline(always)]
+    pub(crate) fn slot_and_class(&self, slot: u32) -> Option<(&[AtomicU64], u32)> {
+        let Spot { offset, slot_size, class } = self.find(slot)?;
+        Some((self.words(offset, (slot_size / 8) as usize)?, class))
+    }
+
+    /// The words of `count` slots in a row of an extent, from the one that is `within` on.
+    pub(crate) fn slots_in(&self, extent: &Extent, within: u32, count: u32) -> Option<&[AtomicU64]> {
+        let bytes = u64::from(count) * extent.slot_size(&self.geo);
+        self.words(extent.slot_at(&self.geo, within), (bytes / 8) as usize)
+    }
+
+    /// The words of a slot by its place in an extent.
+    pub(crate) fn slot_in(&self, extent: &Extent, within: u32) -> Option<&[AtomicU64]> {
+        if extent.class == NO_CLASS { None } else { self.slots_in(extent, within, 1) }
     }
 
     /// The words of an index line.
@@ -177,7 +297,9 @@ impl Arena {
     /// The links of a slot.
     #[inline]
     pub(crate) fn link(&self, slot: u32) -> Option<Link<'_>> {
-        Link::of(self.words(self.geo.link_offset(slot), 2)?)
+        let Location { unit, slots, slot_size, within, .. } = self.place(slot)?;
+        let links = self.geo.unit_offset(unit) + self.geo.links_offset(u64::from(slots), slot_size);
+        Link::of(self.words(links + u64::from(within) * LINK_BYTES, 2)?)
     }
 
     /// The current epoch.
@@ -202,24 +324,24 @@ impl Arena {
         }
     }
 
-    /// Whole extents in the file now.
-    pub(crate) fn extent_count(&self) -> Result<u32> {
+    /// Whole units in the file now.
+    pub(crate) fn unit_count(&self) -> Result<u32> {
         let len = self.map.refresh(&self.file).map_err(self.io("looking at the file's length"))?;
-        Ok(self.geo.extents_in(len))
+        Ok(self.geo.units_in(len))
     }
 
-    /// The number of extents in the control page, or `None` if the word is damaged. A number that is higher than this handle
+    /// The number of units in the control page, or `None` if the word is damaged. A number that is higher than this handle
     /// ever saw in the file is wrong, and is counted anew. Otherwise the next opening would refuse the store as one that was cut
     /// off.
-    pub(crate) fn extents_noted(&self) -> Result<Option<u64>> {
-        let word = self.control().extents();
+    pub(crate) fn units_noted(&self) -> Result<Option<u64>> {
+        let word = self.control().units();
         let noted = word.load(Ordering::SeqCst);
         // In this order: growth extends the file first.
-        let count = u64::from(self.extent_count()?);
-        let seen = u64::from(self.geo.extents_in(self.map.len())).max(count);
+        let count = u64::from(self.unit_count()?);
+        let seen = u64::from(self.geo.units_in(self.map.len())).max(count);
         match noted {
             Some(noted) if noted > seen => {
-                let in_use = u64::from(self.extents_in_use()?);
+                let in_use = u64::from(self.units_in_use()?);
                 word.store(in_use, Ordering::SeqCst);
                 Ok(Some(in_use))
             }
@@ -227,111 +349,126 @@ impl Arena {
         }
     }
 
-    /// The kind of an extent, or `None` if its header is not valid.
-    pub(crate) fn extent_kind(&self, extent: u32) -> Option<ExtentKind> {
-        let words = self.words(self.geo.extent_offset(extent), HEADER_WORDS)?;
-        let mut copy = [0; HEADER_WORDS];
-        for (to, from) in copy.iter_mut().zip(words) {
-            *to = from.load(Ordering::Acquire);
-        }
-        ExtentHeader::parse(&copy, self.tag, &self.geo, extent)
+    /// The headers of the extents.
+    pub(crate) fn headers(&self) -> Headers<'_> {
+        Headers { map: &self.map, geo: &self.geo, tag: self.tag, file: self.file.same().ok() }
     }
 
-    /// Whether an extent's header says that it holds slots of `region`. The checksum is not checked. Two loads.
+    /// The extent whose header lies at the beginning of a unit, if a valid one does.
+    pub(crate) fn extent_at(&self, unit: u32) -> Option<Extent> {
+        self.words(self.geo.unit_offset(unit), HEADER_WORDS)?; // Looks at the file's length if need be.
+        self.headers().at(unit)
+    }
+
+    /// Whether the header of an extent says that it holds slots of `region`. The checksum is not checked. Two loads.
     #[inline]
-    pub(crate) fn says_data_of(&self, extent: u32, region: u32) -> bool {
-        let Some(words) = self.words(self.geo.extent_offset(extent), HEADER_WORDS) else { return false };
+    pub(crate) fn says_data_of(&self, unit: u32, region: u32) -> bool {
+        let Some(words) = self.words(self.geo.unit_offset(unit), HEADER_WORDS) else { return false };
         let Some([.., at_2, at_3]) = words.first_chunk::<4>() else { return false };
-        ExtentHeader::says_data_of(at_2.load(Ordering::Relaxed), at_3.load(Ordering::Relaxed), extent, region)
+        ExtentHeader::says_data_of(at_2.load(Ordering::Relaxed), at_3.load(Ordering::Relaxed), unit, region)
     }
 
-    /// Writes an extent's header, its first word last: without that word the header is not valid.
-    pub(crate) fn write_extent_header(&self, extent: u32, kind: ExtentKind) -> Result<()> {
-        let words = self
-            .words(self.geo.extent_offset(extent), HEADER_WORDS)
-            .ok_or_else(|| self.damaged(format!("extent {extent} is not in the file")))?;
-        let header = ExtentHeader::new(self.tag, &self.geo, extent, kind).words();
-        for (to, from) in words.iter().zip(header).rev() {
-            to.store(from, Ordering::Release);
+    /// Writes an extent's header, its first word last: without that word the header is not valid. Then its copy, if it has one.
+    pub(crate) fn write_extent_header(&self, extent: &Extent, kind: ExtentKind) -> Result<()> {
+        let header = ExtentHeader::new(self.tag, &self.geo, extent, kind);
+        let write = |offset: u64, header: ExtentHeader| {
+            let words = self
+                .words(offset, HEADER_WORDS)
+                .ok_or_else(|| self.damaged(format!("extent {} is not in the file", extent.unit)))?;
+            for (to, from) in words.iter().zip(header.words()).rev() {
+                to.store(from, Ordering::Release);
+            }
+            Ok(())
+        };
+        write(self.geo.unit_offset(extent.unit), header)?;
+        if let Some(twin) = twin_offset(&self.geo, extent, kind) {
+            step("grow: the copy of the header not yet written");
+            write(twin, header.twin())?;
         }
         Ok(())
     }
 
+    /// Whether the header of an extent, and its copy, are as they should be.
+    pub(crate) fn headers_hold(&self, extent: &Extent) -> bool {
+        let twin = extent.kind.and_then(|kind| twin_offset(&self.geo, extent, kind));
+        let unit = twin.map(|twin| self.geo.units_in(twin + EXTENT_HEADER_BYTES));
+        self.extent_at(extent.unit) == Some(*extent)
+            && unit.is_none_or(|unit| self.headers().twin_before(unit) == Some(*extent))
+    }
+
     /// Whether an extent is unused: all zeros, or a process died while it wrote the header, whose first word is stored last.
-    pub(crate) fn is_unused(&self, extent: u32) -> bool {
-        let words = self.words(self.geo.extent_offset(extent), (self.geo.extent_size / 8) as usize);
+    pub(crate) fn is_unused(&self, extent: &Extent) -> bool {
+        let range = extent.range(&self.geo);
+        let words = self.words(range.start, ((range.end - range.start) / 8) as usize);
         let is_zero = |words: &[AtomicU64]| words.iter().all(|word| word.load(Ordering::Relaxed) == 0);
         words.is_some_and(|words| is_zero(&words[..1]) && is_zero(&words[HEADER_WORDS..]))
     }
 
-    /// Visits every extent in order, with its kind. The extents inside an index run are passed over. So are extents behind the
-    /// noted ones, and behind one without a header, that were never written to: their number may be large if another program
-    /// extended the file, whatever number is noted. Written extents behind the noted ones are visited, because the note may be
-    /// damaged.
-    pub(crate) fn each_extent(&self, mut visit: impl FnMut(u32, Option<ExtentKind>)) -> Result<()> {
-        let count = self.extent_count()?;
-        let noted = self.control().extents().load(Ordering::SeqCst).unwrap_or(0);
-        let mut extent = 0;
+    /// Visits every extent in order. One without a kind has no valid header. Reached over are units behind the noted ones, and behind
+    /// an extent without a header, that were never written to: their number may be large if another program extended the file,
+    /// whatever number is noted. Written units behind the noted ones are visited, because the note may be damaged.
+    pub(crate) fn each_extent(&self, mut visit: impl FnMut(&Extent)) -> Result<()> {
+        let count = self.unit_count()?;
+        let noted = self.control().units().load(Ordering::SeqCst).unwrap_or(0);
+        let noted = u32::try_from(noted).unwrap_or(u32::MAX).min(count);
+        let mut passed = Reached::default();
         let mut may_be_hole = false;
-        while extent < count {
-            if may_be_hole || u64::from(extent) >= noted {
-                // Asked before a byte is read there: on a file system in memory, reading a hole takes memory.
-                let file = self.file.same().map_err(self.io("looking for extents"))?;
-                let at = file::first_data(file, self.geo.extent_offset(extent));
-                extent = extent.max(self.geo.extents_in(at));
-                if extent >= count {
+        while passed.unit < count {
+            if may_be_hole || passed.unit >= noted {
+                passed.unit = self.headers().first_written(passed.unit);
+                if passed.unit >= count {
                     break;
                 }
             }
-            let kind = self.extent_kind(extent);
-            visit(extent, kind);
-            may_be_hole = kind.is_none();
-            extent += match kind {
-                Some(ExtentKind::Index { run }) => run,
-                _ => 1,
-            };
+            let Some(mut extent) = self.headers().next(passed, count) else { break };
+            may_be_hole = extent.kind.is_none();
+            if may_be_hole && self.geo.grows && (extent.unit + 1..extent.end()).contains(&noted) {
+                // Nothing was in use behind the noted units when the number was noted.
+                extent.run = noted - extent.unit;
+            }
+            passed = Reached::with(&extent, &self.geo);
+            let is_last = extent.end() >= noted;
+            visit(&self.guessed(extent, is_last));
         }
         Ok(())
     }
 
-    /// The number of extents in use: behind them all bytes are zeros.
-    pub(crate) fn extents_in_use(&self) -> Result<u32> {
+    /// The number of units in use: behind them all bytes are zeros.
+    pub(crate) fn units_in_use(&self) -> Result<u32> {
         let mut end = 0;
-        self.each_extent(|extent, kind| {
-            let words = self.words(self.geo.extent_offset(extent), (self.geo.extent_size / 8) as usize);
-            end = match kind {
-                Some(ExtentKind::Index { run }) => extent.saturating_add(run),
-                Some(ExtentKind::Data { .. }) => extent + 1,
-                None if words.is_some_and(|w| w.iter().any(|w| w.load(Ordering::Relaxed) != 0)) => extent + 1,
-                None => end,
-            };
+        self.each_extent(|extent| {
+            let range = extent.range(&self.geo);
+            let words = || self.words(range.start, ((range.end - range.start) / 8) as usize);
+            let is_written = || words().is_some_and(|w| w.iter().any(|w| w.load(Ordering::Relaxed) != 0));
+            if extent.kind.is_some() || is_written() {
+                end = extent.end();
+            }
         })?;
         Ok(end)
     }
 
     /// The region of a data extent. An extent with a damaged header belongs to the region whose slots lie in it.
-    pub(crate) fn owner_of(&self, extent: u32, kind: Option<ExtentKind>) -> Option<u32> {
-        match kind {
+    pub(crate) fn owner_of(&self, extent: &Extent) -> Option<u32> {
+        match extent.kind {
             Some(ExtentKind::Data { region }) => Some(region),
-            Some(ExtentKind::Index { .. }) => None,
+            Some(ExtentKind::Index) => None,
             None => self.region_by_slots(extent),
         }
     }
 
     /// The data extents of a region, in order.
-    pub(crate) fn data_extents(&self, region: u32) -> Result<Vec<u32>> {
+    pub(crate) fn data_extents(&self, region: u32) -> Result<Vec<Extent>> {
         let mut found = Vec::new();
-        self.each_extent(|extent, kind| {
-            let owner = self.owner_of(extent, kind);
-            if owner == Some(region) {
-                found.push(extent);
+        self.each_extent(|extent| {
+            if self.owner_of(extent) == Some(region) {
+                found.push(*extent);
             }
         })?;
         Ok(found)
     }
 
     /// The data extents of a region, at least as many as its head counts. Fewer are an error: the header of one is wrong.
-    pub(crate) fn all_data_extents(&self, region: u32) -> Result<Vec<u32>> {
+    pub(crate) fn all_data_extents(&self, region: u32) -> Result<Vec<Extent>> {
         // An extent has its header before it is counted (pairs with the Release of the count).
         let counted = self.head(region).extents().load(Ordering::Acquire).unwrap_or(0);
         let found = self.data_extents(region)?;
@@ -347,16 +484,17 @@ impl Arena {
 
     /// The region whose slots lie in an extent, if any slot tells: a whole version by its id, a free slot
     /// by its stamp.
-    pub(crate) fn region_by_slots(&self, extent: u32) -> Option<u32> {
-        let free_in = |slot| header(self.slot(slot)?).free_in().filter(|&region| region < self.geo.regions);
-        self.slots_of(extent).find_map(free_in).or_else(|| self.region_by_versions(extent))
+    pub(crate) fn region_by_slots(&self, extent: &Extent) -> Option<u32> {
+        let free_in =
+            |n| header(self.slot_in(extent, n)?).free_in().filter(|&region| region < self.geo.regions);
+        (0..extent.slots).find_map(free_in).or_else(|| self.region_by_versions(extent))
     }
 
     /// The region whose whole versions lie in an extent, if any does.
-    pub(crate) fn region_by_versions(&self, extent: u32) -> Option<u32> {
+    pub(crate) fn region_by_versions(&self, extent: &Extent) -> Option<u32> {
         let mut buffer = Vec::new();
-        self.slots_of(extent).find_map(|slot| {
-            let words = self.slot(slot)?;
+        (0..extent.slots).find_map(|n| {
+            let words = self.slot_in(extent, n)?;
             let header = header(words);
             let region = self.geo.region_of(self.geo.hash(header.id()));
             let state = survey(words, region, &self.geo, &mut buffer);
@@ -364,16 +502,20 @@ impl Arena {
         })
     }
 
-    /// The slots of an extent.
-    pub(crate) fn slots_of(&self, extent: u32) -> std::ops::Range<u32> {
-        let first = self.geo.first_slot(extent);
-        first..first.saturating_add(self.geo.slots_per_extent())
+    /// Whether something shows that a data extent lies at, or ends with, a unit inside of an index extent.
+    pub(crate) fn hides_slots(&self, unit: u32) -> bool {
+        if self.extent_at(unit).is_some_and(|extent| extent.region().is_some()) {
+            return true;
+        }
+        if self.geo.grows {
+            return self.headers().twin_before(unit + 1).is_some_and(|twin| twin.region().is_some());
+        }
+        self.region_by_slots(&uniform(&self.geo, unit)).is_some()
     }
 
-    /// The slots of an extent, for a caller that will read all of them.
-    pub(crate) fn slots_to_read(&self, extent: u32) -> std::ops::Range<u32> {
-        self.map.will_read(self.geo.extent_offset(extent), self.geo.links_offset);
-        self.slots_of(extent)
+    /// Makes the kernel begin to read the slots of an extent, for a caller that will read all of them.
+    pub(crate) fn will_read(&self, extent: &Extent) {
+        self.map.will_read(self.geo.unit_offset(extent.unit), extent.filled_bytes(&self.geo));
     }
 
     /// Whether the table of `shape` can be `region`'s: it is the region's first table, or lies in an index run and does not
@@ -387,11 +529,10 @@ impl Arena {
         }
         let (from, to) = (shape.offset(), shape.offset() + shape.bytes());
         let mut inside = false;
-        let walked = self.each_extent(|extent, kind| {
-            if let Some(ExtentKind::Index { run }) = kind {
-                let start = self.geo.extent_offset(extent);
-                let end = start + u64::from(run) * self.geo.extent_size;
-                inside |= from >= start + size_of::<ExtentHeader>() as u64 && to <= end;
+        let walked = self.each_extent(|extent| {
+            if extent.kind == Some(ExtentKind::Index) {
+                let range = extent.range(&self.geo);
+                inside |= from >= range.start + EXTENT_HEADER_BYTES && to <= range.end;
             }
         });
         walked.is_ok()

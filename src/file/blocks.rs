@@ -17,7 +17,8 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::error::Result;
 use crate::file::arena::Arena;
-use crate::format::extent::ExtentKind;
+use crate::file::extents::twin_offset;
+use crate::format::extent::{ExtentKind, NO_CLASS};
 use crate::format::geometry::EXTENT_HEADER_BYTES;
 use crate::format::{PAGE_BYTES, checked, round_up};
 use crate::sys::atomic::Ordering;
@@ -44,14 +45,13 @@ pub(crate) fn see_to_reads(arena: &Arena) -> Result<()> {
     if !blocks::is_in_memory(&arena.file) || is_as_noted(arena)? {
         return Ok(());
     }
-    let noted = arena.control().extents().load(Ordering::SeqCst).unwrap_or(u64::MAX);
-    let extents = noted.min(u64::from(arena.extent_count()?));
-    let least = arena.geo.base + extents * arena.geo.links_offset;
+    let in_use = in_use(arena)?;
+    let least = in_use.iter().map(|range| range.end - range.start).sum();
     let metadata = arena.file.same_metadata().map_err(arena.io("looking at the file"))?;
     if metadata.blocks().saturating_mul(512) >= least {
         return Ok(());
     }
-    for range in in_use(arena)? {
+    for range in in_use {
         let bytes = range.end - range.start;
         arena.map.make_readable(range.start, bytes).map_err(|source| {
             if file::is_no_room(&source) {
@@ -95,14 +95,21 @@ fn in_use(arena: &Arena) -> Result<Vec<Range<u64>>> {
     let mut found = Vec::new();
     let mut add = |from: u64, to: u64| found.push(from & !(PAGE_BYTES - 1)..round_up(to, PAGE_BYTES));
     add(0, geo.base);
-    arena.each_extent(|extent, kind| {
-        let at = geo.extent_offset(extent);
+    arena.each_extent(|extent| {
+        let range = extent.range(geo);
         let has_links = |region| !arena.head(region).links().is_zero(Ordering::Relaxed);
-        match kind {
-            Some(ExtentKind::Index { .. }) => add(at, at + EXTENT_HEADER_BYTES),
-            Some(ExtentKind::Data { region }) if has_links(region) => add(at, at + geo.extent_size),
+        match extent.kind {
+            Some(kind @ ExtentKind::Index) => {
+                add(range.start, range.start + EXTENT_HEADER_BYTES);
+                if let Some(twin) = twin_offset(geo, extent, kind) {
+                    add(twin, twin + EXTENT_HEADER_BYTES);
+                }
+            }
+            Some(ExtentKind::Data { region }) if has_links(region) => add(range.start, range.end),
+            Some(ExtentKind::Data { .. }) => add(range.start, range.start + extent.filled_bytes(geo)),
             // A damaged header may have good slots behind it.
-            Some(ExtentKind::Data { .. }) | None => add(at, at + geo.links_offset),
+            None if extent.class != NO_CLASS => add(range.start, range.start + extent.filled_bytes(geo)),
+            None => add(range.start, range.end),
         }
     })?;
     for region in 0..geo.regions {

@@ -1,10 +1,189 @@
-//! The extents that a handle knows, so that a growth need not look at all of them again.
+//! The extents of a file, in order, as their headers tell them.
+//!
+//! In a store whose extents grow, an extent without a valid header is found by the copy of the header at its end. If both are lost,
+//! the next header or copy in the file ends the gap. Slots are numbered in the order of the file, so the numbers of the slots in
+//! the gap follow from those beside it.
 
+use std::collections::HashMap;
+use std::fs::File;
 use std::ops::Range;
 
-/// The extents before `cursor` are in use. These are the index runs among them.
+use crate::format::PAGE_BYTES;
+use crate::format::extent::{Extent, ExtentHeader, ExtentKind, HEADER_WORDS, NO_CLASS};
+use crate::format::geometry::{EXTENT_HEADER_BYTES, Geometry};
+use crate::sys::atomic::Ordering;
+use crate::sys::file;
+use crate::sys::mapping::Mapping;
+
+/// The end of the extents that were passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    /// The unit behind them.
+    pub(crate) unit: u32,
+    /// The group of slot numbers behind theirs.
+    pub(crate) group: u32,
+}
+
+impl Reached {
+    /// With this extent too.
+    pub(crate) fn with(extent: &Extent, geometry: &Geometry) -> Self {
+        Self { unit: extent.end(), group: extent.end_group(geometry) }
+    }
+}
+
+/// The extents that a handle knows, so that a growth need not look at all of them again.
 #[derive(Default)]
 pub(crate) struct Extents {
-    pub(super) cursor: u32,
+    /// The extents before it are in use.
+    pub(super) cursor: Reached,
+    /// Unused units among them, which a loss of power left, if extents grow.
+    pub(super) gaps: Vec<Extent>,
+    /// Slots among them, by region and class.
+    pub(super) slots: HashMap<(u32, u32), u64>,
+    /// The index extents among them.
     pub(super) index_runs: Vec<Range<u32>>,
 }
+
+/// A mapped file, for a look at its extents.
+#[derive(Clone, Copy)]
+pub(crate) struct Headers<'a> {
+    pub(crate) map: &'a Mapping,
+    pub(crate) geo: &'a Geometry,
+    /// The number that ties the headers to the store.
+    pub(crate) tag: u64,
+    /// The file, to pass over holes. On a file system in memory, reading a hole takes memory.
+    pub(crate) file: Option<&'a File>,
+}
+
+/// A search for a header passes over a hole after so many units.
+const UNITS_AT_ONCE: u32 = 64;
+
+impl Headers<'_> {
+    fn words(&self, offset: u64) -> Option<[u64; HEADER_WORDS]> {
+        let words = self.map.words(offset, HEADER_WORDS)?;
+        let mut copy = [0; HEADER_WORDS];
+        for (to, from) in copy.iter_mut().zip(words) {
+            *to = from.load(Ordering::Acquire);
+        }
+        Some(copy)
+    }
+
+    /// The extent whose header lies at the beginning of `unit`.
+    pub(crate) fn at(&self, unit: u32) -> Option<Extent> {
+        let words = self.words(self.geo.unit_offset(unit))?;
+        ExtentHeader::parse(&words, self.tag, self.geo, unit)
+    }
+
+    /// The extent the copy of whose header lies at the end of the page before `unit`.
+    pub(crate) fn twin_before(&self, unit: u32) -> Option<Extent> {
+        let words = self.words(self.geo.unit_offset(unit) - EXTENT_HEADER_BYTES)?;
+        ExtentHeader::parse_twin(&words, self.tag, self.geo)
+    }
+
+    /// The extent behind those that were passed, in a file of `end` units; without a kind, if no header and no copy of one tells it.
+    pub(crate) fn next(&self, passed: Reached, end: u32) -> Option<Extent> {
+        if passed.unit >= end {
+            return None;
+        }
+        let geo = self.geo;
+        let told = self.at(passed.unit);
+        if !geo.grows {
+            return Some(told.unwrap_or(uniform(geo, passed.unit)));
+        }
+        let is_whole = |extent: &Extent| extent.end() <= end && extent.group >= passed.group;
+        if let Some(extent) = told.filter(is_whole) {
+            return Some(extent);
+        }
+        let mut unit = passed.unit;
+        while unit < end {
+            unit += 1;
+            if let Some(twin) = self.twin_before(unit).filter(|twin| twin.unit < unit && is_whole(twin)) {
+                if twin.unit == passed.unit {
+                    return Some(twin);
+                }
+                if twin.unit > passed.unit {
+                    return Some(self.gap(passed, twin.unit, Some(twin.group)));
+                }
+            }
+            if unit < end
+                && let Some(next) = self.at(unit).filter(is_whole)
+            {
+                return Some(self.gap(passed, unit, Some(next.group)));
+            }
+            if unit.is_multiple_of(UNITS_AT_ONCE) {
+                unit = unit.max(self.first_written(unit).min(end) - 1);
+            }
+        }
+        Some(self.gap(passed, end, None))
+    }
+
+    /// Data extents inside of an extent that is said to hold index tables, by their headers or by the copies of these.
+    pub(crate) fn inside(&self, extent: &Extent) -> Vec<Extent> {
+        let mut found: Vec<Extent> = Vec::new();
+        for unit in extent.unit..extent.end() {
+            let twin =
+                || self.twin_before(unit + 1).filter(|twin| self.geo.grows && twin.unit >= extent.unit);
+            let own = (unit > extent.unit).then(|| self.at(unit)).flatten();
+            let told = own.or_else(twin).filter(|told| told.region().is_some() && told.end() <= extent.end());
+            if let Some(told) = told.filter(|told| !found.contains(told)) {
+                found.push(told);
+            }
+        }
+        found
+    }
+
+    /// The first unit from this one on that is not a hole, as far as the file system knows.
+    pub(crate) fn first_written(&self, unit: u32) -> u32 {
+        let offset = self.geo.unit_offset(unit);
+        let at = self.file.map_or(offset, |file| file::first_data(file, offset));
+        unit.max(self.geo.units_in(at))
+    }
+
+    /// The units before `end` that no header tells. `group`: the group of the next extent.
+    fn gap(&self, passed: Reached, end: u32, group: Option<u32>) -> Extent {
+        let run = end - passed.unit;
+        let slots = match group {
+            Some(group) => self.geo.slots_of_groups(group - passed.group),
+            None => self.geo.slots_in(run, self.geo.class_size(0)),
+        };
+        Extent { unit: passed.unit, run, group: passed.group, kind: None, slots, class: NO_CLASS }
+    }
+
+    /// What a gap is, if it was one extent: for each class of slots that it may have had. `is_last`: no header follows it, so the
+    /// numbers of its slots do not tell how many they were.
+    pub(crate) fn may_have_been(&self, gap: Extent, is_last: bool) -> impl Iterator<Item = Extent> {
+        let geo = self.geo;
+        let groups = geo.groups_for(gap.slots);
+        (0..geo.classes).map(move |class| (class, geo.slots_in(gap.run, geo.class_size(class)))).filter_map(
+            move |(class, slots)| {
+                let fits = slots > 0 && (is_last || geo.groups_for(slots) == groups);
+                fits.then_some(Extent { class, slots, ..gap })
+            },
+        )
+    }
+}
+
+/// The extent with this number in a store of uniform extents, if no header says that it holds index tables.
+pub(crate) fn uniform(geo: &Geometry, unit: u32) -> Extent {
+    let slots = geo.slots_in(1, geo.slot_size);
+    Extent { unit, run: 1, group: unit, kind: None, slots, class: 0 }
+}
+
+/// Where the copy of an extent's header lies: before its links or, if it holds index tables, at its end. There is none in a store
+/// of uniform extents.
+pub(crate) fn twin_offset(geo: &Geometry, extent: &Extent, kind: ExtentKind) -> Option<u64> {
+    let range = extent.range(geo);
+    let end = match kind {
+        ExtentKind::Data { .. } => range.start + extent.filled_bytes(geo),
+        ExtentKind::Index => range.end,
+    };
+    geo.grows.then(|| end - EXTENT_HEADER_BYTES)
+}
+
+/// Units of an extent for an index table of so many bytes.
+pub(crate) fn index_run(geo: &Geometry, bytes: u64) -> u32 {
+    let headers = if geo.grows { 2 * EXTENT_HEADER_BYTES } else { EXTENT_HEADER_BYTES };
+    (bytes + headers).div_ceil(geo.unit).try_into().unwrap_or(u32::MAX)
+}
+
+const _: () = assert!(PAGE_BYTES.is_multiple_of(EXTENT_HEADER_BYTES));

@@ -10,9 +10,9 @@ use crate::error::{Error, Holder, Lock, Result};
 use crate::fault::{self, Refusal};
 use crate::file::arena::Arena;
 use crate::file::byte_lock;
-use crate::file::extents::Extents;
-use crate::format::extent::{ExtentHeader, ExtentKind};
-use crate::format::geometry::{EXTENT_HEADER_BYTES, LINK_BYTES};
+use crate::file::extents::{Extents, Reached, index_run};
+use crate::format::extent::{Extent, ExtentHeader, ExtentKind, Location, NO_CLASS};
+use crate::format::geometry::{EXTENT_HEADER_BYTES, GROUPS_MAX, LINK_BYTES};
 use crate::format::index::{LINE_BYTES, Shape};
 use crate::format::seat::GROWTH_BYTE;
 use crate::format::slot::HEADER_BYTES;
@@ -81,20 +81,54 @@ impl<'a> Growth<'a> {
         })
     }
 
-    /// Adds a data extent to a region; the caller holds the region's lock.
-    pub(crate) fn add_data_extent(&mut self, region: u32, with_links: bool) -> Result<u32> {
+    /// Adds a data extent with slots of a class to a region; the caller holds the region's lock. If there is no room for an extent of
+    /// the usual size, adds a smaller one.
+    pub(crate) fn add_data_extent(&mut self, region: u32, class: u32, with_links: bool) -> Result<Extent> {
+        self.classify()?;
         let geo = &self.arena.geo;
-        let extent = self.free_run(1, region)?;
-        let at = geo.extent_offset(extent);
-        let bytes = if with_links { geo.extent_size } else { geo.links_offset };
-        self.allocate(region, at, bytes, at + geo.extent_size)?;
+        let slots = self.extents.slots.get(&(region, class)).copied().unwrap_or(0);
+        let slot_size = geo.class_size(class);
+        let (mut run, least) = (geo.next_run(slots, slot_size), geo.next_run(0, slot_size));
+        for gap in self.extents.gaps.iter().map(|gap| gap.run.min(run)).collect::<Vec<_>>() {
+            if gap >= least
+                && let Some(extent) = self.free_gap(gap, geo.slots_in(gap, slot_size))
+            {
+                return self.begin_data_extent(region, &Extent { class, ..extent }, with_links);
+            }
+        }
+        loop {
+            match self.add_data_run(region, class, run, with_links) {
+                Err(Error::Full { .. }) if run > least => run = (run / 2).max(least),
+                added => return added,
+            }
+        }
+    }
+
+    fn add_data_run(&mut self, region: u32, class: u32, run: u32, with_links: bool) -> Result<Extent> {
+        let geo = &self.arena.geo;
+        let slots = geo.slots_in(run, geo.class_size(class));
+        let extent = Extent { class, ..self.free_run(run, slots, region)? };
+        self.begin_data_extent(region, &extent, with_links)
+    }
+
+    fn begin_data_extent(&self, region: u32, extent: &Extent, with_links: bool) -> Result<Extent> {
+        let geo = &self.arena.geo;
+        let range = extent.range(geo);
+        let filled = extent.filled_bytes(geo);
+        let bytes = if with_links { range.end - range.start } else { filled };
+        self.allocate(region, range.start, bytes, range.end)?;
         step("grow: blocks allocated");
-        self.arena.map.populate(at, EXTENT_HEADER_BYTES);
+        self.arena.map.populate(range.start, EXTENT_HEADER_BYTES);
+        if geo.grows && filled > PAGE_BYTES {
+            // The page of the header's copy.
+            self.arena.map.populate(range.start + filled - EXTENT_HEADER_BYTES, EXTENT_HEADER_BYTES);
+        }
         step("grow: page of the extent header there");
-        self.arena.write_extent_header(extent, ExtentKind::Data { region })?;
+        let kind = ExtentKind::Data { region };
+        self.arena.write_extent_header(extent, kind)?;
         step("grow: extent header written");
-        self.note_extents(extent + 1)?;
-        Ok(extent)
+        self.note_units(extent.end())?;
+        Ok(Extent { kind: Some(kind), ..*extent })
     }
 
     /// Allocates room for an index table of `bytes` bytes. Returns its file offset in lines.
@@ -107,8 +141,8 @@ impl<'a> Growth<'a> {
             .collect();
         used.sort_by_key(|r| r.start);
         for run in &self.extents.index_runs {
-            let start = geo.extent_offset(run.start) + EXTENT_HEADER_BYTES;
-            let end = geo.extent_offset(run.end);
+            let start = geo.unit_offset(run.start) + EXTENT_HEADER_BYTES;
+            let end = geo.unit_offset(run.end) - if geo.grows { EXTENT_HEADER_BYTES } else { 0 };
             let mut at = start;
             for taken in used.iter().filter(|u| u.end > start && u.start < end) {
                 if taken.start >= at + bytes {
@@ -122,103 +156,151 @@ impl<'a> Growth<'a> {
                 return Ok(at / LINE_BYTES);
             }
         }
-        let run = (bytes + EXTENT_HEADER_BYTES).div_ceil(geo.extent_size) as u32;
-        let extent = self.free_run(run, region)?;
-        let at = geo.extent_offset(extent);
-        self.allocate(region, at, EXTENT_HEADER_BYTES + bytes, geo.extent_offset(extent + run))?;
+        let extent = self.free_run(index_run(&geo, bytes), 0, region)?;
+        let range = extent.range(&geo);
+        // All of it, if the copy of its header is at its end.
+        let used = if geo.grows { range.end - range.start } else { EXTENT_HEADER_BYTES + bytes };
+        self.allocate(region, range.start, used, range.end)?;
         step("grow: blocks of an index run allocated");
-        self.arena.write_extent_header(extent, ExtentKind::Index { run })?;
+        self.arena.write_extent_header(&extent, ExtentKind::Index)?;
         step("grow: header of an index run written");
-        self.note_extents(extent + run)?;
-        self.arena.map.populate(at, (EXTENT_HEADER_BYTES + bytes).min(POPULATE_BYTES_MAX));
-        Ok((at + EXTENT_HEADER_BYTES) / LINE_BYTES)
+        self.note_units(extent.end())?;
+        self.arena.map.populate(range.start, used.min(POPULATE_BYTES_MAX));
+        Ok((range.start + EXTENT_HEADER_BYTES) / LINE_BYTES)
     }
 
     /// Allocates the blocks of the links of a region's extents. They are holes before.
     pub(crate) fn allocate_links(&mut self, region: u32) -> Result<()> {
         let geo = self.arena.geo;
         for extent in self.arena.data_extents(region)? {
-            let at = geo.extent_offset(extent) + geo.links_offset;
-            self.allocate(region, at, geo.extent_size - geo.links_offset, at)?;
+            let range = extent.range(&geo);
+            let at = range.start + extent.filled_bytes(&geo);
+            if at < range.end {
+                self.allocate(region, at, range.end - at, at)?;
+            }
         }
         Ok(())
     }
 
-    /// Notes that the extents before `end` are in use, so that a file that was cut off is recognized. Bytes behind them, if some
+    /// Notes that the units before `end` are in use, so that a file that was cut off is recognized. Bytes behind them, if some
     /// program extended the file, are never missed.
-    fn note_extents(&self, end: u32) -> Result<()> {
-        let word = self.arena.control().extents();
+    fn note_units(&self, end: u32) -> Result<()> {
+        let word = self.arena.control().units();
         let noted = match word.load(Ordering::SeqCst) {
-            Some(noted) if noted <= u64::from(self.arena.extent_count()?) => noted,
-            _ => u64::from(self.arena.extents_in_use()?),
+            Some(noted) if noted <= u64::from(self.arena.unit_count()?) => noted,
+            _ => u64::from(self.arena.units_in_use()?),
         };
         word.store(noted.max(u64::from(end)), Ordering::SeqCst);
         Ok(())
     }
 
-    /// Whether a table may be written to these bytes of an index run that begins with extent `first`. The header that said so may have
+    /// Whether a table may be written to these bytes of an index extent that begins with unit `first`. The header that said so may have
     /// been wrong for a moment, or may be wrong now: so it is read again, and nothing may show that slots lie there.
     fn holds_no_slots(&self, first: u32, bytes: Range<u64>) -> bool {
         let arena = self.arena;
         let geo = &arena.geo;
-        let number = |at: u64| ((at - geo.base) / geo.extent_size) as u32;
-        let extents = number(bytes.start)..=number(bytes.end - 1);
+        let number = |at: u64| ((at - geo.base) / geo.unit) as u32;
+        let units = number(bytes.start)..=number(bytes.end - 1);
         let has_fresh_slots = (0..geo.regions).any(|region| {
-            let fresh = arena.head(region).fresh().load(Ordering::Relaxed).slot();
-            fresh.is_ok_and(|slot| slot.is_some_and(|slot| extents.contains(&geo.extent_of(slot))))
+            (0..geo.classes).any(|class| {
+                let fresh = arena.class(region, class).fresh.load(Ordering::Relaxed).slot();
+                let place = fresh.ok().flatten().and_then(|slot| arena.place(slot));
+                place.is_some_and(|place| {
+                    place.unit <= *units.end() && *units.start() < place.unit + place.run
+                })
+            })
         });
-        let is_index = matches!(arena.extent_kind(first), Some(ExtentKind::Index { .. }));
-        let has_header = |extent| matches!(arena.extent_kind(extent), Some(ExtentKind::Data { .. }));
-        is_index
-            && !has_fresh_slots
-            && !extents.clone().any(|extent| has_header(extent) || arena.region_by_slots(extent).is_some())
+        let is_index = arena.extent_at(first).is_some_and(|extent| extent.kind == Some(ExtentKind::Index));
+        is_index && !has_fresh_slots && !units.clone().any(|unit| arena.hides_slots(unit))
     }
 
     /// Moves the cursor past all extents in use.
     fn classify(&mut self) -> Result<()> {
-        let count = self.arena.extent_count()?;
-        while self.extents.cursor < count {
-            let extent = self.extents.cursor;
-            self.extents.cursor += match self.arena.extent_kind(extent) {
-                Some(ExtentKind::Index { run }) => {
-                    self.extents.index_runs.push(extent..extent + run);
-                    run
+        let count = self.arena.unit_count()?;
+        while let Some(extent) = self.arena.headers().next(self.extents.cursor, count) {
+            match extent.kind {
+                Some(ExtentKind::Index) => self.extents.index_runs.push(extent.unit..extent.end()),
+                Some(ExtentKind::Data { region }) => {
+                    *self.extents.slots.entry((region, extent.class)).or_default() += u64::from(extent.slots);
                 }
-                Some(ExtentKind::Data { .. }) => 1,
-                None if self.arena.is_unused(extent) => break,
+                None if self.arena.geo.grows && extent.end() == count => break,
+                None if !self.arena.geo.grows && self.arena.is_unused(&extent) => break,
+                None if self.arena.geo.grows && self.arena.is_unused(&extent) => {
+                    self.extents.gaps.push(extent)
+                }
                 // Never overwritten: good slots may lie behind a damaged header.
-                None => 1,
-            };
+                None => {}
+            }
+            self.extents.cursor = Reached::with(&extent, &self.arena.geo);
         }
         Ok(())
     }
 
-    /// The first of `run` unused extents in a row: left by a process that died during growth, or new.
-    fn free_run(&mut self, run: u32, region: u32) -> Result<u32> {
+    /// The first `run` unused units in a row, for an extent with so many slots: left by a process that died during growth, or new.
+    fn free_run(&mut self, run: u32, slots: u32, region: u32) -> Result<Extent> {
         self.classify()?;
-        let count = self.arena.extent_count()?;
-        let mut first = self.extents.cursor;
-        let mut extent = first;
-        while extent < count && extent - first < run {
-            match self.arena.extent_kind(extent) {
-                None if self.arena.is_unused(extent) => extent += 1,
-                kind => {
-                    first = extent + if let Some(ExtentKind::Index { run }) = kind { run } else { 1 };
-                    extent = first;
+        let count = self.arena.unit_count()?;
+        let geo = self.arena.geo;
+        if let Some(extent) = self.free_gap(run, slots) {
+            return Ok(extent);
+        }
+        let mut passed = self.extents.cursor;
+        if geo.grows {
+            // Behind the last header.
+            let left = count - passed.unit;
+            let (unit, group) = (passed.unit, passed.group);
+            let rest = Extent { unit, run: left.min(run), group, kind: None, slots: 0, class: NO_CLASS };
+            if left > 0 && !self.arena.is_unused(&rest) {
+                // Never overwritten. Numbers are left for the slots that may be there.
+                let lost = Extent { run: left, slots: geo.slots_in(left, geo.class_size(0)), ..rest };
+                passed = Reached::with(&lost, &geo);
+            }
+        } else {
+            let mut unit = passed.unit;
+            while unit < count && unit - passed.unit < run {
+                match self.arena.headers().next(Reached { unit, group: unit }, count) {
+                    Some(extent) if extent.kind.is_none() && self.arena.is_unused(&extent) => unit += 1,
+                    Some(extent) => {
+                        unit = extent.end();
+                        passed = Reached { unit, group: unit };
+                    }
+                    None => break,
                 }
             }
+            passed.group = passed.unit;
         }
-        let limit = self.arena.geo.extents_max();
-        if u64::from(first) + u64::from(run) > u64::from(limit) {
-            return Err(Error::Full {
-                path: self.arena.path.clone(),
-                region,
-                limit: self.arena.geo.max_size,
-                why: format!("the file may not grow beyond {} bytes", self.arena.geo.max_size),
-                source: None,
-            });
+        let extent = Extent { unit: passed.unit, run, group: passed.group, kind: None, slots, class: 0 };
+        let fits = u64::from(extent.unit) + u64::from(run) <= u64::from(geo.units_max());
+        let has_numbers = !geo.grows || extent.end_group(&geo) <= GROUPS_MAX;
+        if !fits || !has_numbers {
+            let why = if fits {
+                "there are no more slot numbers: copy the records into a store whose options name the slots of an extent"
+                    .to_owned()
+            } else {
+                format!("the file may not grow beyond {} bytes", geo.max_size)
+            };
+            let (path, limit) = (self.arena.path.clone(), geo.max_size);
+            return Err(Error::Full { path, region, limit, why, source: None });
         }
-        Ok(first)
+        Ok(extent)
+    }
+
+    /// The first `run` units of a gap that has so many and, for so many slots, enough numbers. Another process may have used the gap.
+    fn free_gap(&mut self, run: u32, slots: u32) -> Option<Extent> {
+        let geo = self.arena.geo;
+        let groups = geo.groups_for(slots);
+        for gap in &mut self.extents.gaps {
+            while let Some(taken) = self.arena.extent_at(gap.unit).filter(|taken| taken.run <= gap.run) {
+                *gap = gap.without(&geo, taken.run, geo.groups_for(taken.slots));
+            }
+            let extent = Extent { run, slots, class: 0, ..*gap };
+            if run <= gap.run && groups <= geo.groups_for(gap.slots) && self.arena.is_unused(&extent) {
+                *gap = gap.without(&geo, run, groups);
+                return Some(extent);
+            }
+        }
+        self.extents.gaps.retain(|gap| gap.run > 0);
+        None
     }
 
     /// Step 2 of growth: allocates the blocks of a range, and makes the file end at `end` or later. Fails if the descriptor leads
@@ -246,28 +328,30 @@ const _: () = assert!(size_of::<ExtentHeader>() as u64 == EXTENT_HEADER_BYTES &&
 #[inline]
 pub(crate) fn populate_fresh(arena: &Arena, region: u32, slot: u32, is_linked: bool) {
     let geo = &arena.geo;
-    let number = geo.extent_of(slot);
-    let extent = geo.extent_offset(number);
-    let at = geo.slot_offset(slot) - extent;
+    let Some(Location { unit, run, slots, slot_size, within }) = arena.place(slot) else { return };
+    let extent = geo.unit_offset(unit);
+    let at = geo.slot_within(unit, within, slot_size) - extent;
     let first_new = if at == EXTENT_HEADER_BYTES { 0 } else { (at - 1) / PIECE_BYTES + 1 };
-    let last = (at + geo.slot_size - 1) / PIECE_BYTES;
+    let last = (at + slot_size - 1) / PIECE_BYTES;
     if first_new <= last {
+        let filled = geo.filled_bytes(u64::from(slots), slot_size);
         // The page of the extent's header was populated when the extent was added.
-        let (from, to) =
-            ((first_new * PIECE_BYTES).max(PAGE_BYTES), ((last + 1) * PIECE_BYTES).min(geo.links_offset));
+        let (from, to) = ((first_new * PIECE_BYTES).max(PAGE_BYTES), ((last + 1) * PIECE_BYTES).min(filled));
         if from < to {
-            let is_large = geo.slot_size >= *FOLIO_BYTES.start();
-            if is_large && arena.extent_kind(number) == Some(ExtentKind::Data { region }) {
-                make_pages(arena, extent + from, to - from);
+            let is_large = slot_size >= *FOLIO_BYTES.start();
+            if is_large && arena.extent_at(unit).and_then(|extent| extent.region()) == Some(region) {
+                make_pages(arena, extent + from, to - from, slot_size);
                 arena.map.populate_cached(extent + from, to - from);
             } else {
                 arena.map.populate(extent + from, to - from);
             }
         }
         if is_linked {
-            let links = geo.link_offset(slot);
-            let slots = ((last + 1 - first_new) * PIECE_BYTES).div_ceil(geo.slot_size);
-            arena.map.populate(links, (slots * LINK_BYTES).min(extent + geo.extent_size - links));
+            let links =
+                extent + geo.links_offset(u64::from(slots), slot_size) + u64::from(within) * LINK_BYTES;
+            let slots = ((last + 1 - first_new) * PIECE_BYTES).div_ceil(slot_size);
+            let end = extent + u64::from(run) * geo.unit;
+            arena.map.populate(links, (slots * LINK_BYTES).min(end - links));
         }
     }
 }
@@ -276,10 +360,10 @@ pub(crate) fn populate_fresh(arena: &Arena, region: u32, slot: u32, is_linked: b
 /// takes a quarter of the time of a page fault. Only speed depends on it. The file system says whether the pages were never
 /// written: the store's own bytes may be damaged.
 #[cold]
-fn make_pages(arena: &Arena, at: u64, bytes: u64) {
+fn make_pages(arena: &Arena, at: u64, bytes: u64, slot_size: u64) {
     static ZEROS: [u8; *FOLIO_BYTES.end() as usize] = [0; *FOLIO_BYTES.end() as usize];
     if at + bytes <= arena.map.len() {
-        let folio = (1 << arena.geo.slot_size.ilog2()).min(*FOLIO_BYTES.end());
+        let folio = (1 << slot_size.ilog2()).min(*FOLIO_BYTES.end());
         file::write_zeros(&arena.file, at, bytes, folio, &ZEROS);
     }
 }

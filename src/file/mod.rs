@@ -9,6 +9,7 @@ pub(crate) mod extents;
 pub(crate) mod grow;
 pub(crate) mod hint;
 pub(crate) mod notice;
+pub(crate) mod numbers;
 pub(crate) mod pass;
 pub(crate) mod seat;
 pub(crate) mod survey;

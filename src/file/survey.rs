@@ -2,7 +2,7 @@
 
 use crate::format::geometry::Geometry;
 use crate::format::slot::{BLOCKS_MAX, Header, PRESENT, SlotKind, block_of};
-use crate::protocol::slot::{header, is_free};
+use crate::protocol::slot::{header, is_free, room};
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::copy::copy_out;
 
@@ -47,7 +47,7 @@ pub(crate) fn survey(slot: &[AtomicU64], region: u32, geo: &Geometry, buffer: &m
         SlotState::FreeButForSeq
     } else if !matches!(header.kind(), SlotKind::Record | SlotKind::Tombstone) {
         SlotState::Damaged(header, "its kind is unknown")
-    } else if header.len() > geo.record_size as usize
+    } else if header.len() > room(slot).min(geo.record_size as usize)
         || header.kind() == SlotKind::Tombstone && header.len() != 0
     {
         SlotState::Damaged(header, "its length is impossible")

@@ -29,10 +29,10 @@ struct Layout {
     boot: [u64; 2],
     /// Whether the store is in use: see [`Mark`].
     mark: u64,
-    /// Checked: extents that were in the file when it last grew. A shorter file was cut off.
-    extents: u64,
+    /// Checked: units of the file that were in use when it last grew. A shorter file was cut off.
+    units: u64,
     /// Checked: the same, as of the last flush: even a loss of power leaves as many.
-    durable_extents: u64,
+    durable_units: u64,
     /// Continuity (see `file::continuity`): the mount through which the last users saw the file; 0: not known.
     mount: u64,
     /// Continuity: a hash of the file's device, inode and the inode's birth.
@@ -114,8 +114,8 @@ impl<'a> Control<'a> {
         epoch: EpochWord<'a>,
         durable: EpochWord<'a>,
         mark: MarkWord<'a>,
-        extents: Checked<'a>,
-        durable_extents: Checked<'a>,
+        units: Checked<'a>,
+        durable_units: Checked<'a>,
         flushes: &'a AtomicU64,
         durable_writes: &'a AtomicU64,
         flush_failed: &'a AtomicU64,
@@ -183,8 +183,8 @@ impl<'a> Control<'a> {
         [
             ("epoch", epoch(self.epoch())),
             ("durable epoch", epoch(self.durable())),
-            ("number of extents", number(self.extents())),
-            ("number of durable extents", number(self.durable_extents())),
+            ("number of units", number(self.units())),
+            ("number of durable units", number(self.durable_units())),
             ("number of the batch that was begun last", number(self.begun())),
             ("number of the batch that counts last", number(self.committed())),
             ("number of the batch that ended last", number(self.ended())),
@@ -268,8 +268,8 @@ pub(crate) fn empty_control(seen: &SeenThrough) -> [u64; CONTROL_WORDS] {
         boot: seen.boot,
         mount: seen.mount,
         file: seen.file,
-        extents: zero,
-        durable_extents: zero,
+        units: zero,
+        durable_units: zero,
         begun: zero,
         committed: zero,
         ended: zero,

@@ -1,14 +1,17 @@
 //! The extent header: the kind of an extent, and its region.
 
 use std::mem::offset_of;
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::geometry::{FILE_SIZE_MAX, Geometry};
+use super::geometry::{FILE_SIZE_MAX, GROUPS_MAX, Geometry};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"rec-extn");
+/// The magic of the copy of a header at the end of an extent that grew.
+const TWIN: u64 = u64::from_le_bytes(*b"rec-twin");
 
-/// The `kind` of a data extent's header, and of an index run's.
+/// The `kind` of a data extent's header, and of an index extent's.
 const DATA: u64 = 1;
 const INDEX: u32 = 2;
 
@@ -20,11 +23,97 @@ pub(crate) enum ExtentKind {
         /// The region.
         region: u32,
     },
-    /// Index tables, in this extent and the ones after it, `run` in all.
-    Index {
-        /// Extents in the run.
-        run: u32,
-    },
+    /// Index tables.
+    Index,
+}
+
+/// No class: that of an extent without a header whose slots are not known.
+pub(crate) const NO_CLASS: u32 = u32::MAX;
+
+/// An extent: a run of units of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Its first unit, which is its number.
+    pub(crate) unit: u32,
+    /// Units.
+    pub(crate) run: u32,
+    /// The first group of its slot numbers. Index tables have no slots: it is the group of the next extent.
+    pub(crate) group: u32,
+    /// Its content, or `None` if no header says it.
+    pub(crate) kind: Option<ExtentKind>,
+    /// The number of its slots. Of an extent without a header, whose class is not known: how many numbers they may have.
+    pub(crate) slots: u32,
+    /// The class of its slots. 0, if it has index tables; [`NO_CLASS`], if nothing tells it.
+    pub(crate) class: u32,
+}
+
+impl Extent {
+    /// The numbers of its slots.
+    pub(crate) fn slot_numbers(&self, geometry: &Geometry) -> Range<u32> {
+        let first = geometry.first_of_group(self.group);
+        first..first.saturating_add(self.slots)
+    }
+
+    /// What is left of a gap, if so many of its first units and groups are taken.
+    pub(crate) fn without(&self, geometry: &Geometry, units: u32, groups: u32) -> Self {
+        let slots = self.slots.saturating_sub(geometry.slots_of_groups(groups));
+        let (run, group) = (self.run.saturating_sub(units), self.group.saturating_add(groups));
+        Self { unit: self.unit.saturating_add(units), run, group, slots, ..*self }
+    }
+
+    /// The unit behind it.
+    pub(crate) fn end(&self) -> u32 {
+        self.unit.saturating_add(self.run)
+    }
+
+    /// The group behind those of its slots.
+    pub(crate) fn end_group(&self, geometry: &Geometry) -> u32 {
+        self.group.saturating_add(geometry.groups_for(self.slots))
+    }
+
+    /// The region whose slots it holds, by its header.
+    pub(crate) fn region(&self) -> Option<u32> {
+        match self.kind {
+            Some(ExtentKind::Data { region }) => Some(region),
+            _ => None,
+        }
+    }
+
+    /// Bytes of each of its slots.
+    pub(crate) fn slot_size(&self, geometry: &Geometry) -> u64 {
+        geometry.class_size(self.class)
+    }
+
+    /// Its bytes that always have blocks: all but the pages of links.
+    pub(crate) fn filled_bytes(&self, geometry: &Geometry) -> u64 {
+        geometry.filled_bytes(u64::from(self.slots), self.slot_size(geometry))
+    }
+
+    /// The place of its slots that is `within`.
+    pub(crate) fn slot_at(&self, geometry: &Geometry, within: u32) -> u64 {
+        geometry.slot_within(self.unit, within, self.slot_size(geometry))
+    }
+
+    /// Offset of the extent in the file, and its bytes.
+    pub(crate) fn range(&self, geometry: &Geometry) -> Range<u64> {
+        let at = geometry.unit_offset(self.unit);
+        at..at + u64::from(self.run) * geometry.unit
+    }
+}
+
+/// The place of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// The first unit of its extent.
+    pub(crate) unit: u32,
+    /// Units of its extent.
+    pub(crate) run: u32,
+    /// Slots of its extent.
+    pub(crate) slots: u32,
+    /// Bytes of a slot.
+    pub(crate) slot_size: u64,
+    /// Its number in the extent, from 0 on.
+    pub(crate) within: u32,
 }
 
 /// An extent header's bytes. `crc` is CRC-32 (IEEE) of all bytes before it.
@@ -33,21 +122,23 @@ pub(crate) enum ExtentKind {
 pub(crate) struct ExtentHeader {
     magic: u64,
     store: u64,
-    extent: u32,
+    unit: u32,
     kind: u32,
-    region_or_run: u32,
+    region: u32,
     record_size: u32,
-    slots_log2: u32,
+    slots_code: u32,
     regions: u32,
     hash_key: u64,
-    reserved: [u32; 3],
+    run: u32,
+    group: u32,
+    class: u32,
     crc: u32,
 }
 
 const _: () = assert!(
-    offset_of!(ExtentHeader, extent) == 16
+    offset_of!(ExtentHeader, unit) == 16
         && offset_of!(ExtentHeader, kind) == 20
-        && offset_of!(ExtentHeader, region_or_run) == 24
+        && offset_of!(ExtentHeader, region) == 24
 );
 
 /// 8-byte words of an extent header.
@@ -55,27 +146,36 @@ pub(crate) const HEADER_WORDS: usize = size_of::<ExtentHeader>() / 8;
 const _: () = assert!(size_of::<ExtentHeader>() == 64);
 
 impl ExtentHeader {
-    /// The header of `extent`. It repeats the geometry, for salvage.
-    pub(crate) fn new(store: u64, geometry: &Geometry, extent: u32, kind: ExtentKind) -> Self {
-        let (kind, region_or_run) = match kind {
+    /// The header of an extent whose kind is known. It repeats the geometry, for salvage.
+    pub(crate) fn new(store: u64, geometry: &Geometry, extent: &Extent, kind: ExtentKind) -> Self {
+        let (kind, region) = match kind {
             ExtentKind::Data { region } => (DATA as u32, region),
-            ExtentKind::Index { run } => (INDEX, run),
+            ExtentKind::Index => (INDEX, 0),
         };
         let mut h = Self {
             magic: MAGIC,
             store,
-            extent,
+            unit: extent.unit,
             kind,
-            region_or_run,
+            region,
             record_size: geometry.record_size,
-            slots_log2: geometry.slots_log2,
+            slots_code: geometry.slots_code(),
             regions: geometry.regions,
             hash_key: geometry.hash_key,
-            reserved: [0; 3],
+            run: extent.run,
+            group: extent.group,
+            class: extent.class,
             crc: 0,
         };
         h.crc = h.sum();
         h
+    }
+
+    /// The copy of the header that lies at the end of an extent that grew.
+    pub(crate) fn twin(mut self) -> Self {
+        self.magic = TWIN;
+        self.crc = self.sum();
+        self
     }
 
     fn sum(&self) -> u32 {
@@ -87,43 +187,67 @@ impl ExtentHeader {
         bytemuck::cast(*self)
     }
 
-    /// The geometry that the words tell, if they are any store's extent header, and the extent's number. The
-    /// ceiling of the file's size is not told: it is taken to be the highest.
+    /// The geometry that the words tell, if they are any store's extent header, and the extent's first unit. The ceiling of the
+    /// file's size is not told: it is taken to be the highest.
     pub(crate) fn geometry(words: &[u64; HEADER_WORDS]) -> Option<(Geometry, u32)> {
         let h: Self = bytemuck::cast(*words);
         if h.magic != MAGIC || h.crc != h.sum() {
             return None;
         }
+        let slots_log2 = Geometry::slots_of_code(h.slots_code);
         let (record_size, key) = (u64::from(h.record_size), h.hash_key);
-        let geometry = Geometry::new(record_size, h.slots_log2, h.regions, FILE_SIZE_MAX, key).ok()?;
-        Some((geometry, h.extent))
+        let geometry = Geometry::new(record_size, slots_log2, h.regions, FILE_SIZE_MAX, key).ok()?;
+        Some((geometry, h.unit))
     }
 
-    /// Whether the third and the fourth word of a header say that `extent` holds slots of `region`.
+    /// The number that ties the header to its store, whatever else its words say.
+    pub(crate) fn store(words: &[u64; HEADER_WORDS]) -> u64 {
+        bytemuck::cast_ref::<_, Self>(words).store
+    }
+
+    /// Whether the third and the fourth word of a header say that the extent at `unit` holds slots of `region`.
     #[inline]
-    pub(crate) fn says_data_of(third: u64, fourth: u64, extent: u32, region: u32) -> bool {
-        third == u64::from(extent) | DATA << 32 && fourth as u32 == region
+    pub(crate) fn says_data_of(third: u64, fourth: u64, unit: u32, region: u32) -> bool {
+        third == u64::from(unit) | DATA << 32 && fourth as u32 == region
     }
 
-    /// The kind of `extent` by these words, or `None` if they are not its header.
+    /// The extent at `unit` by these words, or `None` if they are not its header.
     pub(crate) fn parse(
         words: &[u64; HEADER_WORDS],
         store: u64,
         geometry: &Geometry,
-        extent: u32,
-    ) -> Option<ExtentKind> {
+        unit: u32,
+    ) -> Option<Extent> {
+        Self::parse_as(MAGIC, words, store, geometry).filter(|extent| extent.unit == unit)
+    }
+
+    /// The extent whose header these words are the copy of, if they are one.
+    pub(crate) fn parse_twin(words: &[u64; HEADER_WORDS], store: u64, geometry: &Geometry) -> Option<Extent> {
+        Self::parse_as(TWIN, words, store, geometry)
+    }
+
+    fn parse_as(magic: u64, words: &[u64; HEADER_WORDS], store: u64, geometry: &Geometry) -> Option<Extent> {
         let h: Self = bytemuck::cast(*words);
-        if h.magic != MAGIC || h.store != store || h.extent != extent || h.crc != h.sum() {
+        if h.magic != magic || h.store != store || h.crc != h.sum() {
             return None;
         }
-        match h.kind {
-            data if u64::from(data) == DATA && h.region_or_run < geometry.regions => {
-                Some(ExtentKind::Data { region: h.region_or_run })
+        let is_possible = h.run > 0
+            && u64::from(h.unit) + u64::from(h.run) <= u64::from(geometry.units_max())
+            && (geometry.grows || h.group == h.unit);
+        let extent = |kind, slots| {
+            let (unit, run, group, class) = (h.unit, h.run, h.group, h.class);
+            Extent { unit, run, group, kind: Some(kind), slots, class }
+        };
+        let extent = match h.kind {
+            _ if !is_possible => return None,
+            data if u64::from(data) == DATA && h.region < geometry.regions && h.class < geometry.classes => {
+                let is_one = geometry.grows || h.run == 1;
+                let slots = if is_one { geometry.slots_in(h.run, geometry.class_size(h.class)) } else { 0 };
+                extent((slots > 0).then_some(ExtentKind::Data { region: h.region })?, slots)
             }
-            INDEX if h.region_or_run > 0 && h.region_or_run <= geometry.extents_max() => {
-                Some(ExtentKind::Index { run: h.region_or_run })
-            }
-            _ => None,
-        }
+            INDEX => extent(ExtentKind::Index, 0),
+            _ => return None,
+        };
+        (!geometry.grows || extent.end_group(geometry) <= GROUPS_MAX).then_some(extent)
     }
 }

@@ -49,16 +49,20 @@ const SEED_KEY: u64 = 0x9e37_79b9_7f4a_7c15;
 const OFFSET_BITS: u32 = 38;
 const VERSION_BITS: u32 = 14;
 
-/// The entries of a first table have room for the slots of this many extents.
-const FIRST_EXTENTS: u64 = 16;
+/// The entries of a first table have room for the slots of this many groups or, if extents are uniform, extents.
+const FIRST_GROUPS: u64 = 16;
+/// If extents grow, they have room for this many groups of each region.
+const FIRST_GROUPS_PER_REGION: u64 = 8;
 
 impl Shape {
     /// The shape of the table that a region begins with, in this version of it.
     pub(crate) fn first(geo: &Geometry, region: u32, version: u32) -> Self {
+        let of_all = if geo.grows { u64::from(geo.regions) * FIRST_GROUPS_PER_REGION } else { 0 };
+        let groups = FIRST_GROUPS.max(of_all);
         Self {
             line_offset: geo.first_index_offset(region) / LINE_BYTES,
             lines_log2: FIRST_LINES_LOG2,
-            slot_bits: Self::slot_bits_for(u64::from(geo.slots_per_extent()) * FIRST_EXTENTS),
+            slot_bits: Self::slot_bits_for(groups << geo.slots_log2),
             version,
             rebuilding: false,
             batch: false,

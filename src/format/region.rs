@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::checked;
-use super::geometry::HEAD_BYTES;
+use super::geometry::{CLASS_BYTES, HEAD_BYTES};
 use super::index::{Shape, ShapeWord};
 use super::slot::{FIRST_SEQ, PRESENT};
 use super::word::{Checked, EpochWord, ReferenceWord, accessors};
@@ -26,11 +26,11 @@ struct Layout {
     next_seq: u64,
     /// Its complement: a number of 63 bits leaves no room for a check of its own.
     next_seq_check: u64,
-    /// Checked: first slot of the free list.
+    /// If extents are uniform, checked: the first slot of the free list. Else 0: each class has a free list.
     free: u64,
-    /// Checked: slots on the free list.
+    /// Checked: slots on all free lists.
     free_count: u64,
-    /// Checked: the first slot that was never used, in the extent that was added last; none if all were.
+    /// If extents are uniform, checked: the first slot that was never used, in the extent that was added last; none if all were.
     fresh: u64,
     /// Checked: live records.
     live: u64,
@@ -93,9 +93,7 @@ impl<'a> Head<'a> {
     accessors! { Layout:
         lock: &'a AtomicU64,
         next_seq: &'a AtomicU64,
-        free: ReferenceWord<'a>,
         free_count: Checked<'a>,
-        fresh: ReferenceWord<'a>,
         live: Checked<'a>,
         retired_last: ReferenceWord<'a>,
         shape: ShapeWord<'a>,
@@ -114,6 +112,16 @@ impl<'a> Head<'a> {
         parked_first: ReferenceWord<'a>,
         parked_last: ReferenceWord<'a>,
         extents: Checked<'a>,
+    }
+
+    /// The words for the only class of slots, if extents are uniform.
+    #[inline]
+    pub(crate) fn class(self) -> ClassWords<'a> {
+        let word = |at: usize| (&self.0[at / 8]).into();
+        ClassWords {
+            free: word(std::mem::offset_of!(Layout, free)),
+            fresh: word(std::mem::offset_of!(Layout, fresh)),
+        }
     }
 
     #[inline]
@@ -167,6 +175,31 @@ impl<'a> Head<'a> {
     /// All words as they are now.
     pub(crate) fn copy(self) -> HeadCopy {
         HeadCopy(std::array::from_fn(|i| self.0[i].load(Ordering::Acquire)))
+    }
+}
+
+/// The words of a region for one class of slots.
+#[derive(Clone, Copy)]
+pub(crate) struct ClassWords<'a> {
+    /// The first slot of the free list.
+    pub(crate) free: ReferenceWord<'a>,
+    /// The first slot that was never used, in the extent that was added last; none if all were.
+    pub(crate) fresh: ReferenceWord<'a>,
+}
+
+/// Words of a region for a class of slots.
+pub(crate) const CLASS_WORDS: usize = CLASS_BYTES as usize / 8;
+/// The value of each of these words at first: no slot.
+pub(crate) fn no_slot() -> u64 {
+    checked::encode(0)
+}
+
+impl<'a> ClassWords<'a> {
+    /// The words, if they are enough.
+    #[inline]
+    pub(crate) fn of(words: &'a [AtomicU64]) -> Option<Self> {
+        let [free, fresh] = words.first_chunk()?;
+        Some(Self { free: free.into(), fresh: fresh.into() })
     }
 }
 

@@ -21,10 +21,10 @@ pub(crate) struct Superblock {
     hash_key: u64,
     max_size: u64,
     record_size: u32,
-    slots_log2: u32,
+    slots_code: u32,
     regions: u32,
     slot_size: u32,
-    extent_size: u64,
+    unit: u64,
     base: u64,
     /// Features that a build must know to read the store.
     incompat: u64,
@@ -71,10 +71,10 @@ impl Superblock {
             hash_key: geometry.hash_key,
             max_size: geometry.max_size,
             record_size: geometry.record_size,
-            slots_log2: geometry.slots_log2,
+            slots_code: geometry.slots_code(),
             regions: geometry.regions,
             slot_size: geometry.slot_size as u32,
-            extent_size: geometry.extent_size,
+            unit: geometry.unit,
             base: geometry.base,
             incompat: KNOWN_INCOMPAT,
             ro_compat: KNOWN_RO_COMPAT,
@@ -116,12 +116,10 @@ impl Superblock {
         if s.incompat & !KNOWN_INCOMPAT != 0 {
             return Err(NotSuperblock::Features(s.incompat & !KNOWN_INCOMPAT));
         }
-        let geometry =
-            Geometry::new(u64::from(s.record_size), s.slots_log2, s.regions, s.max_size, s.hash_key)
-                .map_err(NotSuperblock::Damaged)?;
-        if u64::from(s.slot_size) != geometry.slot_size
-            || s.extent_size != geometry.extent_size
-            || s.base != geometry.base
+        let slots_log2 = Geometry::slots_of_code(s.slots_code);
+        let geometry = Geometry::new(u64::from(s.record_size), slots_log2, s.regions, s.max_size, s.hash_key)
+            .map_err(NotSuperblock::Damaged)?;
+        if u64::from(s.slot_size) != geometry.slot_size || s.unit != geometry.unit || s.base != geometry.base
         {
             return Err(NotSuperblock::Damaged("the superblock's sizes contradict each other".into()));
         }
@@ -149,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_seen() {
-        let g = Geometry::new(64, 4, 2, 1 << 30, 99).unwrap();
+        let g = Geometry::new(64, Some(4), 2, 1 << 30, 99).unwrap();
         let good: [u8; SUPERBLOCK_BYTES] = Superblock::new(&g, [7; 16]).bytes().try_into().unwrap();
         assert_eq!(Superblock::parse(&good), Ok((g, [7; 16])));
         for bit in 0..SUPERBLOCK_BYTES * 8 {

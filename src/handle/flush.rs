@@ -113,7 +113,7 @@ impl Handle {
         };
         self.refuse_after_failure()?;
         let old = self.cut(deadline)?;
-        let extents = arena.extents_noted()?;
+        let units = arena.units_noted()?;
         step("sync: writers of the old epoch are done");
         if fault::on(Fault::DurableEarly) {
             arena.control().durable().store(old, Ordering::SeqCst);
@@ -131,8 +131,8 @@ impl Handle {
             step(FLUSHED);
         }
         arena.control().durable().store(old, Ordering::SeqCst);
-        if let Some(extents) = extents {
-            arena.control().durable_extents().store(extents, Ordering::SeqCst);
+        if let Some(units) = units {
+            arena.control().durable_units().store(units, Ordering::SeqCst);
         }
         arena.control().flushes().fetch_add(1, Ordering::Relaxed);
         step("sync: durable epoch raised");
@@ -147,12 +147,14 @@ impl Handle {
             return Ok(());
         }
         let Some(witness) = self.take_witness() else { return self.sync() };
-        let durable = arena.control().durable_extents().load(Ordering::SeqCst);
-        let flushed = if durable.is_some_and(|n| u64::from(arena.geo.extent_of(slot)) < n) {
-            let flushed = arena.map.flush(arena.geo.slot_offset(slot), arena.geo.slot_size);
-            flushed.and_then(|()| witness.ask())
-        } else {
-            self.flush_extents(&witness)
+        let durable = arena.control().durable_units().load(Ordering::SeqCst);
+        let place = arena.place(slot).filter(|place| durable.is_some_and(|n| u64::from(place.unit) < n));
+        let flushed = match place {
+            Some(place) => {
+                let at = arena.geo.slot_within(place.unit, place.within, place.slot_size);
+                arena.map.flush(at, place.slot_size).and_then(|()| witness.ask())
+            }
+            None => self.flush_extents(&witness),
         };
         flushed.map_err(|source| self.note_failure(source))?;
         self.flush.witnesses.lock().unwrap_or_else(PoisonError::into_inner).push(witness);
@@ -163,12 +165,12 @@ impl Handle {
 
     /// Flushes everything, and notes that the present extents are on disk. Waits for no region.
     fn flush_extents(&self, witness: &Witness) -> std::io::Result<()> {
-        let extents = self.arena.control().extents().load(Ordering::SeqCst);
+        let units = self.arena.control().units().load(Ordering::SeqCst);
         witness.flush_all()?;
         step(EXTENT_FLUSHED);
         // A flush of everything that runs beside this one may store a lower number.
-        if let Some(extents) = extents {
-            self.arena.control().durable_extents().raise_to(extents);
+        if let Some(units) = units {
+            self.arena.control().durable_units().raise_to(units);
         }
         Ok(())
     }
@@ -197,13 +199,17 @@ impl Handle {
     fn keeps_much(&self, region: u32) -> bool {
         let arena = &self.arena;
         let head = arena.head(region);
-        let kept_max =
-            (KEPT_BYTES_MAX / arena.geo.slot_size).clamp(*KEPT_MIN_MAX.start(), *KEPT_MIN_MAX.end());
         let kept = head.retired_count().load(Ordering::Relaxed);
-        if kept.is_some_and(|n| n < kept_max) {
+        if kept.is_some_and(|n| n < *KEPT_MIN_MAX.start()) {
             return false;
         }
         let first = head.retired_first().load(Ordering::Relaxed).slot().ok().flatten();
+        // The first one stands for all.
+        let slot_size = first.and_then(|slot| arena.place(slot)).map_or(1, |place| place.slot_size);
+        let kept_max = (KEPT_BYTES_MAX / slot_size).clamp(*KEPT_MIN_MAX.start(), *KEPT_MIN_MAX.end());
+        if kept.is_some_and(|n| n < kept_max) {
+            return false;
+        }
         let link = first.and_then(|slot| arena.link(slot));
         let since = link.map(retired_in);
         let durable = arena.control().durable().load(Ordering::SeqCst);

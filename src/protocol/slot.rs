@@ -39,6 +39,12 @@ pub(crate) fn header(slot: &[AtomicU64]) -> Header {
     ])
 }
 
+/// Bytes of data that a slot has room for.
+#[inline]
+pub(crate) fn room(slot: &[AtomicU64]) -> usize {
+    slot.len().saturating_sub(HEADER_WORDS) * 8
+}
+
 /// Writes a version into a free slot of the region that the caller has locked: data and header
 /// first, `seq` last.
 #[inline]
@@ -115,7 +121,7 @@ fn copy_version(
     if header.kind() == SlotKind::Tombstone {
         return tombstone(slot, header);
     }
-    if header.kind() != SlotKind::Record || len > capacity {
+    if header.kind() != SlotKind::Record || len > capacity.min(room(slot)) {
         return match unchanged(slot, header) {
             true => Seen::Damaged(header, "its kind or length is impossible"),
             false => Seen::InMotion,
@@ -156,14 +162,18 @@ struct Copied {
 }
 
 impl Copies {
-    /// None yet. `slot_bytes`: bytes of a slot.
-    pub(crate) fn new(slot_bytes: usize) -> Self {
-        Self { bytes: Vec::new(), slot_bytes, count: 0, each: [Copied { seq: 0, crc: 0 }; COPIES_MAX] }
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self { bytes: Vec::new(), slot_bytes: 8, count: 0, each: [Copied { seq: 0, crc: 0 }; COPIES_MAX] }
     }
 
-    /// How many slots are copied together; 1, if they are better read one by one.
-    pub(crate) fn at_once(&self) -> usize {
-        (COPIED_BYTES_MAX / self.slot_bytes.max(1)).clamp(1, COPIES_MAX)
+    /// Makes the copies those of slots of so many bytes. Copies of others are gone. Returns how many slots are copied together; 1,
+    /// if they are better read one by one.
+    pub(crate) fn of_slots(&mut self, slot_bytes: usize) -> usize {
+        if self.slot_bytes != slot_bytes {
+            (self.slot_bytes, self.count) = (slot_bytes, 0);
+        }
+        (COPIED_BYTES_MAX / slot_bytes.max(1)).clamp(1, COPIES_MAX)
     }
 
     /// Slots of which there are copies.
@@ -342,7 +352,8 @@ mod tests {
     #[test]
     fn a_copy_is_given_while_its_slot_is_as_it_was() {
         let slots: Vec<AtomicU64> = (0..24).map(|_| AtomicU64::new(0)).collect();
-        let mut copies = Copies::new(96);
+        let mut copies = Copies::new();
+        copies.of_slots(96);
         let changes: [fn(&[AtomicU64]); 3] = [bury, retract, |s| scrub(s, 2, Reference::to(9))];
         for (n, change) in changes.into_iter().enumerate() {
             let (first, second) = slots.split_at(12);
@@ -364,7 +375,8 @@ mod tests {
     fn every_flipped_bit_of_a_copied_version_is_seen() {
         let s = slot();
         publish(&s, Header::record(3, 7, Epoch::FIRST, 64), &[0x5a; 64]);
-        let mut copies = Copies::new(96);
+        let mut copies = Copies::new();
+        copies.of_slots(96);
         for bit in 0..12 * 64 {
             let was = s[bit / 64].load(Ordering::Relaxed);
             s[bit / 64].store(was ^ (1 << (bit % 64)), Ordering::Relaxed);

@@ -4,32 +4,36 @@
 
 use crate::error::Result;
 use crate::file::arena::Arena;
-use crate::format::extent::ExtentKind;
+use crate::file::extents::{index_run, uniform};
+use crate::format::extent::{Extent, ExtentKind};
 use crate::format::geometry::EXTENT_HEADER_BYTES;
-use crate::region::head::Region;
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 
-/// The kind of an extent without a header, or `None` if nothing shows it.
-fn kind_of(arena: &Arena, extent: u32) -> Option<ExtentKind> {
+/// An extent without a header as what it is, or `None` if nothing shows it.
+fn known(arena: &Arena, extent: &Extent) -> Option<Extent> {
+    let of = |region, extent: &Extent| Extent { kind: Some(ExtentKind::Data { region }), ..*extent };
     if let Some(region) = arena.region_by_slots(extent) {
-        return Some(ExtentKind::Data { region });
+        return Some(of(region, extent));
     }
-    // Fresh slots show nothing, but the head of their region does.
-    let is_fresh_of = |region: u32| {
-        let fresh = Region::new(arena, region).fresh().ok().and_then(|mut fresh| fresh.next());
-        fresh.is_some_and(|next| arena.geo.extent_of(next) == extent)
+    // Fresh slots show nothing, but the words of their region do.
+    let numbers = extent.slot_numbers(&arena.geo);
+    let is_fresh = |region, class| {
+        let fresh = arena.class(region, class).fresh.load(Ordering::Relaxed).slot();
+        fresh.is_ok_and(|slot| slot.is_some_and(|slot| numbers.contains(&slot)))
     };
-    if let Some(region) = (0..arena.geo.regions).find(|&region| is_fresh_of(region)) {
-        return Some(ExtentKind::Data { region });
+    for class in 0..arena.geo.classes {
+        if let Some(region) = (0..arena.geo.regions).find(|&region| is_fresh(region, class)) {
+            let slots = arena.geo.slots_in(extent.run, arena.geo.class_size(class));
+            return Some(of(region, &Extent { class, slots, ..*extent })).filter(|_| slots > 0);
+        }
     }
-    // A run of extents for index tables begins where the first of its tables does.
-    let start = arena.geo.extent_offset(extent) + EXTENT_HEADER_BYTES;
-    let tables: Vec<_> = (0..arena.geo.regions).map(|region| arena.shape(region)).collect();
-    let first = tables.iter().find(|shape| shape.offset() == start)?;
-    let end = first.offset() + first.bytes();
-    let run = (end - arena.geo.extent_offset(extent)).div_ceil(arena.geo.extent_size);
-    u32::try_from(run).ok().map(|run| ExtentKind::Index { run })
+    // An extent for index tables begins where the first of its tables does.
+    let start = arena.geo.unit_offset(extent.unit) + EXTENT_HEADER_BYTES;
+    let mut tables = (0..arena.geo.regions).map(|region| arena.shape(region));
+    let first = tables.find(|shape| shape.offset() == start)?;
+    let run = index_run(&arena.geo, first.bytes());
+    Some(Extent { run, slots: 0, class: 0, kind: Some(ExtentKind::Index), ..*extent })
 }
 
 /// Gives every extent that lost its header another one, if its kind is known. Returns the regions that got an extent back. An
@@ -38,44 +42,59 @@ fn kind_of(arena: &Arena, extent: u32) -> Option<ExtentKind> {
 pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Result<Vec<u32>> {
     let mut regions = Vec::new();
     for (start, extent, region) in hidden(arena)? {
-        if extent > start {
-            arena.write_extent_header(start, ExtentKind::Index { run: extent - start })?;
+        if extent.unit > start {
+            let run = extent.unit - start;
+            let group = if arena.geo.grows { extent.group } else { start };
+            let before = Extent { unit: start, run, group, kind: None, slots: 0, class: 0 };
+            arena.write_extent_header(&before, ExtentKind::Index)?;
         }
-        arena.write_extent_header(extent, ExtentKind::Data { region })?;
+        arena.write_extent_header(&extent, ExtentKind::Data { region })?;
         regions.push(region);
         fixed.push(format!(
-            "extent {extent} was said to hold index tables, holds records, and was given back to region {region}"
+            "extent {} was said to hold index tables, holds records, and was given back to region {region}",
+            extent.unit
         ));
     }
-    let mut skip = 0; // Extents inside of a run.
-    for extent in headless(arena)? {
-        if extent < skip {
-            continue;
+    for extent in unsound(arena)? {
+        if let Some(kind) = extent.kind {
+            // Its header was lost and not the copy of it, or the other way round.
+            if arena.extent_at(extent.unit).is_none() {
+                fixed.push(format!("the header of extent {} was written anew, by its copy", extent.unit));
+            }
+            arena.write_extent_header(&extent, kind)?;
         }
-        match kind_of(arena, extent) {
-            Some(kind) => {
-                arena.write_extent_header(extent, kind)?;
+    }
+    let mut passed = 0;
+    for extent in headless(arena)? {
+        if extent.unit < passed {
+            continue; // It lies in an extent for index tables.
+        }
+        let number = extent.unit;
+        let known = known(arena, &extent);
+        match known.and_then(|known| Some((known, known.kind?))) {
+            Some((known, kind)) => {
+                arena.write_extent_header(&known, kind)?;
+                passed = known.end();
                 fixed.push(match kind {
                     ExtentKind::Data { region } => {
                         regions.push(region);
-                        format!("extent {extent} had lost its header and was given back to region {region}")
+                        format!("extent {number} had lost its header and was given back to region {region}")
                     }
-                    ExtentKind::Index { run } => {
-                        skip = extent.saturating_add(run);
-                        format!("extent {extent}, which holds index tables, was given a header")
+                    ExtentKind::Index => {
+                        format!("extent {number}, which holds index tables, was given a header")
                     }
                 });
             }
             None => {
-                let words =
-                    arena.words(arena.geo.extent_offset(extent), (arena.geo.extent_size / 8) as usize);
+                let range = extent.range(&arena.geo);
+                let words = arena.words(range.start, ((range.end - range.start) / 8) as usize);
                 let Some(words) = words else { continue };
                 let (header, rest) = words.split_at(EXTENT_HEADER_BYTES as usize / 8);
                 if wipe || rest.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
                     for word in header.iter().chain(rest).filter(|w| w.load(Ordering::Relaxed) != 0) {
                         word.store(0, Ordering::Relaxed);
                     }
-                    fixed.push(format!("extent {extent} belonged to no region and can be used again"));
+                    fixed.push(format!("extent {number} belonged to no region and can be used again"));
                 }
             }
         }
@@ -84,49 +103,66 @@ pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Resul
 }
 
 /// Extents that have no header, and are not unused.
-pub(crate) fn headless(arena: &Arena) -> Result<Vec<u32>> {
+pub(crate) fn headless(arena: &Arena) -> Result<Vec<Extent>> {
     let mut found = Vec::new();
-    arena.each_extent(|extent, kind| {
-        if kind.is_some() {
+    arena.each_extent(|extent| {
+        if extent.kind.is_some() {
             return;
         }
         step("headless: an extent has no header");
         if !arena.is_unused(extent) {
-            found.push(extent);
+            found.push(*extent);
         }
     })?;
     Ok(found)
 }
 
-/// Data extents that a wrong header hides. By their own header, or by that of a run before them, they lie in a run for index
-/// tables. But no region's table lies there, and they hold whole versions or, inside the run, have a header of their own.
-/// Each is given with the first extent of the run and with its region, in order.
-fn hidden(arena: &Arena) -> Result<Vec<(u32, u32, u32)>> {
-    let count = arena.extent_count()?;
+/// Extents whose kind is known, and whose header is not valid or lacks its copy.
+pub(crate) fn unsound(arena: &Arena) -> Result<Vec<Extent>> {
+    let mut found = Vec::new();
+    arena.each_extent(|extent| {
+        if extent.kind.is_some() && !arena.headers_hold(extent) {
+            found.push(*extent);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Data extents that a wrong header hides. By their own header, or by that of an extent before them, they lie in an extent for index
+/// tables. But no region's table lies there, and they hold whole versions, or have a header of their own or a copy of one.
+/// Each is given with the first unit of the index extent and with its region, in order.
+fn hidden(arena: &Arena) -> Result<Vec<(u32, Extent, u32)>> {
+    let count = arena.unit_count()?;
     let mut runs = Vec::new();
-    arena.each_extent(|extent, kind| {
-        if let Some(ExtentKind::Index { run }) = kind {
-            runs.push(extent..extent.saturating_add(run).min(count));
+    arena.each_extent(|extent| {
+        if extent.kind == Some(ExtentKind::Index) {
+            runs.push(Extent { run: extent.end().min(count) - extent.unit, ..*extent });
         }
     })?;
     let tables: Vec<_> = (0..arena.geo.regions).map(|region| arena.shape(region)).collect();
+    let holds_table = |extent: &Extent| {
+        let range = extent.range(&arena.geo);
+        tables.iter().any(|table| table.offset() < range.end && range.start < table.offset() + table.bytes())
+    };
     let mut found = Vec::new();
     for run in runs {
-        let first = run.start;
-        let mut start = first;
-        for extent in run {
-            let (from, to) = (arena.geo.extent_offset(extent), arena.geo.extent_offset(extent + 1));
-            if tables.iter().any(|table| table.offset() < to && from < table.offset() + table.bytes()) {
-                continue;
-            }
-            let own = if extent == first { None } else { arena.extent_kind(extent) };
-            let region = match own {
-                Some(ExtentKind::Data { region }) => Some(region),
-                _ => arena.region_by_versions(extent),
-            };
-            if let Some(region) = region {
+        let mut inside = arena.headers().inside(&run);
+        if !arena.geo.grows {
+            let units = (run.unit..run.end()).map(|unit| uniform(&arena.geo, unit));
+            let by_versions = units.filter_map(|extent| {
+                let is_told = inside.iter().any(|told| told.unit == extent.unit);
+                let region = if is_told { None } else { arena.region_by_versions(&extent) };
+                region.map(|region| Extent { kind: Some(ExtentKind::Data { region }), ..extent })
+            });
+            let by_versions: Vec<_> = by_versions.collect();
+            inside.extend(by_versions);
+        }
+        inside.sort_by_key(|extent| extent.unit);
+        let mut start = run.unit;
+        for extent in inside.into_iter().filter(|extent| !holds_table(extent)) {
+            if let Some(region) = extent.region() {
                 found.push((start, extent, region));
-                start = extent + 1;
+                start = extent.end();
             }
         }
     }

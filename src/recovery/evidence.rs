@@ -46,12 +46,13 @@ pub(crate) fn head<'a>(map: &'a Mapping, geo: &Geometry, region: u32) -> Option<
     Head::of(map.words(geo.head_offset(region), HEAD_WORDS)?)
 }
 
-/// Compares the records that were found of a region with its index and its head. `found`: its whole records; `damaged`: its
+/// Compares the records that were found of a region with its index and its head. `offset_of`: where a slot is in the file; `found`: the region's whole records; `damaged`: its
 /// records that are reported by their slots.
 pub(crate) fn missing(
     map: &Mapping,
     geo: &Geometry,
     region: u32,
+    offset_of: &dyn Fn(u32) -> Option<u64>,
     held: impl Fn(u32) -> Held,
     found: u64,
     damaged: u64,
@@ -60,7 +61,9 @@ pub(crate) fn missing(
     let shape = head.shape().load(Ordering::Acquire);
     let is_owned =
         !matches!(lock::state(head.lock().load(Ordering::Acquire)), LockState::Free | LockState::Clean);
-    let by_index = gone_by_index(map, geo, region, &shape, is_owned, held);
+    let is_gone =
+        |number: u32| held(number) == Held::Nothing && !(is_owned && is_deletion(map, offset_of(number)));
+    let by_index = gone_by_index(map, geo, region, &shape, is_gone);
     let by_count = || head.live().load(Ordering::Acquire).map(|live| live.saturating_sub(found + damaged));
     let (records, what) = match by_index {
         Index::Whole(gone) => (gone, "its index leads to slots without a version"),
@@ -93,8 +96,7 @@ fn gone_by_index(
     geo: &Geometry,
     region: u32,
     shape: &Shape,
-    is_owned: bool,
-    held: impl Fn(u32) -> Held,
+    is_gone: impl Fn(u32) -> bool,
 ) -> Index {
     let is_first = shape.offset() == geo.first_index_offset(region) && shape.lines_log2 == FIRST_LINES_LOG2;
     let is_later = shape.offset() >= geo.base && shape.lines_log2 <= LINES_LOG2_MAX;
@@ -110,20 +112,13 @@ fn gone_by_index(
             is_whole = false;
             continue;
         }
-        gone +=
-            line.slots(shape).filter(|&slot| is_gone(map, geo, slot, is_owned, held(slot))).count() as u64;
+        gone += line.slots(shape).filter(|&slot| is_gone(slot)).count() as u64;
     }
     if is_whole { Index::Whole(gone) } else { Index::Damaged(gone) }
 }
 
-fn is_gone(map: &Mapping, geo: &Geometry, number: u32, is_owned: bool, held: Held) -> bool {
-    if held != Held::Nothing {
-        return false;
-    }
-    if geo.extent_of(number) >= geo.extents_max() {
-        return true;
-    }
-    let words = map.words(geo.slot_offset(number), slot::HEADER_WORDS);
-    let is_deletion = |header: slot::Header| header.seq() == 0 && !header.is_fresh_but_for_seq();
-    !(is_owned && words.map(header).is_some_and(is_deletion))
+/// Whether a slot is one in which a deletion was cut off.
+fn is_deletion(map: &Mapping, offset: Option<u64>) -> bool {
+    let words = offset.and_then(|offset| map.words(offset, slot::HEADER_WORDS));
+    words.map(header).is_some_and(|header| header.seq() == 0 && !header.is_fresh_but_for_seq())
 }

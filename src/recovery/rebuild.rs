@@ -16,7 +16,7 @@ use crate::format::index::{FIRST_LINES_LOG2, LINES_LOG2_MAX, Shape};
 use crate::format::slot::{BLOCK_LOG2, BLOCKS_MAX, FIRST_SEQ, Header, PRESENT, begins_block, block_of};
 use crate::format::word::Reference;
 use crate::protocol::lock::Owner;
-use crate::protocol::slot::{Seen, header, publish, read_any, retract, scrub};
+use crate::protocol::slot::{Seen, header, publish, read_any, retract, room, scrub};
 use crate::recovery::adopt::adopt;
 use crate::region::Trouble;
 use crate::region::batch::is_undecided;
@@ -154,12 +154,15 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     step("rebuild: versions linked");
 
     slots.free.sort_unstable();
-    region.head.free().store(Reference::NONE, Ordering::Relaxed);
-    region.head.fresh().store(Reference::NONE, Ordering::Relaxed);
+    for class in (0..arena.geo.classes).map(|class| region.class(class)) {
+        class.free.store(Reference::NONE, Ordering::Relaxed);
+        class.fresh.store(Reference::NONE, Ordering::Relaxed);
+    }
     for &slot in slots.free.iter().rev() {
-        let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-        scrub(words, region.number, region.head.free().load(Ordering::Relaxed));
-        region.head.free().store(Reference::to(slot), Ordering::Relaxed);
+        let (words, class) = arena.slot_and_class(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
+        let first = region.class(class).free;
+        scrub(words, region.number, first.load(Ordering::Relaxed));
+        first.store(Reference::to(slot), Ordering::Relaxed);
     }
     region.reset_counts(winners.len() as u64, slots.free.len() as u64);
     region.head.damaged().store(slots.damaged, Ordering::Relaxed);
@@ -346,26 +349,29 @@ fn write_anew(region: &Region<'_>, chosen: &mut Chosen, slots: &mut Slots) -> Re
         if begins_block(next_seq) {
             region.give_out_block(next_seq, 1)?;
         }
-        if slots.free.is_empty() {
+        let from = arena.slot(old.slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
+        let Seen::Whole(header) = read_any(from, arena.geo.record_size as usize, true, &mut data) else {
+            return Err(Trouble::Flaw("a slot changed under its region's lock"));
+        };
+        let holds = |&slot: &u32| arena.slot(slot).is_some_and(|words| room(words) >= header.len());
+        if !slots.free.iter().any(holds) {
             // Versions that are given up stay in their slots until step 7: if this repair is killed, the next one finds them.
             let grown = Growth::lock(arena).and_then(|mut growth| {
-                growth.add_data_extent(region.number, region.is_linked().unwrap_or(true))
+                let class = arena.geo.class_for(header.len());
+                growth.add_data_extent(region.number, class, region.is_linked().unwrap_or(true))
             });
             match grown {
                 Ok(extent) => {
                     slots.extents += 1;
-                    slots.free.extend(arena.slots_of(extent));
+                    slots.free.extend(extent.slot_numbers(&arena.geo));
                 }
                 Err(Error::Full { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let Some(slot) = slots.free.pop().or_else(|| slots.given_up.pop()) else { break };
+        let take = |from: &mut Vec<u32>| Some(from.swap_remove(from.iter().rposition(&holds)?));
+        let Some(slot) = take(&mut slots.free).or_else(|| take(&mut slots.given_up)) else { break };
         let words = arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-        let from = arena.slot(old.slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-        let Seen::Whole(header) = read_any(from, arena.geo.record_size as usize, true, &mut data) else {
-            return Err(Trouble::Flaw("a slot changed under its region's lock"));
-        };
         scrub(words, region.number, Reference::NONE);
         let anew = Header::record(next_seq, old.id, epoch, header.len()).of_address(header.address());
         publish(words, anew, &data);
@@ -410,14 +416,18 @@ fn look_at_slots(
     let mut buffer = Vec::new();
     let mut extents = arena.data_extents(region.number)?;
     let counted = region.head.extents().load(Ordering::Relaxed);
+    let is_lost = counted.is_some_and(|counted| counted > extents.len() as u64)
+        || extents.iter().any(|extent| arena.extent_at(extent.unit) != Some(*extent));
     // After a crash of the system lost extents are given back before regions are rebuilt.
-    if !cause.is_os_crash() && counted.is_some_and(|counted| counted > extents.len() as u64) {
+    if !cause.is_os_crash() && is_lost {
         {
             let _growth = Growth::lock(arena)?;
             adopt(arena, false, &mut Vec::new())?;
         }
         extents = arena.data_extents(region.number)?;
     }
+    // This handle may have met a header that was wrong.
+    arena.meet_again()?;
     slots.extents = extents.len() as u64;
     for slot in pass::slots_in(arena, extents) {
         let (slot, words) = slot?;

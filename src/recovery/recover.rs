@@ -30,9 +30,9 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     report.fixed.push(format!("the store was recovered: {why}"));
     let control = arena.control();
     flush(arena)?;
-    let durable_extents = arena.control().durable_extents().load(Ordering::SeqCst);
-    let extents = arena.extent_count()?;
-    if let Some(needed) = durable_extents.filter(|&n| n > u64::from(extents))
+    let durable_units = arena.control().durable_units().load(Ordering::SeqCst);
+    let units = arena.unit_count()?;
+    if let Some(needed) = durable_units.filter(|&n| n > u64::from(units))
         && is_cut_off(arena)?
     {
         return Err(cut_off(arena, needed));
@@ -65,8 +65,8 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     let known = credible.max().unwrap_or(epoch_max).max(epoch_max);
     arena.control().durable().store(known, Ordering::SeqCst);
     arena.control().epoch().store(known.next(), Ordering::SeqCst);
-    for word in [control.extents(), control.durable_extents()] {
-        word.store(u64::from(arena.extents_in_use()?), Ordering::SeqCst);
+    for word in [control.units(), control.durable_units()] {
+        word.store(u64::from(arena.units_in_use()?), Ordering::SeqCst);
     }
     if arena.control().settled().load(Ordering::SeqCst).is_none() {
         let what = "whether the last batches are whole is not known: a word of the control page was damaged";
@@ -124,10 +124,10 @@ pub(crate) fn end_batches(arena: &Arena) {
     }
 }
 
-/// Clears the bytes behind the last whole extent. They were never durable, and the growth that completes the extent must not
+/// Clears the bytes behind the last whole unit. They were never durable, and the growth that completes the unit must not
 /// find them.
 fn clear_tail(arena: &Arena) -> Result<()> {
-    let end = arena.geo.extent_offset(arena.extent_count()?);
+    let end = arena.geo.unit_offset(arena.unit_count()?);
     let len = arena.file.metadata().map_err(arena.io("looking at the file's length"))?.len();
     if len <= end {
         return Ok(());
@@ -140,17 +140,17 @@ fn clear_tail(arena: &Arena) -> Result<()> {
     }
 }
 
-/// Whether an extent is missing that held slots or an index table, or it can't be known. If not, a number of extents that is higher
+/// Whether an extent is missing that held slots or an index table, or it can't be known. If not, a number of units that is higher
 /// than the file's length is wrong: the file was not cut.
 pub(crate) fn is_cut_off(arena: &Arena) -> Result<bool> {
     let mut found = vec![0_u64; arena.geo.regions as usize];
-    arena.each_extent(|extent, kind| {
-        let owner = arena.owner_of(extent, kind);
+    arena.each_extent(|extent| {
+        let owner = arena.owner_of(extent);
         if let Some(count) = owner.and_then(|region| found.get_mut(region as usize)) {
             *count += 1;
         }
     })?;
-    let end = arena.geo.extent_offset(arena.extent_count()?);
+    let end = arena.geo.unit_offset(arena.unit_count()?);
     Ok((0..).zip(found).any(|(region, found)| {
         let head = arena.head(region);
         let shape = head.shape().load(Ordering::Acquire);
@@ -159,29 +159,29 @@ pub(crate) fn is_cut_off(arena: &Arena) -> Result<bool> {
     }))
 }
 
-/// Refuses a file that has fewer extents than it had: records are missing. A number of extents that is wrong is counted anew,
+/// Refuses a file that has fewer units than it had: records are missing. A number of units that is wrong is counted anew,
 /// if the handle may write.
 pub(crate) fn refuse_cut_off(arena: &Arena, writable: bool) -> Result<()> {
-    let word = arena.control().extents();
+    let word = arena.control().units();
     let noted = word.load(Ordering::SeqCst);
-    let extents = arena.extent_count()?;
-    let Some(noted) = noted.filter(|&noted| noted > u64::from(extents)) else { return Ok(()) };
+    let units = arena.unit_count()?;
+    let Some(noted) = noted.filter(|&noted| noted > u64::from(units)) else { return Ok(()) };
     if is_cut_off(arena)? {
         return Err(cut_off(arena, noted));
     }
     if writable {
         let _growth = Growth::lock(arena)?;
-        word.store(u64::from(arena.extents_in_use()?), Ordering::SeqCst);
+        word.store(u64::from(arena.units_in_use()?), Ordering::SeqCst);
     }
     Ok(())
 }
 
-/// The error for a file that has fewer extents than it had.
-pub(crate) fn cut_off(arena: &Arena, extents: u64) -> Error {
+/// The error for a file that has fewer units than it had.
+pub(crate) fn cut_off(arena: &Arena, units: u64) -> Error {
     Error::Truncated {
         path: arena.path.clone(),
         len: arena.file.metadata().map_or(arena.map.len(), |metadata| metadata.len()),
-        needed: arena.geo.base.saturating_add(extents.saturating_mul(arena.geo.extent_size)),
+        needed: arena.geo.base.saturating_add(units.saturating_mul(arena.geo.unit)),
     }
 }
 

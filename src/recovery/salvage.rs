@@ -10,14 +10,16 @@
 
 use std::collections::HashSet;
 
+use crate::file::extents::{Headers, Reached, uniform};
 use crate::format::control::{CONTROL, CONTROL_WORDS, Control, Mark};
 use crate::format::epoch::Epoch;
+use crate::format::extent::{Extent, ExtentKind, NO_CLASS};
 use crate::format::geometry::Geometry;
 use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header, PRESENT, SlotKind};
 use crate::protocol::newest::Newest;
 use crate::protocol::slot::header;
 use crate::recovery::evidence::{self, Held, Told};
-use crate::recovery::identity::{extents_begun, identify};
+use crate::recovery::identity::{identify, units_begun};
 use crate::recovery::search::each_slot;
 use crate::region::batch::is_member;
 use crate::report::Missing;
@@ -75,6 +77,7 @@ pub(crate) fn search(
         let len_max = record_size.unwrap_or(SEARCHED_LEN_MAX);
         each_slot(
             map,
+            0..map.len(),
             |header| is_plausible(header, len_max),
             |offset, header| {
                 tally.take(Remains { header: *header, offset, slot: None });
@@ -92,7 +95,8 @@ pub(crate) fn search(
     };
     let geo = &identity.geometry;
     let batches = Batches::new(map, geo, boot);
-    by_arithmetic(map, geo, &batches, &mut tally, tell);
+    let extents = extents(&Headers { map, geo, tag: identity.tag, file: None });
+    by_arithmetic(map, geo, &extents, &batches, &mut tally, tell);
     let versions = std::mem::take(&mut tally.versions);
     let (given_up, undecided) = (tally.given_up, tally.undecided);
     let mut found = tally.end(Some(*geo));
@@ -110,7 +114,13 @@ pub(crate) fn search(
              these were taken"
         ));
     }
-    found.compare(map, geo, |slot| {
+    let offset_of = |slot: u32| {
+        let next = extents.partition_point(|extent| extent.slot_numbers(geo).end <= slot);
+        let extent = extents.get(next)?;
+        let within = slot.checked_sub(extent.slot_numbers(geo).start)?;
+        Some(extent.slot_at(geo, within))
+    };
+    found.compare(map, geo, &offset_of, |slot| {
         if versions.contains(&slot) {
             Held::Whole
         } else if damaged.contains(&slot) {
@@ -124,7 +134,13 @@ pub(crate) fn search(
 
 impl Salvaged {
     /// Step 4: compares the found records with the derived parts.
-    fn compare(&mut self, map: &Mapping, geo: &Geometry, held: impl Fn(u32) -> Held) {
+    fn compare(
+        &mut self,
+        map: &Mapping,
+        geo: &Geometry,
+        offset_of: &dyn Fn(u32) -> Option<u64>,
+        held: impl Fn(u32) -> Held,
+    ) {
         let per_region = |remains: &[Remains]| {
             let mut counts = vec![0; geo.regions as usize];
             for remains in remains {
@@ -136,7 +152,7 @@ impl Salvaged {
         let mut unknown = 0;
         for region in 0..geo.regions {
             let (found, lost) = (found[region as usize], lost[region as usize]);
-            match evidence::missing(map, geo, region, &held, found, lost) {
+            match evidence::missing(map, geo, region, offset_of, &held, found, lost) {
                 Told::Complete => {}
                 Told::Missing(missing) => self.missing.push(missing),
                 Told::Unknown => unknown += 1,
@@ -148,11 +164,11 @@ impl Salvaged {
                 geo.regions
             ));
         }
-        let in_file = u64::from(geo.extents_in(map.len()));
-        match control(map).and_then(|control| control.extents().load(Ordering::Acquire)) {
+        let in_file = u64::from(geo.units_in(map.len()));
+        match control(map).and_then(|control| control.units().load(Ordering::Acquire)) {
             Some(had) if had > in_file => {
-                self.unknown
-                    .push(format!("the content of {} of {had} extents: the file was cut off", had - in_file));
+                let bytes = (had - in_file).saturating_mul(geo.unit);
+                self.unknown.push(format!("the content of the last {bytes} bytes: the file was cut off"));
             }
             _ => {}
         }
@@ -268,19 +284,25 @@ impl Tally {
     }
 
     /// Looks at a slot.
-    fn look(&mut self, map: &Mapping, geo: &Geometry, slot: u32, batches: &Batches<'_>, data: &mut Vec<u8>) {
-        let offset = geo.slot_offset(slot);
+    fn look(
+        &mut self,
+        map: &Mapping,
+        geo: &Geometry,
+        (slot, offset): (Option<u32>, u64),
+        batches: &Batches<'_>,
+        data: &mut Vec<u8>,
+    ) {
         let Some(words) = map.words(offset, HEADER_WORDS) else { return };
         let header = header(words);
         if !is_plausible(&header, u64::from(geo.record_size)) {
             return;
         }
-        let remains = Remains { header, offset, slot: Some(slot) };
+        let remains = Remains { header, offset, slot };
         if !read(map, &remains, data) {
             self.damaged.push(remains);
             return;
         }
-        self.versions.insert(slot);
+        self.versions.extend(slot);
         match batches.verdict(&header) {
             Verdict::Counts => {}
             Verdict::Undone => return,
@@ -319,20 +341,52 @@ impl Tally {
     }
 }
 
+/// The extents that may hold slots, in the order of their numbers.
+fn extents(headers: &Headers<'_>) -> Vec<Extent> {
+    let geo = headers.geo;
+    let end = units_begun(headers.map, geo);
+    let mut found = Vec::new();
+    let mut passed = Reached::default();
+    if !geo.grows {
+        // Whatever their headers say.
+        return (0..end).map(|unit| uniform(geo, unit)).collect();
+    }
+    loop {
+        // The last extent may be cut off: its slots are read as far as they are in the file.
+        let told = headers.at(passed.unit).filter(|told| passed.unit < end && told.group >= passed.group);
+        let Some(extent) = told.or_else(|| headers.next(passed, end)) else { break };
+        match extent.kind {
+            Some(ExtentKind::Index) => {
+                found.extend(headers.inside(&Extent { run: extent.end().min(end) - extent.unit, ..extent }))
+            }
+            Some(ExtentKind::Data { .. }) | None => found.push(extent),
+        }
+        passed = Reached::with(&extent, geo);
+    }
+    found
+}
+
 fn by_arithmetic(
     map: &Mapping,
     geo: &Geometry,
+    extents: &[Extent],
     batches: &Batches<'_>,
     tally: &mut Tally,
     mut tell: impl FnMut(u64),
 ) {
     let mut data = Vec::new();
-    // The last extent may be cut off: its slots are read as far as they are in the file.
-    for extent in 0..extents_begun(map, geo) {
-        tell(geo.extent_offset(extent));
-        let first = geo.first_slot(extent);
-        for slot in first..first + geo.slots_per_extent() {
-            tally.look(map, geo, slot, batches, &mut data);
+    for extent in extents {
+        let range = extent.range(geo);
+        tell(range.start);
+        if extent.class != NO_CLASS {
+            for (n, slot) in (0..extent.slots).zip(extent.slot_numbers(geo)) {
+                tally.look(map, geo, (Some(slot), extent.slot_at(geo, n)), batches, &mut data);
+            }
+        } else {
+            // A header and its copy are lost: how long the slots are is not known.
+            let is_plausible = |header: &Header| is_plausible(header, u64::from(geo.record_size));
+            let found = |offset: u64, _: &Header| tally.look(map, geo, (None, offset), batches, &mut data);
+            each_slot(map, range.clone(), is_plausible, found, |_| {});
         }
     }
 }

@@ -5,6 +5,7 @@
 //! its data. Memory: 4 bytes for each 32 bytes of the longest record.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::format::round_up;
 use crate::format::slot::{HEADER_BYTES, HEADER_WORDS, Header, SLOT_ALIGN};
@@ -18,18 +19,19 @@ const PIECE_WORDS: usize = SLOT_ALIGN as usize / 8;
 /// The search tells its progress each time after this many bytes.
 const TOLD_BYTES: u64 = 1 << 20;
 
-/// Calls `found` with every slot whose checksum holds, and its offset. `is_plausible` tells whether bytes look like a header.
-/// `tell` is told how many bytes were searched.
+/// Calls `found` with every slot in `bytes` whose checksum holds, and its offset. `is_plausible` tells whether bytes look like a
+/// header. `tell` is told how many bytes were searched.
 pub(crate) fn each_slot(
     map: &Mapping,
+    bytes: Range<u64>,
     is_plausible: impl Fn(&Header) -> bool,
     mut found: impl FnMut(u64, &Header),
     mut tell: impl FnMut(u64),
 ) {
-    let mut sums = Sums::new(map);
-    let mut offset = 0;
-    let mut told = 0;
-    while let Some(words) = map.words(offset, HEADER_WORDS) {
+    let mut sums = Sums::new(map, bytes.start);
+    let mut offset = bytes.start;
+    let mut told = offset;
+    while let Some(words) = map.words(offset, HEADER_WORDS).filter(|_| offset < bytes.end) {
         let header = header(words);
         let mut bytes = SLOT_ALIGN;
         if is_plausible(&header) && sums.of_slot(offset, &header) == Some(header.crc()) {
@@ -45,7 +47,7 @@ pub(crate) fn each_slot(
     }
 }
 
-/// The checksums of the file from its beginning to every piece's end, for the pieces that may still be asked for. The checksum of
+/// The checksums of the file from the beginning of the search to every piece's end, for the pieces that may still be asked for. The checksum of
 /// the bytes between two ends follows from the two.
 struct Sums<'a> {
     map: &'a Mapping,
@@ -58,14 +60,8 @@ struct Sums<'a> {
 }
 
 impl<'a> Sums<'a> {
-    fn new(map: &'a Mapping) -> Self {
-        Self {
-            map,
-            hasher: crc32fast::Hasher::new(),
-            kept: VecDeque::from([0]),
-            first: 0,
-            shift: Shift::new(),
-        }
+    fn new(map: &'a Mapping, first: u64) -> Self {
+        Self { map, hasher: crc32fast::Hasher::new(), kept: VecDeque::from([0]), first, shift: Shift::new() }
     }
 
     /// The checksum of a header and the data behind it, or `None` if the data is not wholly in the file.

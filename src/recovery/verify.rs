@@ -9,6 +9,7 @@ use crate::file::pass;
 use crate::file::seat::damaged_seats;
 use crate::file::survey::{SlotState, survey};
 use crate::format::epoch::Epoch;
+use crate::format::extent::Extent;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::index::ENTRIES;
 use crate::format::keyed::{KeyHash, NotEntries, entries};
@@ -19,7 +20,7 @@ use crate::protocol::index::load_line;
 use crate::protocol::lock::{self, LockState};
 use crate::protocol::newest::Newest;
 use crate::protocol::slot::{header, is_free};
-use crate::recovery::adopt::headless;
+use crate::recovery::adopt::{headless, unsound};
 use crate::recovery::evidence::{self, Held, Told};
 use crate::recovery::recover::mark_lies;
 use crate::region::find::Found;
@@ -62,9 +63,9 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
     {
         report.damage.push(Damage::of_store("the epoch in the control page is impossible"));
     }
-    for (name, word) in [("extents", control.extents()), ("durable extents", control.durable_extents())] {
+    for (name, word) in [("units", control.units()), ("durable units", control.durable_units())] {
         let noted = word.load(Ordering::SeqCst);
-        let count = u64::from(arena.extent_count()?);
+        let count = u64::from(arena.unit_count()?);
         if let Some(noted) = noted.filter(|&noted| noted > count) {
             let what = format!("the number of {name} is {noted}, and the file has {count}");
             report.damage.push(Damage::of_store(what));
@@ -79,17 +80,20 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
     }
     // A growth that is under way writes a header, and notes the number of extents after that. So each extent that was noted
     // before the look has a header, unless it is damaged.
-    let noted = arena.control().extents().load(Ordering::SeqCst);
-    let is_noted = |extent: u32| noted.is_none_or(|noted| u64::from(extent) < noted);
+    let noted = arena.control().units().load(Ordering::SeqCst);
+    let is_noted = |extent: &Extent| noted.is_none_or(|noted| u64::from(extent.unit) < noted);
     // A growth that was cut off leaves extents without a header. The next growth notes their number, and a later one uses them.
-    let has_none = |extent: u32| {
+    let has_none = |extent: &Extent| {
         (0..HEADER_LOOKS).all(|_| {
             std::thread::yield_now();
-            arena.extent_kind(extent).is_none()
+            arena.extent_at(extent.unit).is_none()
         })
     };
-    for extent in headless(arena)?.into_iter().filter(|&extent| is_noted(extent) && has_none(extent)) {
-        report.damage.push(Damage::of_store(format!("extent {extent} has no valid header")));
+    for extent in headless(arena)?.into_iter().chain(unsound(arena)?) {
+        // The copy of a header is missing, if the process that wrote the header died before it wrote the copy.
+        if is_noted(&extent) && has_none(&extent) {
+            report.damage.push(Damage::of_store(format!("extent {} has no valid header", extent.unit)));
+        }
     }
     Ok(())
 }
@@ -191,7 +195,9 @@ fn missing(region: &Region<'_>, census: &Census) -> Option<Missing> {
         }
     };
     let arena = region.arena;
-    match evidence::missing(&arena.map, &arena.geo, region.number, held, census.live, census.damaged()) {
+    let offset_of = |slot| arena.slot_offset(slot);
+    let (found, damaged) = (census.live, census.damaged());
+    match evidence::missing(&arena.map, &arena.geo, region.number, &offset_of, held, found, damaged) {
         Told::Missing(missing) => Some(missing),
         Told::Complete | Told::Unknown => None,
     }
@@ -294,25 +300,27 @@ fn check_index(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
 fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
     let arena = region.arena;
     let mut free = 0;
-    let mut next = region.head.free().load(Ordering::Relaxed);
-    while next != Reference::NONE && free <= census.free {
-        let words = next.slot().ok().flatten().and_then(|slot| arena.slot(slot));
-        match words.map(header) {
-            Some(h) if is_free(&h, region.number) => next = h.next_free(),
-            _ => {
-                flaws.push(format!("its free list names {:#x}, which is not free", next.word()));
-                break;
+    for class in 0..arena.geo.classes {
+        let mut next = region.class(class).free.load(Ordering::Relaxed);
+        while next != Reference::NONE && free <= census.free {
+            let first = next.slot().ok().flatten().and_then(|slot| arena.slot_and_class(slot));
+            match first.filter(|(_, of)| *of == class).map(|(words, _)| header(words)) {
+                Some(h) if is_free(&h, region.number) => next = h.next_free(),
+                _ => {
+                    flaws.push(format!("its free list names {:#x}, which is not free", next.word()));
+                    break;
+                }
             }
+            free += 1;
         }
-        free += 1;
     }
     if free != census.free || region.head.free_count().load(Ordering::Relaxed) != Some(free) {
         flaws.push(format!("its free list has {free} slots of {}", census.free));
     }
-    match region.fresh() {
-        Ok(fresh) if fresh.len() as u64 == census.fresh => {}
+    match region.count_fresh() {
+        Ok(fresh) if fresh == census.fresh => {}
         Ok(fresh) => {
-            flaws.push(format!("{} slots were never used, and its head says {}", census.fresh, fresh.len()));
+            flaws.push(format!("{} slots were never used, and its head says {fresh}", census.fresh));
         }
         Err(_) => flaws.push("its reference to the slots that were never used is damaged".to_owned()),
     }

@@ -93,10 +93,10 @@ impl Region<'_> {
             return Err(Trouble::Flaw("an index without room"));
         }
         for (member, _) in members.iter_mut().zip(is_needed).filter(|(_, is_needed)| *is_needed) {
-            let slot = self.take_slot()?;
+            let (slot, words) = self.take_slot(member.data.map_or(0, <[u8]>::len))?;
             member.slot = Some(slot);
             // Without this mark a free list that runs in a circle could give the slot again before it is written.
-            mark_taken(self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?);
+            mark_taken(words);
             if !self.shape().holds(slot) {
                 self.move_index(self.shape().lines_log2)?; // The file outgrew the entries' width.
             }

@@ -61,13 +61,12 @@ impl Region<'_> {
     fn delete_with_tombstone(&self, hash: u64, id: u64, epoch: Epoch) -> Result<bool, Trouble> {
         self.ensure_linked()?;
         let seq = self.next_seq(1)?;
-        let new = self.take_slot()?;
+        let (new, words) = self.take_slot(0)?;
         let Found::Hit { mut place, slot, .. } = self.find(hash, id)? else {
             self.free(new)?;
             return Ok(false);
         };
         self.set_next_seq(seq + 1);
-        let words = self.arena.slot(new).ok_or(Trouble::Flaw("a free slot outside the file"))?;
         publish(words, Header::record(seq, id, epoch, 0).tombstone(), &[]);
         self.afterwards(|| {
             self.remove_entry(&mut place)?;

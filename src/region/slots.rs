@@ -8,7 +8,7 @@ use crate::fault::{self, Fault};
 use crate::file::grow::{Growth, populate_fresh};
 use crate::file::{borrow, pass, seat};
 use crate::format::epoch::Epoch;
-use crate::format::extent::ExtentKind;
+use crate::format::region::ClassWords;
 use crate::format::slot::{HEADER_WORDS, Header, PARKED_LINK, SlotKind};
 use crate::format::word::{Checked, Link, NoReference, Reference, ReferenceWord};
 use crate::protocol::lock::Owner;
@@ -16,7 +16,7 @@ use crate::protocol::slot::{header, is_free, park, reserve, scrub};
 use crate::region::Trouble;
 use crate::region::find::Found;
 use crate::region::head::{COUNT, Region, add, count};
-use crate::sys::atomic::{Ordering, fence};
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::step::step;
 
 /// A queue of slots.
@@ -48,6 +48,9 @@ const AT_ONCE: usize = 32;
 /// Slots of the retired queue that a write looks at. A queue may begin with any number of tombstones that can't be freed yet.
 const LOOKS_AT_ONCE: u64 = 4 * AT_ONCE as u64;
 
+/// A slot that was taken, and its words.
+pub(super) type Taken<'a> = (u32, &'a [AtomicU64]);
+
 impl<'a> Region<'a> {
     #[inline]
     fn ends(&self, queue: SlotQueue) -> Ends<'a> {
@@ -62,17 +65,32 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// The fresh slots, all in the extent that was added last.
+    /// The words for a class of slots.
     #[inline]
-    pub(crate) fn fresh(&self) -> Result<Range<u32>, Trouble> {
-        let Some(next) = referenced(self.head.fresh())? else { return Ok(0..0) };
-        Ok(next..self.arena.slots_of(self.arena.geo.extent_of(next)).end)
+    pub(crate) fn class(&self, class: u32) -> ClassWords<'a> {
+        self.arena.class(self.number, class)
     }
 
-    /// Notes which slots are fresh: up to the end of their extent.
+    /// The fresh slots of a class, all in the extent that was added last.
     #[inline]
-    fn set_fresh(&self, slots: Range<u32>) {
-        self.head.fresh().store(
+    pub(crate) fn fresh(&self, class: u32) -> Result<Range<u32>, Trouble> {
+        let Some(next) = referenced(self.class(class).fresh)? else { return Ok(0..0) };
+        let place = self.arena.place(next).ok_or(FRESH)?;
+        if place.slot_size != self.arena.geo.class_size(class) {
+            return Err(FRESH);
+        }
+        Ok(next..next.saturating_add(place.slots - place.within))
+    }
+
+    /// The fresh slots of all classes.
+    pub(crate) fn count_fresh(&self) -> Result<u64, Trouble> {
+        (0..self.arena.geo.classes).try_fold(0, |sum, class| Ok(sum + self.fresh(class)?.len() as u64))
+    }
+
+    /// Notes which slots of a class are fresh: up to the end of their extent.
+    #[inline]
+    fn set_fresh(&self, class: u32, slots: Range<u32>) {
+        self.class(class).fresh.store(
             if slots.is_empty() { Reference::NONE } else { Reference::to(slots.start) },
             Ordering::Relaxed,
         );
@@ -188,7 +206,7 @@ impl<'a> Region<'a> {
 
     /// The slots of a queue, in order.
     pub(crate) fn queued(&self, queue: SlotQueue) -> Result<Vec<u32>, Trouble> {
-        let most = u64::from(self.arena.extent_count()?) << self.arena.geo.slots_log2;
+        let most = self.arena.slots_end()?;
         let ends = self.ends(queue);
         let mut next = referenced(ends.first)?;
         let mut slots = Vec::new();
@@ -208,7 +226,7 @@ impl<'a> Region<'a> {
 
     /// The slots of a queue, as far as its links go: all that were in it, even if its owner died while it appended one.
     pub(crate) fn queued_at_least(&self, queue: SlotQueue) -> Vec<u32> {
-        let most = self.arena.extent_count().map_or(0, u64::from) << self.arena.geo.slots_log2;
+        let most = self.arena.slots_end().unwrap_or(0);
         let mut next = referenced(self.ends(queue).first).unwrap_or(None);
         let mut slots = Vec::new();
         while let Some(slot) = next.filter(|_| (slots.len() as u64) < most) {
@@ -222,67 +240,108 @@ impl<'a> Region<'a> {
     /// Scrubs a slot and puts it on the free list.
     #[inline]
     pub(crate) fn free(&self, slot: u32) -> Result<(), Trouble> {
-        let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
-        scrub(words, self.number, self.head.free().load(Ordering::Relaxed));
-        self.head.free().store(Reference::to(slot), Ordering::Relaxed);
+        let (words, class) =
+            self.arena.slot_and_class(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
+        let first = self.class(class).free;
+        scrub(words, self.number, first.load(Ordering::Relaxed));
+        first.store(Reference::to(slot), Ordering::Relaxed);
         add(self.head.free_count(), 1)?;
         step("free: slot on the free list");
         Ok(())
     }
 
-    /// Step 1: takes a free slot, from the free list, the retired or the parked queue, the fresh slots, the reservations of dead
-    /// handles or a new extent.
+    /// Step 1: takes a free slot for a record of `len` bytes, from the free list of its class, the retired or the parked queue, the
+    /// fresh slots, the reservations of dead handles or a new extent. If there is no room for an extent, takes a longer slot.
     #[inline]
-    pub(super) fn take_slot(&self) -> Result<u32, Trouble> {
+    pub(super) fn take_slot(&self, len: usize) -> Result<Taken<'a>, Trouble> {
+        let class = self.arena.geo.class_for(len);
+        if let Some(taken) = self.pop_free(class)? { Ok(taken) } else { self.find_slot(class) }
+    }
+
+    /// The first slot of the free list of a class.
+    #[inline]
+    fn pop_free(&self, class: u32) -> Result<Option<Taken<'a>>, Trouble> {
+        let first = self.class(class).free;
+        let Some(slot) = referenced(first)? else { return Ok(None) };
+        let (words, class_of) = self.arena.slot_and_class(slot).ok_or(Trouble::Flaw("the free list"))?;
+        let header = header(words);
+        if !is_free(&header, self.number) || class_of != class {
+            return Err(Trouble::Flaw("the free list names a slot that is not free"));
+        }
+        first.store(header.next_free(), Ordering::Relaxed); // It is checked when it is the first.
+        add(self.head.free_count(), -1)?;
+        Ok(Some((slot, words)))
+    }
+
+    /// A slot of a class whose free list is empty.
+    fn find_slot(&self, class: u32) -> Result<Taken<'a>, Trouble> {
+        // The slots that are freed may be of other classes. So they are asked for once.
+        if self.reclaim(LOOKS_AT_ONCE)? || self.unpark()? {
+            step("free: slots of some class freed");
+        }
         loop {
-            if let Some(slot) = referenced(self.head.free())? {
-                let words = self.arena.slot(slot).ok_or(Trouble::Flaw("the free list"))?;
-                let header = header(words);
-                if !is_free(&header, self.number) {
-                    return Err(Trouble::Flaw("the free list names a slot that is not free"));
-                }
-                self.head.free().store(header.next_free(), Ordering::Relaxed); // It is checked when it is the first.
-                add(self.head.free_count(), -1)?;
+            if let Some(slot) = self.pop_free(class)? {
                 return Ok(slot);
             }
-            if self.reclaim(LOOKS_AT_ONCE)? || self.unpark()? {
-                continue;
-            }
-            let fresh = self.fresh()?;
-            if let Some(next) = fresh.clone().next() {
-                let words = self.arena.slot(next).ok_or(FRESH)?;
-                populate_fresh(self.arena, self.number, next, self.is_linked()?);
-                let extent = self.arena.geo.extent_of(next);
-                // For some slots the checksum of the extent's header is checked; for the others the header is only read.
-                let is_ours = if next % 64 == 0 || next == self.arena.slots_of(extent).start {
-                    self.owns(next)
-                } else {
-                    self.arena.says_data_of(extent, self.number)
-                };
-                if !is_ours || header(words).words() != [0; HEADER_WORDS] {
-                    return Err(FRESH);
-                }
-                self.set_fresh(next + 1..fresh.end);
-                return Ok(next);
+            if let Some(slot) = self.take_fresh(class)? {
+                return Ok(slot);
             }
             if self.free_reserved_by_dead()? {
                 continue;
             }
             let with_links = self.is_linked()?;
             let added = Growth::lock(self.arena)
-                .and_then(|mut growth| growth.add_data_extent(self.number, with_links));
+                .and_then(|mut growth| growth.add_data_extent(self.number, class, with_links));
             let extent = match added {
                 Ok(extent) => extent,
                 // Before the write fails, it looks at the whole queue.
                 Err(Error::Full { .. }) if self.reclaim(u64::MAX)? => continue,
+                Err(error @ Error::Full { .. }) => match self.take_longer(class)? {
+                    Some(slot) => return Ok(slot),
+                    None => return Err(self.explain(error, "an extent of slots").into()),
+                },
                 Err(error) => return Err(self.explain(error, "an extent of slots").into()),
             };
             fence(Ordering::Release); // The header comes before the count (pairs with the Acquire in `all_data_extents`).
             add(self.head.extents(), 1)?;
-            let slots = self.arena.slots_of(extent);
-            self.set_fresh(slots);
+            self.set_fresh(class, extent.slot_numbers(&self.arena.geo));
             step("grow: fresh slots set");
         }
+    }
+
+    /// The first fresh slot of a class.
+    #[inline]
+    fn take_fresh(&self, class: u32) -> Result<Option<Taken<'a>>, Trouble> {
+        let fresh = self.fresh(class)?;
+        let Some(next) = fresh.clone().next() else { return Ok(None) };
+        let words = self.arena.slot(next).ok_or(FRESH)?;
+        populate_fresh(self.arena, self.number, next, self.is_linked()?);
+        let place = self.arena.place(next).ok_or(FRESH)?;
+        // For some slots the checksum of the extent's header is checked; for the others the header is only read.
+        let is_ours = if place.within.is_multiple_of(64) {
+            self.owns(next)
+        } else {
+            self.arena.says_data_of(place.unit, self.number)
+        };
+        if !is_ours || header(words).words() != [0; HEADER_WORDS] {
+            return Err(FRESH);
+        }
+        self.set_fresh(class, next + 1..fresh.end);
+        Ok(Some((next, words)))
+    }
+
+    /// A free slot of a longer class, if there is one: when the file can't grow.
+    #[cold]
+    fn take_longer(&self, class: u32) -> Result<Option<Taken<'a>>, Trouble> {
+        for longer in class + 1..self.arena.geo.classes {
+            if let Some(slot) = self.pop_free(longer)? {
+                return Ok(Some(slot));
+            }
+            if let Some(slot) = self.take_fresh(longer)? {
+                return Ok(Some(slot));
+            }
+        }
+        Ok(None)
     }
 
     /// Adds to the error of a full store what it needed room for, and which slots it could not use.
@@ -365,10 +424,12 @@ impl<'a> Region<'a> {
         Ok(freed != 0)
     }
 
-    /// Whether a slot lies in an extent of the region.
+    /// Whether a slot lies in an extent of the region, as the header of the extent says.
     fn owns(&self, slot: u32) -> bool {
-        let kind = self.arena.extent_kind(self.arena.geo.extent_of(slot));
-        kind == Some(ExtentKind::Data { region: self.number })
+        let Some(place) = self.arena.place(slot) else { return false };
+        self.arena.extent_at(place.unit).is_some_and(|extent| {
+            extent.region() == Some(self.number) && (extent.run, extent.slots) == (place.run, place.slots)
+        })
     }
 
     /// Whether the index leads to this slot.
@@ -414,9 +475,8 @@ impl<'a> Region<'a> {
     }
 
     /// Step 1 of a write in place: takes a slot that the handle fills without the region's lock.
-    pub(crate) fn reserve(&self, id: u64, owner: Owner) -> Result<u32, Trouble> {
-        let slot = self.take_slot()?;
-        let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
+    pub(crate) fn reserve(&self, id: u64, len: usize, owner: Owner) -> Result<u32, Trouble> {
+        let (slot, words) = self.take_slot(len)?;
         reserve(words, Header::reserved(id, owner.seat, owner.generation));
         add(self.head.reserved(), 1)?;
         Ok(slot)

@@ -58,7 +58,9 @@ impl Region<'_> {
     fn ask_for_headers(&self, shape: &Shape, number: u64) {
         if let Some(words) = self.arena.line(shape, number) {
             for slot in load_line(words).slots(shape) {
-                self.arena.map.prefetch(self.arena.geo.slot_offset(slot));
+                if let Some(at) = self.arena.slot_offset(slot) {
+                    self.arena.map.prefetch(at);
+                }
             }
         }
     }
@@ -66,7 +68,7 @@ impl Region<'_> {
     /// Room for a table of `lines_log2`, as a shape with the next version.
     pub(crate) fn new_shape(&self, growth: &mut Growth<'_>, lines_log2: u32) -> Result<Shape, Trouble> {
         let old = self.shape();
-        let slots = u64::from(self.arena.extent_count()? + 1) << self.arena.geo.slots_log2;
+        let slots = self.arena.slots_end()? + (1 << self.arena.geo.slots_log2);
         let mut new = Shape {
             line_offset: 0,
             lines_log2: lines_log2.max(FIRST_LINES_LOG2),

@@ -80,12 +80,11 @@ impl<'a> Region<'a> {
         self.write(hash, id, epoch, content, lone, found)
     }
 
-    /// Refuses a count of live records that is higher than the number of the region's slots: with such a count each write would
+    /// Refuses a count of live records that is higher than the number of the store's slots: with such a count each write would
     /// move the index to a table of twice the size.
     #[cold]
     pub(super) fn check_live(&self) -> Result<(), Trouble> {
-        let slots = count(self.head.extents())?.saturating_mul(u64::from(self.arena.geo.slots_per_extent()));
-        if count(self.head.live())? > slots { Err(COUNT) } else { Ok(()) }
+        if count(self.head.live())? > self.arena.slots_end()? { Err(COUNT) } else { Ok(()) }
     }
 
     #[cold]
@@ -121,9 +120,11 @@ impl<'a> Region<'a> {
                 self.ensure_linked()?;
             }
         }
-        let slot = match content {
-            Content::Bytes(..) => self.take_slot()?,
-            Content::Reserved { slot, .. } => slot,
+        let (slot, words) = match content {
+            Content::Bytes(data, _) => self.take_slot(data.len())?,
+            Content::Reserved { slot, .. } => {
+                (slot, self.arena.slot(slot).ok_or(Trouble::Flaw("a reserved slot outside the file"))?)
+            }
         };
         if !self.shape().holds(slot) {
             // The file outgrew the entries' width.
@@ -141,7 +142,6 @@ impl<'a> Region<'a> {
         let (place, old) = found.replaces()?;
         self.set_next_seq(seq + 1);
         step("put: slot taken");
-        let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a free slot outside the file"))?;
         let header = |len| {
             let header = Header::record(seq, id, epoch, len).of_address(content.address());
             if lone { header.lone() } else { header }

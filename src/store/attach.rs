@@ -189,7 +189,7 @@ impl Store {
     /// # use recstore::Store;
     /// # let dir = tempfile::tempdir()?;
     /// # let store = Store::create(dir.path().join("a.rec"))?;
-    /// assert_eq!(store.record_size(), 256); // the default
+    /// assert_eq!(store.record_size(), 1 << 20); // the default
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]

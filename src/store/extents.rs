@@ -25,7 +25,8 @@ pub enum ExtentUse {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ExtentStats {
-    /// Its number.
+    /// Its number: how many units lie between the first extent and this one. A unit is a page or, if all extents are of one size, an
+    /// extent.
     pub extent: u32,
     /// Its offset in the file, in bytes.
     pub offset: u64,
@@ -37,6 +38,8 @@ pub struct ExtentStats {
     pub first_slot: Option<u32>,
     /// The number of its slots.
     pub slots: u32,
+    /// Bytes of each of its slots: a header of 32 bytes, and the data.
+    pub slot_size: u64,
     /// Slots that hold a version or a tombstone: current ones and retired ones.
     pub used_slots: u32,
     /// Bytes of data in these slots.
@@ -73,32 +76,30 @@ impl Store {
         self.handle.check()?;
         let arena = &self.handle.arena;
         let geo = &arena.geo;
-        let mut kinds = Vec::new();
-        arena.each_extent(|extent, kind| {
-            // A run of extents for index tables has one header.
-            let run = if let Some(ExtentKind::Index { run }) = kind { run } else { 1 };
-            kinds.extend((extent..extent.saturating_add(run)).map(|extent| (extent, kind)));
-        })?;
-        let mut found = Vec::with_capacity(kinds.len());
-        for (extent, kind) in kinds {
+        let mut extents = Vec::new();
+        arena.each_extent(|extent| extents.push(*extent))?;
+        let mut found = Vec::with_capacity(extents.len());
+        for extent in extents {
+            let range = extent.range(geo);
             let mut stats = ExtentStats {
-                extent,
-                offset: geo.extent_offset(extent),
-                bytes: geo.extent_size,
+                extent: extent.unit,
+                offset: range.start,
+                bytes: range.end - range.start,
                 usage: ExtentUse::Unknown,
                 first_slot: None,
                 slots: 0,
+                slot_size: 0,
                 used_slots: 0,
                 data_bytes: 0,
                 newest_epoch: 0,
             };
-            match kind {
-                Some(ExtentKind::Index { .. }) => stats.usage = ExtentUse::Index,
+            match extent.kind {
+                Some(ExtentKind::Index) => stats.usage = ExtentUse::Index,
                 Some(ExtentKind::Data { region }) => {
                     stats.usage = ExtentUse::Slots { region };
-                    let slots = arena.slots_of(extent);
-                    (stats.first_slot, stats.slots) = (Some(slots.start), geo.slots_per_extent());
-                    for header in slots.filter_map(|slot| arena.slot(slot)).map(header) {
+                    stats.first_slot = Some(extent.slot_numbers(geo).start);
+                    (stats.slots, stats.slot_size) = (extent.slots, extent.slot_size(geo));
+                    for header in (0..extent.slots).filter_map(|n| arena.slot_in(&extent, n)).map(header) {
                         if header.seq() != 0
                             && matches!(header.kind(), SlotKind::Record | SlotKind::Tombstone)
                         {

@@ -8,7 +8,7 @@ use crate::format::extent::ExtentKind;
 use crate::format::slot as slot_format;
 use crate::format::slot::{HEADER_WORDS, Header, PRESENT, SlotKind};
 use crate::format::word::{Checked, ReferenceWord};
-use crate::protocol::slot::header;
+use crate::protocol::slot::{header, room};
 use crate::store::Store;
 use crate::store::stats::lock_owner;
 use crate::sys::atomic::Ordering;
@@ -73,8 +73,7 @@ impl Store {
             format!("  lock          {:#018x} {lock}", lock_word),
             format!("  next version  {}", head.next_seq().load(Ordering::Relaxed) & !PRESENT),
             format!("  records       {}", count(head.live())),
-            format!("  free list     first {}, {} slots", slot(head.free()), count(head.free_count())),
-            format!("  never used    from slot {} on, in its extent", slot(head.fresh())),
+            format!("  free lists    {} slots", count(head.free_count())),
             format!(
                 "  retired       first {}, last {}, {} slots; links {}",
                 slot(head.retired_first()),
@@ -104,10 +103,17 @@ impl Store {
         }
         let mut buffer = Vec::new();
         for extent in arena.data_extents(region)? {
-            let _ = writeln!(out, "  extent {extent} at offset {}", arena.geo.extent_offset(extent));
+            let at = arena.geo.unit_offset(extent.unit);
+            let size = extent.slot_size(&arena.geo);
+            let _ = writeln!(
+                out,
+                "  extent {} at offset {at}, {} slots of {size} bytes",
+                extent.unit, extent.slots
+            );
             let (mut free, mut fresh) = (0, 0);
-            for number in arena.slots_to_read(extent) {
-                let Some(words) = arena.slot(number) else { continue };
+            arena.will_read(&extent);
+            for (n, number) in (0..extent.slots).zip(extent.slot_numbers(&arena.geo)) {
+                let Some(words) = arena.slot_in(&extent, n) else { continue };
                 match survey(words, region, &arena.geo, &mut buffer) {
                     SlotState::Free => free += 1,
                     SlotState::Fresh => fresh += 1,
@@ -138,18 +144,16 @@ impl Store {
     pub fn inspect_slot(&self, slot: u32) -> Result<String> {
         self.handle.check()?;
         let arena = &self.handle.arena;
-        let extent = arena.geo.extent_of(slot);
-        let count = arena.extent_count()?;
-        let words = arena.slot(slot).filter(|_| extent < count);
-        let Some(words) = words else {
-            let what = format!(
-                "slot {slot}: the store has {count} extents of {} slots",
-                arena.geo.slots_per_extent()
-            );
+        let count = arena.unit_count()?;
+        let place = arena.place(slot).filter(|place| place.unit < count);
+        let Some((place, words)) = place.and_then(|place| Some((place, arena.slot(slot)?))) else {
+            let what =
+                format!("slot {slot}: the slots of the store have numbers below {}", arena.slots_end()?);
             return Err(Error::NoSuchPlace { path: arena.path.clone(), what });
         };
         let header = header(words);
-        let kind = arena.extent_kind(extent);
+        let extent = place.unit;
+        let kind = arena.extent_at(extent).and_then(|extent| extent.kind);
         let region = match kind {
             Some(ExtentKind::Data { region }) => region,
             _ => arena.geo.region_of(arena.geo.hash(header.id())),
@@ -158,10 +162,10 @@ impl Store {
         let state = survey(words, region, &arena.geo, &mut buffer);
         let mut out = format!(
             "slot {slot} at offset {} in extent {extent}, {}\n  {}\n",
-            arena.geo.slot_offset(slot),
+            arena.geo.slot_within(extent, place.within, place.slot_size),
             match kind {
                 Some(ExtentKind::Data { region }) => format!("region {region}"),
-                Some(ExtentKind::Index { .. }) => "which holds index tables".to_owned(),
+                Some(ExtentKind::Index) => "which holds index tables".to_owned(),
                 None => "which has no valid header".to_owned(),
             },
             describe(&state)
@@ -170,7 +174,7 @@ impl Store {
             let _ = writeln!(out, "  {name:<14} {word:#018x}");
         }
         let len = if header.kind() == SlotKind::Free { 0 } else { header.len() };
-        let shown = len.min(arena.geo.record_size as usize).min(SHOWN_BYTES_MAX);
+        let shown = len.min(room(words)).min(SHOWN_BYTES_MAX);
         let mut data = vec![0; shown];
         copy_out(&words[HEADER_WORDS..], &mut data);
         for (i, row) in data.chunks(16).enumerate() {

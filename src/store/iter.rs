@@ -12,11 +12,12 @@
 //! So a record that is there throughout is given once, even while other processes write. In step 2 many short slots are copied at
 //! a time. When a copy is given, the slot is checked: it must still be as it was copied.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use crate::error::{Error, Result};
 use crate::file::arena::Arena;
 use crate::file::pass;
+use crate::format::extent::Extent;
 use crate::format::index::ENTRIES;
 use crate::format::slot::{Address, Header, SlotKind};
 use crate::handle::Handle;
@@ -106,7 +107,7 @@ impl Store {
     /// # use recstore::Store;
     /// # let dir = tempfile::tempdir()?;
     /// # let store = Store::create(dir.path().join("a.rec"))?;
-    /// use std::ops::ControlFlow;
+    /// use std::ops::{ControlFlow, Range};
     ///
     /// store.put(1, b"one")?;
     /// let mut bytes = 0;
@@ -122,7 +123,7 @@ impl Store {
     /// The first error ends the scan: as [`get`](Self::get).
     pub fn scan(&self, mut each: impl FnMut(u64, Version, &[u8]) -> ControlFlow<()>) -> Result<()> {
         self.handle.check()?;
-        Cursor::new(self, Address::Id).each(self, |id, version, data| each(id, version, data.as_slice()))
+        Cursor::new(Address::Id).each(self, |id, version, data| each(id, version, data.as_slice()))
     }
 }
 
@@ -134,7 +135,7 @@ pub struct Iter<'a> {
 
 impl<'a> Iter<'a> {
     pub(crate) fn new(store: &'a Store) -> Self {
-        Self { store, cursor: Cursor::new(store, Address::Id) }
+        Self { store, cursor: Cursor::new(Address::Id) }
     }
 }
 
@@ -178,7 +179,7 @@ pub(crate) struct Cursor {
     address: Address,
     region: u32,
     stage: Stage,
-    extents: Vec<u32>,
+    extents: Vec<Extent>,
     cut: u64,
     /// The region's lock was free at the cut, and the region was not marked.
     was_free: bool,
@@ -218,7 +219,7 @@ impl Data<'_> {
 
 impl Cursor {
     /// Before the first of the records that are found by `address`.
-    pub(crate) fn new(store: &Store, address: Address) -> Self {
+    pub(crate) fn new(address: Address) -> Self {
         Self {
             address,
             region: 0,
@@ -230,7 +231,7 @@ impl Cursor {
             given: Vec::new(),
             failed: false,
             budget: None,
-            copies: Copies::new(store.handle.arena.geo.slot_size as usize),
+            copies: Copies::new(),
             first_copy: 0,
             data: Vec::new(),
         }
@@ -328,10 +329,9 @@ impl Cursor {
         self.extents = handle.arena.all_data_extents(self.region)?;
         self.given.clear();
         self.written_since = false;
-        self.stage = match self.extents.first() {
-            Some(&first) => Stage::Slots { extent: 0, slot: handle.arena.slots_to_read(first).start },
-            None => Stage::Slots { extent: 0, slot: 0 },
-        };
+        let first = self.extents.first().inspect(|first| handle.arena.will_read(first));
+        let slot = first.map_or(0, |first| first.slot_numbers(&handle.arena.geo).start);
+        self.stage = Stage::Slots { extent: 0, slot };
         Ok(())
     }
 
@@ -344,14 +344,16 @@ impl Cursor {
         let arena = &store.handle.arena;
         let Stage::Slots { extent, slot } = &mut self.stage else { return Ok(ControlFlow::Continue(())) };
         let (capacity, verify, cut) = (arena.geo.record_size as usize, store.handle.verify_reads, self.cut);
-        let slot_bytes = arena.geo.slot_size as usize;
-        let at_once = self.copies.at_once() as u32;
-        while let Some(&number) = self.extents.get(*extent) {
-            let end = arena.slots_of(number).end;
+        while let Some(current) = self.extents.get(*extent) {
+            let Range { start, end } = current.slot_numbers(&arena.geo);
+            let slot_bytes = current.slot_size(&arena.geo) as usize;
+            let at_once = self.copies.of_slots(slot_bytes) as u32;
             while *slot < end {
                 let are_copied = slot.wrapping_sub(self.first_copy) < self.copies.count() as u32;
                 let first = if are_copied { self.first_copy } else { *slot };
-                let Some(run) = arena.slots(first, at_once.min(end - first)) else { break };
+                let Some(run) = arena.slots_in(current, first - start, at_once.min(end - first)) else {
+                    break;
+                };
                 if at_once > 1 && !are_copied {
                     self.copies.take(run);
                     self.first_copy = first;
@@ -401,8 +403,9 @@ impl Cursor {
                 }
             }
             *extent += 1;
-            if let Some(&next) = self.extents.get(*extent) {
-                *slot = arena.slots_to_read(next).start;
+            if let Some(next) = self.extents.get(*extent) {
+                arena.will_read(next);
+                *slot = next.slot_numbers(&arena.geo).start;
             }
         }
         Ok(ControlFlow::Continue(()))

@@ -18,12 +18,13 @@ use crate::file::arena::{Arena, io_error, no_room};
 use crate::file::blocks::{see_to_fixed_parts, see_to_reads};
 use crate::file::continuity::{self, Continuity};
 use crate::file::notice::{ToldOnce, wait_and_tell};
+use crate::file::numbers::Numbers;
 use crate::file::seat;
 use crate::format::control::{CONTROL, Mark, empty_control};
 use crate::format::extent::{ExtentHeader, HEADER_WORDS};
 use crate::format::geometry::{FIRST_INDEX_BYTES, Geometry, HEAD_BYTES, REGION_TABLE, SUPERBLOCK_B};
 use crate::format::index::{Line, Shape};
-use crate::format::region::empty_head;
+use crate::format::region::{CLASS_WORDS, empty_head, no_slot};
 use crate::format::superblock::{NotSuperblock, SUPERBLOCK_BYTES, Superblock, store_tag, unknown_ro_compat};
 use crate::format::{FORMAT_VERSION, round_up};
 use crate::handle::Handle;
@@ -220,6 +221,10 @@ fn write_empty(file: &File, geo: &Geometry, uuid: [u8; 16]) -> io::Result<()> {
         }
     }
     file.write_all_at(&heads, REGION_TABLE)?;
+    if geo.grows {
+        let words = (geo.regions * geo.classes) as usize * CLASS_WORDS;
+        file.write_all_at(&bytes(&vec![no_slot(); words]), geo.class_offset(0, 0))?;
+    }
     file.write_all_at(&tables, geo.first_index_offset(0))
 }
 
@@ -273,9 +278,9 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
     if metadata.len() < geo.base {
         return Err(Error::Truncated { path: path.to_path_buf(), len: metadata.len(), needed: geo.base });
     }
-    let reserved = round_up(geo.extent_offset(geo.extents_max()), crate::format::PAGE_BYTES);
-    // An incomplete extent has no slots, so none is read there, even if a word names one.
-    let grain = Grain { base: geo.base, unit: geo.extent_size };
+    let reserved = round_up(geo.unit_offset(geo.units_max()), crate::format::PAGE_BYTES);
+    // In an incomplete unit nothing is read, even if a word names a slot there.
+    let grain = Grain { base: geo.base, unit: geo.unit };
     let map = Mapping::of_handle(&file, reserved, writable, grain)
         .map_err(io_error(path, "reserving address space for the file"))?;
     // A file that never had a name can't lose it. On a network file system inode numbers are not reliable.
@@ -294,6 +299,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         lock_timeout: options.lock_timeout,
         notice: options.notice.clone(),
         extents: Mutex::default(),
+        numbers: Numbers::new(&geo),
     };
     let mut report = RepairReport::default();
     see_to_reads(&arena)?;
@@ -306,9 +312,9 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
             && !seat::any_alive(&arena)?
             && let Some(why) = continuity::doubt(&arena, &Continuity::here(&arena)?)
         {
-            let extents = u64::from(arena.extent_count()?);
-            let durable = arena.control().durable_extents().load(Ordering::SeqCst);
-            return Err(match durable.filter(|&noted| noted > extents) {
+            let units = u64::from(arena.unit_count()?);
+            let durable = arena.control().durable_units().load(Ordering::SeqCst);
+            return Err(match durable.filter(|&noted| noted > units) {
                 Some(noted) if is_cut_off(&arena)? => cut_off(&arena, noted),
                 _ => Error::NeedsRepair { path: arena.path, why: why.to_owned() },
             });
@@ -394,23 +400,24 @@ fn more_agreed(
 ) -> Result<(Geometry, [u8; 16])> {
     let mut agreeing = [0_u64; 2];
     for ((geo, uuid), agreeing) in told.iter().zip(&mut agreeing) {
-        let count = geo.extents_in(len);
+        let count = geo.units_in(len);
         let mut next = 0;
         while next < count {
             // A hole holds no header, and may be of any length.
-            let extent = next.max(geo.extents_in(file::first_data(file, geo.extent_offset(next))));
-            if extent >= count {
+            let unit = next.max(geo.units_in(file::first_data(file, geo.unit_offset(next))));
+            if unit >= count {
                 break;
             }
-            next = extent + 1;
+            next = unit + 1;
             let mut bytes = [0; HEADER_WORDS * 8];
-            file.read_exact_at(&mut bytes, geo.extent_offset(extent))
+            file.read_exact_at(&mut bytes, geo.unit_offset(unit))
                 .map_err(io_error(path, "reading an extent header"))?;
             let words = bytemuck::cast(bytes);
             let same = ExtentHeader::geometry(&words)
                 .is_some_and(|(other, _)| Geometry { max_size: geo.max_size, ..other } == *geo);
-            if same && ExtentHeader::parse(&words, store_tag(uuid), geo, extent).is_some() {
+            if same && let Some(extent) = ExtentHeader::parse(&words, store_tag(uuid), geo, unit) {
                 *agreeing += 1;
+                next = extent.end();
             }
         }
     }

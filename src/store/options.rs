@@ -21,7 +21,7 @@ use crate::record::Durability;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Options {
-    record_size: usize,
+    record_size: Option<usize>,
     regions: u32,
     slots_per_extent: Option<u32>,
     max_size: u64,
@@ -44,20 +44,20 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults: records of up to 256 bytes, 16 regions, a ceiling of 1 TiB.
+    /// The defaults: records of up to 1 MiB, 16 regions, a ceiling of 1 TiB.
     ///
     /// ```
     /// # use recstore::{Options, Store};
     /// # let dir = tempfile::tempdir()?;
     /// # let store = Store::create(dir.path().join("a.rec"))?;
     /// let store = Options::new().create(dir.path().join("new.rec"))?;
-    /// assert_eq!(store.record_size(), 256);
+    /// assert_eq!(store.record_size(), 1 << 20);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
     pub fn new() -> Self {
         Self {
-            record_size: 256,
+            record_size: None,
             regions: 16,
             slots_per_extent: None,
             max_size: 1 << 40,
@@ -73,7 +73,9 @@ impl Options {
         }
     }
 
-    /// Capacity of a record in bytes: 1 to 2^30 - 32. Default 256. A slot takes this much room even if its record is short.
+    /// Bytes of the longest record: 1 to 2^30 - 32. Default 1 MiB. A high limit costs nothing: each record takes a slot that is as
+    /// long as it needs, and up to 12 % longer (up to 25 %, if it is shorter than 512 bytes). If all extents are of one
+    /// [size](Self::slots_per_extent), every slot is as long as the longest record, and the default is 256 bytes.
     ///
     /// ```
     /// # use recstore::{Options, Store};
@@ -85,7 +87,7 @@ impl Options {
     /// ```
     #[must_use]
     pub fn record_size(mut self, bytes: usize) -> Self {
-        self.record_size = bytes;
+        self.record_size = Some(bytes);
         self
     }
 
@@ -106,14 +108,16 @@ impl Options {
         self
     }
 
-    /// Slots by which a region grows at a time, rounded up to a power of two: 1 to 2^24. Default: about 1 MiB of slots.
+    /// Makes every extent have so many slots, rounded up to a power of two: 1 to 2^24. Without this, a region's first extent is a
+    /// page of slots, and later ones have room for a quarter of the slots that the region has, up to 4 MiB. So a small store is small
+    /// and a large one grows in large pieces. With it, the place of a slot follows from its number by arithmetic alone.
     ///
     /// ```
     /// # use recstore::{Options, Store};
     /// # let dir = tempfile::tempdir()?;
     /// # let store = Store::create(dir.path().join("a.rec"))?;
     /// let store = Options::new().slots_per_extent(1000).create(dir.path().join("new.rec"))?;
-    /// assert_eq!(store.stats()?.slots_per_extent, 1024);
+    /// assert_eq!(store.stats()?.slots_per_extent, Some(1024));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -306,7 +310,7 @@ impl Options {
             return Ok(());
         }
         let asked = self.geometry(is.hash_key).map_err(|error| error.to_string())?;
-        let slots = |geo: &Geometry| 1u64 << geo.slots_log2;
+        let slots = |geo: &Geometry| if geo.grows { 0 } else { 1u64 << geo.slots_log2 };
         let differing: Vec<String> = [
             ("record size", u64::from(is.record_size), u64::from(asked.record_size)),
             ("regions", is.regions.into(), asked.regions.into()),
@@ -324,16 +328,21 @@ impl Options {
     pub(crate) fn geometry(&self, hash_key: u64) -> Result<Geometry> {
         let slots_log2 = match self.slots_per_extent {
             Some(0) => return Err(invalid("0 slots per extent: there must be 1 at least")),
-            Some(slots) => slots.checked_next_power_of_two().map_or(32, u32::ilog2),
-            None => Geometry::default_slots_log2(self.record_size as u64),
+            Some(slots) => Some(slots.checked_next_power_of_two().map_or(32, u32::ilog2)),
+            None => None,
         };
         if self.mode & !0o7777 != 0 {
             return Err(invalid(format!("mode {:#o}: only permission bits make a mode", self.mode)));
         }
-        Geometry::new(self.record_size as u64, slots_log2, self.regions, self.max_size, hash_key)
-            .map_err(invalid)
+        let default = if slots_log2.is_some() { RECORD_SIZE_UNIFORM } else { RECORD_SIZE };
+        let record_size = self.record_size.unwrap_or(default) as u64;
+        Geometry::new(record_size, slots_log2, self.regions, self.max_size, hash_key).map_err(invalid)
     }
 }
+
+/// The longest record by default: if extents grow, and if they are uniform.
+const RECORD_SIZE: usize = 1 << 20;
+const RECORD_SIZE_UNIFORM: usize = 256;
 
 fn invalid(what: impl Into<String>) -> Error {
     Error::InvalidOption { what: what.into() }

@@ -5,7 +5,7 @@ use bytemuck::Pod;
 use crate::error::{Error, Result};
 use crate::file::borrow::Borrow;
 use crate::format::slot::{Address, HEADER_BYTES, HEADER_WORDS, Header};
-use crate::protocol::slot::unchanged;
+use crate::protocol::slot::{room, unchanged};
 use crate::record::Version;
 use crate::region::Trouble;
 use crate::region::batch::between_batches;
@@ -160,7 +160,7 @@ impl Pin<'_> {
         let handle = &self.store.handle;
         let arena = &handle.arena;
         let Some(words) = arena.slot(slot) else { return Ok(None) };
-        if header.len() > arena.geo.record_size as usize {
+        if header.len() > room(words).min(arena.geo.record_size as usize) {
             return Err(self.store.corrupt(id, Some(slot), "its length is impossible"));
         }
         let Some(words_of_data) = words.get(HEADER_WORDS..) else { return Ok(None) };

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::file::numbers::Spot;
 use crate::format::slot::{Address, Header};
 use crate::handle::lock::in_region;
 use crate::protocol::index::{candidates, load_line};
@@ -83,9 +84,9 @@ impl Store {
         if found != 0
             && let Some(slot) = shape.slot(line.0[found.trailing_zeros() as usize])
         {
-            let at = arena.geo.slot_offset(slot);
-            for line in (0..arena.geo.slot_size.min(ASK_BYTES_MAX)).step_by(64) {
-                arena.map.prefetch(at + line);
+            let Some(Spot { offset, slot_size, .. }) = arena.find(slot) else { return };
+            for line in (0..slot_size.min(ASK_BYTES_MAX)).step_by(64) {
+                arena.map.prefetch(offset + line);
             }
         }
     }

@@ -87,14 +87,14 @@ impl Store {
     /// As [`put`](Self::put).
     pub fn reserve(&self, id: u64, len: usize) -> Result<Reservation<'_>> {
         let hash = self.check_write(id, len)?;
-        let slot = self.reserve_slot(id, hash)?;
+        let slot = self.reserve_slot(id, hash, len)?;
         Ok(Reservation { store: self, id, hash, slot, len, of_key: None, at: 0, is_open: true })
     }
 
-    fn reserve_slot(&self, id: u64, hash: u64) -> Result<u32> {
+    fn reserve_slot(&self, id: u64, hash: u64, len: usize) -> Result<u32> {
         let arena = &self.handle.arena;
         let owner = arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
-        self.handle.with_region(arena.geo.region_of(hash), |region| region.reserve(id, owner))
+        self.handle.with_region(arena.geo.region_of(hash), |region| region.reserve(id, len, owner))
     }
 }
 
@@ -129,7 +129,7 @@ impl<'a> Space<'a> {
         if len.saturating_add(end.len()) > store.record_size() {
             return Err(too_long(store, name, key, len.saturating_add(end.len()), 0));
         }
-        let slot = store.reserve_slot(id, hash)?;
+        let slot = store.reserve_slot(id, hash, len + end.len())?;
         let of_key = KeyedRoom { space: self.clone(), key: key.into(), end: end.into(), expiry };
         let room = Reservation { store, id, hash, slot, len, of_key: Some(of_key), at: 0, is_open: true };
         room.write_end()?;

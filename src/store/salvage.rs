@@ -105,8 +105,7 @@ pub fn salvage_with_progress(
             let longest = found.records.iter().map(|r| r.header.len()).max().unwrap_or(0);
             let size = record_size.unwrap_or(0).max(longest).max(1) as u64;
             let drawn = file::random().map_err(io_error(to, "drawing a random number"))?;
-            Geometry::new(size, Geometry::default_slots_log2(size), 16, 1 << 40, drawn)
-                .map_err(|what| Error::InvalidOption { what })?
+            Geometry::new(size, None, 16, 1 << 40, drawn).map_err(|what| Error::InvalidOption { what })?
         }
     };
     let region_of = |id| found.geometry.map(|g| g.region_of(g.hash(id)));

@@ -262,7 +262,7 @@ fn delete_all(store: &Store) -> Result<()> {
         .collect::<Result<_>>()?;
     ids.into_iter().try_for_each(|id| store.delete(id).map(drop))?;
     let mut keyed = Vec::new();
-    Cursor::new(store, Address::Key).each(store, |id, _, _| {
+    Cursor::new(Address::Key).each(store, |id, _, _| {
         keyed.push(id);
         ControlFlow::Continue(())
     })?;

@@ -477,7 +477,7 @@ impl Snapshot<'_> {
         let arena = &self.store.handle.arena;
         let corrupt = |what| self.store.corrupt(id, Some(slot), what);
         let words = arena.slot(slot).and_then(|words| words.get(HEADER_WORDS..));
-        let words = words.filter(|_| header.len() <= arena.geo.record_size as usize);
+        let words = words.filter(|words| header.len() <= size_of_val(*words));
         let words = words.ok_or_else(|| corrupt("its length is impossible"))?;
         out.resize(header.len(), 0);
         copy_out(words, out);
@@ -492,7 +492,7 @@ impl Snapshot<'_> {
         let arena = &self.store.handle.arena;
         let corrupt = |what| self.store.corrupt(id, Some(slot), what);
         let (words, len) = (arena.slot(slot).and_then(|words| words.get(HEADER_WORDS..)), header.len());
-        let words = words.filter(|_| len <= arena.geo.record_size as usize);
+        let words = words.filter(|words| len <= size_of_val(*words));
         let words = words.ok_or_else(|| corrupt("its length is impossible"))?;
         // If the epoch in the header is the damaged part, another process may be writing here. So the checksum is taken by word
         // loads, before there is a reference.

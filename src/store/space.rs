@@ -104,7 +104,7 @@ impl Store {
     ) -> Result<()> {
         self.handle.check()?;
         let mut outcome = Ok(());
-        Cursor::new(self, Address::Key).each(self, |id, version, data| {
+        Cursor::new(Address::Key).each(self, |id, version, data| {
             for entry in keyed::entries(data.as_slice()) {
                 let Ok(entry) = entry else {
                     outcome = Err(self.no_entries(id));
@@ -348,7 +348,7 @@ impl Space<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = Result<(Vec<u8>, Record)>> {
-        let mut cursor = Cursor::new(self.store, Address::Key);
+        let mut cursor = Cursor::new(Address::Key);
         let mut ready: Vec<Result<(Vec<u8>, Record)>> = Vec::new();
         std::iter::from_fn(move || {
             if ready.is_empty() {

@@ -7,7 +7,6 @@ use crate::error::{Holder, Result};
 use crate::file::seat;
 use crate::format::FORMAT_VERSION;
 use crate::format::epoch::Epoch;
-use crate::format::extent::ExtentKind;
 use crate::format::seat::SEATS;
 use crate::format::slot::PRESENT;
 use crate::format::word::{Checked, EpochWord};
@@ -29,12 +28,12 @@ pub struct Stats {
     pub uuid: String,
     /// Capacity of a record in bytes.
     pub record_size: u64,
-    /// Bytes of a slot.
+    /// Bytes of a slot for the longest record.
     pub slot_size: u64,
-    /// Slots in an extent.
-    pub slots_per_extent: u32,
-    /// Bytes of an extent.
-    pub extent_size: u64,
+    /// Slots in an extent, if all extents are of one size: see [`Options::slots_per_extent`](crate::Options::slots_per_extent).
+    pub slots_per_extent: Option<u32>,
+    /// Bytes of an extent, if all are of one size.
+    pub extent_size: Option<u64>,
     /// Ceiling of the file's size in bytes.
     pub max_size: u64,
     /// Size of the file in bytes.
@@ -152,15 +151,19 @@ impl Store {
         let arena = &self.handle.arena;
         let geo = &arena.geo;
         let metadata = arena.file.metadata().map_err(arena.io("looking at the file"))?;
-        let mut extents_of = vec![0u32; geo.regions as usize];
-        arena.each_extent(|_, kind| {
-            if let Some(ExtentKind::Data { region }) = kind {
-                extents_of[region as usize] += 1;
+        let mut of_regions = vec![(0, 0); geo.regions as usize];
+        let mut all_extents = 0;
+        arena.each_extent(|extent| {
+            // A uniform extent for index tables is counted as so many.
+            all_extents += if geo.grows { 1 } else { extent.run };
+            if let Some((extents, slots)) = extent.region().and_then(|r| of_regions.get_mut(r as usize)) {
+                *extents += 1;
+                *slots += u64::from(extent.slots);
             }
         })?;
         let mut regions = Vec::with_capacity(geo.regions as usize);
-        for (region, &extents) in (0..).zip(&extents_of) {
-            regions.push(self.region_stats(region, extents)?);
+        for (region, &(extents, slots)) in (0..).zip(&of_regions) {
+            regions.push(self.region_stats(region, extents, slots)?);
         }
         let sum = |of: fn(&RegionStats) -> u64| regions.iter().map(of).sum();
         let control = arena.control();
@@ -171,8 +174,8 @@ impl Store {
             uuid: arena.uuid.iter().map(|b| format!("{b:02x}")).collect(),
             record_size: u64::from(geo.record_size),
             slot_size: geo.slot_size,
-            slots_per_extent: geo.slots_per_extent(),
-            extent_size: geo.extent_size,
+            slots_per_extent: (!geo.grows).then(|| geo.slots_in(1, geo.slot_size)),
+            extent_size: (!geo.grows).then_some(geo.unit),
             max_size: geo.max_size,
             file_size: metadata.len(),
             allocated_size: metadata.blocks() * 512,
@@ -180,7 +183,7 @@ impl Store {
             slots: sum(|r| r.slots),
             free_slots: sum(|r| r.free_slots),
             retired_slots: sum(|r| r.retired_slots),
-            extents: geo.extents_in(metadata.len()),
+            extents: all_extents,
             index_bytes: (0..geo.regions).map(|r| arena.shape(r).bytes()).sum(),
             epoch: epoch(control.epoch()),
             durable_epoch: epoch(control.durable()),
@@ -192,15 +195,15 @@ impl Store {
         })
     }
 
-    fn region_stats(&self, region: u32, extents: u32) -> Result<RegionStats> {
+    fn region_stats(&self, region: u32, extents: u32, slots: u64) -> Result<RegionStats> {
         let arena = &self.handle.arena;
         let head = arena.head(region);
         let count = |word: Checked<'_>| word.load(Ordering::Relaxed).unwrap_or(0);
-        let fresh = Region::new(arena, region).fresh().map_or(0, |fresh| fresh.len() as u64);
+        let fresh = Region::new(arena, region).count_fresh().unwrap_or(0);
         Ok(RegionStats {
             region,
             records: count(head.live()),
-            slots: u64::from(extents) << arena.geo.slots_log2,
+            slots,
             free_slots: count(head.free_count()) + fresh,
             retired_slots: count(head.retired_count()) + count(head.parked_count()),
             extents,

@@ -72,7 +72,7 @@ impl Store {
         let mut over = Vec::new();
         let (passed, is_round_over) = {
             let mut place = self.broom.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let cursor = place.get_or_insert_with(|| Cursor::new(self, Address::Key));
+            let cursor = place.get_or_insert_with(|| Cursor::new(Address::Key));
             let mut no_entries = None;
             let rounds = &self.handle.rounds;
             let passed = cursor.each_within(self, budget, |id, _, data| {

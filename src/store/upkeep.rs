@@ -156,11 +156,11 @@ impl Store {
         }
         let adopted = {
             let _growth = Growth::lock(arena)?;
-            for word in [arena.control().extents(), arena.control().durable_extents()] {
+            for word in [arena.control().units(), arena.control().durable_units()] {
                 let noted = word.load(Ordering::SeqCst);
-                if noted.is_none_or(|noted| noted > u64::from(arena.extent_count().unwrap_or(u32::MAX))) {
-                    word.store(u64::from(arena.extents_in_use()?), Ordering::SeqCst);
-                    report.fixed.push("a number of extents in the control page was counted anew".to_owned());
+                if noted.is_none_or(|noted| noted > u64::from(arena.unit_count().unwrap_or(u32::MAX))) {
+                    word.store(u64::from(arena.units_in_use()?), Ordering::SeqCst);
+                    report.fixed.push("a number of units in the control page was counted anew".to_owned());
                 }
             }
             adopt(arena, false, &mut report.fixed)?

@@ -124,8 +124,12 @@ fn salvage_takes_a_file_that_does_not_open() {
     let out = dir.path("of-cut.rec");
     let salvaged = run(args!["salvage", cut, out]).ended(3, "records are lost");
     let saved = dump(&out);
-    let missing: u64 = salvaged.text().lines().map(missing_in).sum();
-    assert_eq!(saved.len() as u64 + missing, 2991, "{salvaged:?}");
+    // The end of the file may lie in a slot, whose header names the record.
+    let (cut_slots, others): (Vec<_>, Vec<_>) =
+        salvaged.text().lines().partition(|line| line.starts_with("lost: "));
+    assert!(cut_slots.len() <= 1, "{salvaged:?}");
+    let missing: u64 = others.into_iter().map(missing_in).sum();
+    assert_eq!((saved.len() + cut_slots.len()) as u64 + missing, 2991, "{salvaged:?}");
     let json = &run(args!["salvage", cut, dir.path("json.rec"), "--json"]).ended(3, "lost").json()[0];
     let told = json["missing"].as_array().expect("a list").iter();
     assert_eq!(told.map(|m| m["records"].as_u64().expect("a count")).sum::<u64>(), missing, "{json}");

@@ -99,8 +99,10 @@ fn rows_that_are_no_records_are_passed_over_on_request_and_kept() {
     let json = "{\"id\":1,\"data\":\"x\"}\nno record\n".repeat(30);
     let ended = run_with(args!["load", store, "--on-error", "skip"], json).ended(0, "; 30 lines rejected; ");
     assert_eq!(ended.err.matches("(rejected)").count(), 10, "{ended:?}");
+    let small = dir.path("small.rec");
+    run(args!["create", small, "--record-size", "256"]).done_saying("created");
     let ended = run_with(
-        args!["load", store, "--format", "delimited", "--on-error", "skip", "-q"],
+        args!["load", small, "--format", "delimited", "--on-error", "skip", "-q"],
         format!("1,x\nx,y\n2,{}\n", "x".repeat(300)),
     );
     let ended = ended.ended(0, "line 3: record 2 (0x2) is 302 bytes long");

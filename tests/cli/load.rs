@@ -227,7 +227,8 @@ fn a_bad_line_ends_the_load_with_its_number_after_the_lines_before_it() {
 #[test]
 fn a_record_that_is_too_long_is_refused_with_line_id_and_both_lengths() {
     let dir = Dir::new();
-    let store = store_of(&dir, "a.rec", &[]);
+    let store = dir.path("a.rec");
+    run(args!["create", store, "--record-size", "256"]).done_saying("created");
     let long = format!("1,fits\n255,{}\n2,after\n", "x".repeat(300));
     let ended = run_with(args!["load", store, "--format", "delimited"], long);
     let ended = ended.refused(4, "line 2: record 255 (0xff) is 304 bytes long and the store takes 256");

@@ -39,7 +39,7 @@ fn the_last_write_is_what_is_read() {
 fn write_creates_an_absent_store_and_says_so_once() {
     let dir = Dir::new();
     let store = dir.path("new.rec");
-    run(args!["write", store, "1", "x"]).refused(0, "created, for records of up to 256 bytes");
+    run(args!["write", store, "1", "x"]).refused(0, "created, for records of up to 1048576 bytes");
     run(args!["write", store, "1", "y"]).done();
     let mode = fs::metadata(&store).expect("the store").permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "a store is private unless somebody says otherwise");
@@ -178,14 +178,18 @@ fn a_store_is_not_created_over_a_file() {
 #[test]
 fn a_record_that_is_too_long_is_refused_with_both_lengths() {
     let dir = Dir::new();
-    let store = store_of(&dir, "a.rec", &[(1, b"kept")]);
+    let store = dir.path("a.rec");
+    run(args!["create", store, "--record-size", "256"]).done_saying("created");
+    run_with(args!["write", store, "1"], b"kept").done();
     let refused = run_with(args!["write", store, "1"], [0; 257]).refused(4, "257");
     assert!(refused.err.contains("256"), "{refused:?}");
     assert_eq!(read(&store, 1), b"kept");
 
+    // A store that is created for a record is created for one of its length.
     let absent = dir.path("absent.rec");
-    run_with(args!["write", absent, "1"], [0; 257]).refused(4, "--record-size 257");
-    assert!(!absent.exists(), "a store that is too small for its purpose was left behind");
+    let len = (1 << 20) + 1;
+    run_with(args!["write", absent, "1"], vec![7; len]).refused(0, &format!("records of up to {len} bytes"));
+    assert_eq!(read(&absent, 1), vec![7; len]);
 }
 
 #[test]

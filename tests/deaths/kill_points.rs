@@ -48,6 +48,23 @@ fn large() -> Options {
     tiny().record_size(70_000).slots_per_extent(1)
 }
 
+/// Slots of several classes, in extents that grow from a page.
+fn grown() -> Options {
+    Options::new().record_size(5000).regions(1)
+}
+
+/// Fills the first page of slots of a class, and one slot of another.
+fn a_page(store: &Store) {
+    let slots = || store.stats().unwrap().free_slots;
+    put(store, 0, 1);
+    (1..).take_while(|_| slots() > 0).for_each(|id| put(store, id, 1));
+    put_long(store, 1000, 1, 900);
+}
+
+fn put_long(store: &Store, id: u64, counter: u64, len: usize) {
+    store.put(id, &value(id, 1, counter, len)).unwrap();
+}
+
 fn put(store: &Store, id: u64, counter: u64) {
     store.put(id, &value(id, 1, counter, 60)).unwrap();
 }
@@ -161,6 +178,48 @@ const SCENARIOS: &[Scenario] = &[
             put(s, 0, 3);
         },
         operate: batch,
+    },
+    Scenario { name: "put_in_a_second_page", options: grown, prepare: a_page, operate: |s| put(s, 2000, 1) },
+    Scenario {
+        name: "put_in_a_class_of_its_own",
+        options: grown,
+        prepare: a_page,
+        operate: |s| put_long(s, 2000, 1, 3000),
+    },
+    Scenario {
+        name: "overwrite_in_another_class",
+        options: grown,
+        prepare: |s| {
+            a_page(s);
+            s.sync().unwrap();
+        },
+        operate: |s| put_long(s, 3, 2, 300),
+    },
+    Scenario {
+        name: "batch_of_several_classes",
+        options: grown,
+        prepare: a_page,
+        operate: |s| {
+            let mut batch = s.batch();
+            for (id, len) in [(1, 50), (2, 500), (1000, 5000), (2000, 2500)] {
+                batch.put(id, value(id, 1, 7, len)).unwrap();
+            }
+            batch.delete(0);
+            assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
+        },
+    },
+    Scenario {
+        name: "delete_beside_a_snapshot_with_a_tombstone_in_a_class_of_its_own",
+        options: grown,
+        prepare: |s| {
+            put_long(s, 1, 1, 900);
+            s.sync().unwrap();
+        },
+        operate: |s| {
+            let snapshot = s.snapshot().unwrap();
+            assert!(s.delete(1).unwrap());
+            drop(snapshot);
+        },
     },
     Scenario { name: "batch_grows", options: two_regions, prepare: four, operate: batch },
     Scenario {

@@ -27,7 +27,9 @@ pub(crate) fn setting(rng: &mut StdRng) -> Setting {
     let regions = if rng.random_bool(0.75) { 1 } else { 2 };
     let slots = [2, 4, 4, 8][rng.random_range(0..4)];
     let extents = [2, 3, 6, 20, 20][rng.random_range(0..5)];
-    Setting { layout: Layout::new(record_size, regions, slots, extents), ids: rng.random_range(1..=6) }
+    let layout = Layout::new(record_size, regions, slots, extents);
+    let layout = if rng.random() { layout.growing() } else { layout };
+    Setting { layout, ids: rng.random_range(1..=6) }
 }
 
 #[derive(Clone, Copy)]

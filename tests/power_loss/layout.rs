@@ -28,6 +28,8 @@ pub(crate) struct Layout {
     pub(crate) slots: u32,
     /// Extents that the file may grow to.
     pub(crate) extents: u32,
+    /// Slots are of several classes, and extents grow: `slots` counts for nothing.
+    pub(crate) grows: bool,
 }
 
 /// What a sector is.
@@ -45,16 +47,18 @@ pub(crate) enum Part {
 
 impl Layout {
     pub(crate) const fn new(record_size: usize, regions: u32, slots: u32, extents: u32) -> Self {
-        Self { record_size, regions, slots, extents }
+        Self { record_size, regions, slots, extents, grows: false }
     }
 
     pub(crate) fn options(&self) -> Options {
         let max = self.base() + self.extents as usize * self.extent_size();
-        Options::new()
-            .record_size(self.record_size)
-            .regions(self.regions)
-            .slots_per_extent(self.slots)
-            .max_size(max as u64)
+        let options = Options::new().record_size(self.record_size).regions(self.regions).max_size(max as u64);
+        if self.grows { options } else { options.slots_per_extent(self.slots) }
+    }
+
+    /// The same with extents that grow.
+    pub(crate) const fn growing(self) -> Self {
+        Self { grows: true, ..self }
     }
 
     fn slot_size(&self) -> usize {
@@ -74,7 +78,8 @@ impl Layout {
     }
 
     fn base(&self) -> usize {
-        self.heads_end() + self.regions as usize * PAGE
+        // The class table of two regions, and of records of less than 4096 bytes, is a page.
+        self.heads_end() + self.regions as usize * PAGE + if self.grows { PAGE } else { 0 }
     }
 
     /// What every sector of a file with these bytes is.
@@ -86,16 +91,39 @@ impl Layout {
             parts[from / SECTOR..(from + PAGE) / SECTOR].fill(part);
         }
         let mut extent = self.base();
+        if self.grows {
+            self.grown_parts(bytes, &mut parts);
+            return parts;
+        }
         while extent + self.extent_size() <= bytes.len() {
             let word =
                 |at: usize| u32::from_le_bytes(bytes[extent + at..extent + at + 4].try_into().unwrap());
             let is_index = bytes[extent..].starts_with(b"rec-extn") && word(20) == 2;
-            let run = if is_index { word(24).max(1) as usize } else { 1 };
+            let run = if is_index { word(48).max(1) as usize } else { 1 };
             let truth = if is_index { SECTOR } else { self.links_offset() };
             parts[extent / SECTOR..(extent + truth) / SECTOR].fill(Part::Truth);
             extent += run * self.extent_size();
         }
         parts
+    }
+
+    /// Data extents are the truth, with the links in them, and so are the headers of index extents and the copies of these.
+    fn grown_parts(&self, bytes: &[u8], parts: &mut [Part]) {
+        let mut at = self.base();
+        while at + PAGE <= bytes.len() {
+            let word =
+                |field: usize| u32::from_le_bytes(bytes[at + field..at + field + 4].try_into().unwrap());
+            let is_extent = bytes[at..].starts_with(b"rec-extn") && word(48) > 0;
+            let run = if is_extent { word(48) as usize } else { 1 };
+            let end = (at + run * PAGE).min(bytes.len() / PAGE * PAGE);
+            if is_extent && word(20) == 2 {
+                parts[at / SECTOR] = Part::Truth;
+                parts[end / SECTOR - 1] = Part::Truth;
+            } else {
+                parts[at / SECTOR..end / SECTOR].fill(Part::Truth);
+            }
+            at = end;
+        }
     }
 
     /// Names a sector for people.
@@ -107,7 +135,8 @@ impl Layout {
             _ if at < REGION_TABLE as usize - PAGE => "seats".to_owned(),
             _ if at < REGION_TABLE as usize => "second superblock".to_owned(),
             _ if at < self.heads_end() => "heads".to_owned(),
-            _ if at < self.base() => "first index tables".to_owned(),
+            _ if at < self.base() => "class table and first index tables".to_owned(),
+            _ if self.grows => format!("page {} of the extents", (at - self.base()) / PAGE),
             _ => {
                 let (extent, within) =
                     ((at - self.base()) / self.extent_size(), (at - self.base()) % self.extent_size());

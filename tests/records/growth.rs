@@ -39,6 +39,11 @@ fn writer(me: &mut Me) {
     }
 }
 
+/// Bytes of an extent.
+fn unit(stats: &recstore::Stats) -> u64 {
+    stats.extent_size.expect("all extents are of one size")
+}
+
 #[test]
 fn child_entry() {
     let Some(mut me) = Me::from_env() else { return };
@@ -241,7 +246,7 @@ fn an_index_passes_over_a_gap_that_is_too_small_for_it() {
         put_all(&store, 0..720);
         // Free slots, so that no data extent goes into the gap.
         drop((0..40).map(|id| store.reserve(id, LEN).unwrap()).collect::<Vec<_>>());
-        let extent = store.stats().unwrap().extent_size as usize;
+        let extent = unit(&store.stats().unwrap()) as usize;
         store.close().unwrap();
         let headers = headers(&path);
         let file = OpenOptions::new().write(true).open(&path).unwrap();
@@ -291,24 +296,24 @@ fn growth_begins_with_what_a_dead_one_left() {
     let store = tiny().create(&path).unwrap();
     put_all(&store, 0..40);
     let before = store.stats().unwrap();
-    let len = before.file_size + 3 * before.extent_size;
+    let len = before.file_size + 3 * unit(&before);
     OpenOptions::new().write(true).open(&path).unwrap().set_len(len).unwrap();
     put_all(&store, 40..52);
     assert_eq!(store.stats().unwrap().file_size, len, "three extents for twelve records");
     put_all(&store, 52..53);
-    assert_eq!(store.stats().unwrap().file_size, len + before.extent_size);
+    assert_eq!(store.stats().unwrap().file_size, len + unit(&before));
 
     // As many records as the first index takes, and one extent too few for the next index.
     put_all(&store, 53..720);
     let before = store.stats().unwrap();
-    let next = before.file_size + before.extent_size;
+    let next = before.file_size + unit(&before);
     OpenOptions::new().write(true).open(&path).unwrap().set_len(next).unwrap();
     put_all(&store, 720..721);
     let after = store.stats().unwrap();
-    assert!(after.index_bytes > before.index_bytes && after.index_bytes > before.extent_size);
-    let run = (after.index_bytes + 64).div_ceil(before.extent_size);
+    assert!(after.index_bytes > before.index_bytes && after.index_bytes > unit(&before));
+    let run = (after.index_bytes + 64).div_ceil(unit(&before));
     let data = after.slots / 4 - before.slots / 4;
-    assert_eq!(after.file_size, before.file_size + (run + data) * before.extent_size);
+    assert_eq!(after.file_size, before.file_size + (run + data) * unit(&before));
     check_all(&store, 0..721);
     let report = store.verify().unwrap();
     assert!(report.is_clean(), "{report:?}");
@@ -380,10 +385,10 @@ fn a_store_takes_records_up_to_its_ceiling_and_not_beyond() {
     let store = tiny().create(&path).unwrap();
     put_all(&store, 0..4);
     let stats = store.stats().unwrap();
-    let ceiling = stats.file_size + 4 * stats.extent_size;
+    let ceiling = stats.file_size + 4 * unit(&stats);
     store.close().unwrap();
     std::fs::remove_file(&path).unwrap();
-    for over in [0, stats.extent_size - 4096] {
+    for over in [0, unit(&stats) - 4096] {
         let store = tiny().max_size(ceiling + over).create(&path).unwrap();
         put_all(&store, 0..20);
         let why = || match store.put(20, b"one too many") {

@@ -26,6 +26,7 @@ mod namespaces;
 mod pins;
 mod reservations;
 mod ring_tail;
+mod room;
 mod shared_memory;
 mod shared_names;
 mod small_calls;

@@ -36,7 +36,7 @@ class Handle:
         name: str | None,
         flag: str,
         *,
-        record_size: int,
+        record_size: int | None,
         regions: int,
         slots_per_extent: int | None,
         max_size: int,

@@ -80,8 +80,8 @@ class Stats:
     uuid: str
     record_size: int
     slot_size: int
-    slots_per_extent: int
-    extent_size: int
+    slots_per_extent: int | None
+    extent_size: int | None
     max_size: int
     file_size: int
     allocated_size: int

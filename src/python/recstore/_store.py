@@ -326,7 +326,7 @@ def open(
     path: str | bytes | os.PathLike[Any],
     flag: Literal["r", "w", "c", "x"] = "c",
     *,
-    record_size: int = 256,
+    record_size: int | None = None,
     regions: int = 16,
     slots_per_extent: int | None = None,
     max_size: int = 1 << 40,
@@ -344,8 +344,9 @@ def open(
     """Opens a store, and creates it if it is absent.
 
     flag: "r" to read only; "w": it must be there; "c": it is created if it is absent; "x": it must be absent.
-    record_size: the most bytes of a record, for a new store. regions: so many writers can write side by side.
-    slots_per_extent: the store grows by so many records; max_size: and up to so many bytes. mode: permissions of a new file.
+    record_size: the most bytes of a record, for a new store; None: 1 MiB. A high limit costs nothing. regions: so many writers can
+    write side by side. slots_per_extent: all records take as much room as the longest one, and the store grows by so many records;
+    None: as the records need. max_size: the most bytes of the file. mode: permissions of a new file.
     lock_timeout: seconds that a call waits for a lock of another process before it raises Busy; None: as long as it takes.
     durable: every write waits for the disk. verify_reads: checks the checksum of every record that is read.
     require_geometry: raises OtherGeometry if the store was created with other sizes.
@@ -376,7 +377,7 @@ def open(
 def shared(
     name: str,
     *,
-    record_size: int = 256,
+    record_size: int | None = None,
     regions: int = 16,
     slots_per_extent: int | None = None,
     max_size: int = 1 << 40,

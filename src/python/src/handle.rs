@@ -319,7 +319,7 @@ impl Handle {
         path: Option<PathBuf>,
         name: Option<String>,
         flag: &str,
-        record_size: usize,
+        record_size: Option<usize>,
         regions: u32,
         slots_per_extent: Option<u32>,
         max_size: u64,
@@ -334,7 +334,6 @@ impl Handle {
     ) -> PyResult<Self> {
         let lock_timeout = seconds("lock_timeout", lock_timeout)?;
         let mut options = Options::new()
-            .record_size(record_size)
             .regions(regions)
             .max_size(max_size)
             .mode(mode)
@@ -343,6 +342,9 @@ impl Handle {
             .require_geometry(require_geometry)
             .allow_network_file_system(allow_network_file_system)
             .allow_copy_on_write(allow_copy_on_write);
+        if let Some(bytes) = record_size {
+            options = options.record_size(bytes);
+        }
         if let Some(slots) = slots_per_extent {
             options = options.slots_per_extent(slots);
         }

@@ -86,8 +86,6 @@ pub(crate) fn stats<'py>(py: Python<'py>, handle: &Bound<'_, Handle>) -> PyResul
     for (name, value) in [
         ("record_size", stats.record_size),
         ("slot_size", stats.slot_size),
-        ("slots_per_extent", stats.slots_per_extent.into()),
-        ("extent_size", stats.extent_size),
         ("max_size", stats.max_size),
         ("file_size", stats.file_size),
         ("allocated_size", stats.allocated_size),
@@ -105,6 +103,8 @@ pub(crate) fn stats<'py>(py: Python<'py>, handle: &Bound<'_, Handle>) -> PyResul
     ] {
         fields.set_item(name, value)?;
     }
+    fields.set_item("slots_per_extent", stats.slots_per_extent)?;
+    fields.set_item("extent_size", stats.extent_size)?;
     fields.set_item("closed_cleanly", stats.closed_cleanly)?;
     let attached = stats.attached.iter().map(|of| (of.seat, of.generation, of.pid, of.alive, of.pins));
     fields.set_item("attached", attached.collect::<Vec<_>>())?;

@@ -63,7 +63,8 @@ fn forge_index_run(lied: &Lied, extent: usize, run: u32) {
     let at = LAYOUT.extent(extent);
     let mut header: Vec<u8> = (0..8).flat_map(|n| lied.get(at + 8 * n).to_le_bytes()).collect();
     header[20..24].copy_from_slice(&2u32.to_le_bytes());
-    header[24..28].copy_from_slice(&run.to_le_bytes());
+    header[24..28].fill(0);
+    header[48..52].copy_from_slice(&run.to_le_bytes());
     let sum = crc32fast::hash(&header[..60]);
     header[60..].copy_from_slice(&sum.to_le_bytes());
     for (n, word) in header.chunks(8).enumerate() {

@@ -43,7 +43,7 @@ fn put(arena: &Arena, data: &[u8]) -> u64 {
 /// Takes room, fills it without the region's lock, and commits.
 fn reserve(arena: &Arena, data: &[u8]) -> u64 {
     enter(arena);
-    let slot = Region::new(arena, 0).reserve(X, arena.owner.unwrap()).unwrap();
+    let slot = Region::new(arena, 0).reserve(X, 8, arena.owner.unwrap()).unwrap();
     give_back(arena);
     for (word, bytes) in arena.slot(slot).unwrap()[HEADER_WORDS..].iter().zip(data.chunks(8)) {
         word.store(u64::from_le_bytes(bytes.try_into().unwrap()), Ordering::Relaxed);

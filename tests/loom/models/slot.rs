@@ -141,7 +141,8 @@ fn of_copies_that_were_made_together_each_is_a_version_that_was_written() {
         let reader = thread::spawn({
             let notes = notes.clone();
             move || {
-                let mut copies = Copies::new(8 * WORDS);
+                let mut copies = Copies::new();
+                copies.of_slots(8 * WORDS);
                 for _ in 0..2 {
                     copies.take(&slots);
                     for (n, slot) in slots.chunks(WORDS).enumerate() {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::control::{Control, SeenThrough, empty_control};
 use crate::format::epoch::Epoch;
-use crate::format::extent::ExtentKind;
+use crate::format::extent::{Extent, ExtentKind, Location};
 use crate::format::geometry::Geometry;
-use crate::format::region::{Head, empty_head};
+use crate::format::region::{ClassWords, Head, empty_head};
 use crate::format::slot::HEADER_WORDS;
 use crate::format::word::{Link, Reference};
 use crate::format::{index, seat};
@@ -74,12 +74,12 @@ impl Arena {
     /// The same with several regions, each with so many slots.
     pub(crate) fn of_regions(regions: u32, slots: u32) -> Self {
         let slots_log2 = slots.next_power_of_two().ilog2();
-        let geo = Geometry::new(RECORD_BYTES as u64, slots_log2, regions, 1 << 30, 0).unwrap();
+        let geo = Geometry::new(RECORD_BYTES as u64, Some(slots_log2), regions, 1 << 30, 0).unwrap();
         let shape = |region| Self::shape_of(&geo, u64::from(region) * TABLES, 1, regions << slots_log2);
         let heads: Vec<_> = (0..regions).map(|region| words(*empty_head(shape(region)).words())).collect();
         for (region, head) in (0..).zip(&heads) {
-            let fresh = Reference::to(geo.first_slot(region));
-            head_of(head).fresh().store(fresh, Ordering::Relaxed);
+            let fresh = Reference::to(geo.first_of_group(region));
+            head_of(head).class().fresh.store(fresh, Ordering::Relaxed);
         }
         let seats = (0..seat::SEATS).map(|_| words([0; seat::SEAT_WORDS])).collect();
         let seen = SeenThrough { boot: [0; 2], mount: 0, file: 0 };
@@ -167,8 +167,8 @@ impl Arena {
 
     /// A region has one extent, with its number.
     fn of_slot<'a>(&self, all: &'a [Vec<Vec<AtomicU64>>], slot: u32) -> Option<&'a [AtomicU64]> {
-        let extent = self.geo.extent_of(slot);
-        let words = all.get(extent as usize)?.get((slot - self.geo.first_slot(extent)) as usize)?;
+        let (extent, within) = self.geo.uniform_place(slot);
+        let words = all.get(extent as usize)?.get(within as usize)?;
         Some(&words[..])
     }
 
@@ -190,30 +190,51 @@ impl Arena {
         self.control().durable().load(Ordering::SeqCst).ok_or_else(|| self.damaged("the durable epoch"))
     }
 
-    pub(crate) fn extent_count(&self) -> Result<u32> {
-        Ok(self.geo.regions)
+    pub(crate) fn class(&self, region: u32, _class: u32) -> ClassWords<'_> {
+        self.head(region).class()
     }
 
-    pub(crate) fn extent_kind(&self, extent: u32) -> Option<ExtentKind> {
-        Some(ExtentKind::Data { region: extent })
+    pub(crate) fn slot_and_class(&self, slot: u32) -> Option<(&[AtomicU64], u32)> {
+        Some((self.slot(slot)?, 0))
+    }
+
+    pub(crate) fn slots_end(&self) -> Result<u64> {
+        Ok(u64::from(self.geo.regions) << self.geo.slots_log2)
+    }
+
+    pub(crate) fn meet_again(&self) -> Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn place(&self, slot: u32) -> Option<Location> {
+        let (unit, within) = self.geo.uniform_place(slot);
+        let slots = self.words.slots.get(unit as usize)?.len() as u32;
+        Some(Location { unit, run: 1, slots, slot_size: self.geo.slot_size, within })
+    }
+
+    pub(crate) fn slot_offset(&self, slot: u32) -> Option<u64> {
+        self.place(slot).map(|place| self.geo.slot_within(place.unit, place.within, place.slot_size))
+    }
+
+    pub(crate) fn extent_at(&self, extent: u32) -> Option<Extent> {
+        let slots = self.words.slots.get(extent as usize)?.len() as u32;
+        let kind = Some(ExtentKind::Data { region: extent });
+        Some(Extent { unit: extent, run: 1, group: extent, kind, slots, class: 0 })
     }
 
     pub(crate) fn says_data_of(&self, extent: u32, region: u32) -> bool {
         extent == region
     }
 
-    pub(crate) fn data_extents(&self, region: u32) -> Result<Vec<u32>> {
-        Ok(vec![region])
+    pub(crate) fn data_extents(&self, region: u32) -> Result<Vec<Extent>> {
+        Ok(self.extent_at(region).into_iter().collect())
     }
 
-    pub(crate) fn slots_of(&self, extent: u32) -> std::ops::Range<u32> {
-        let first = self.geo.first_slot(extent);
-        first..first + self.words.slots[extent as usize].len() as u32
+    pub(crate) fn slot_in(&self, extent: &Extent, within: u32) -> Option<&[AtomicU64]> {
+        Some(&self.words.slots.get(extent.unit as usize)?.get(within as usize)?[..])
     }
 
-    pub(crate) fn slots_to_read(&self, extent: u32) -> std::ops::Range<u32> {
-        self.slots_of(extent)
-    }
+    pub(crate) fn will_read(&self, _extent: &Extent) {}
 
     pub(crate) fn table_is_sound(&self, _region: u32, shape: &index::Shape) -> bool {
         shape.lines_log2 == 0 && self.line(shape, 0).is_some()

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::file::arena::Arena;
+use crate::format::extent::Extent;
 use crate::format::index::Shape;
 
 pub(crate) fn populate_fresh(_arena: &Arena, _region: u32, _slot: u32, _is_linked: bool) {}
@@ -14,7 +15,7 @@ impl<'a> Growth<'a> {
         Ok(Self(arena))
     }
 
-    pub(crate) fn add_data_extent(&mut self, region: u32, _with_links: bool) -> Result<u32> {
+    pub(crate) fn add_data_extent(&mut self, region: u32, _class: u32, _with_links: bool) -> Result<Extent> {
         let path = self.0.path.clone();
         Err(Error::Full { path, region, limit: 0, why: "the model's end".to_owned(), source: None })
     }
