@@ -233,31 +233,36 @@ def one_record(records: int, rounds: int, without: set[str]) -> None:
         )
 
 
-def add_to_store(name: str, times: int, gate: Any) -> None:
+def add_to_store(name: str, times: int, gate: Any, spent: Any) -> None:
     with recstore.shared(name) as store:
         add = store.counter("n").add
         gate.wait()
+        start = time.process_time()
         for _ in range(times):
             add(1)
+        spent.put(time.process_time() - start)
         gate.wait()
 
 
-def add_to_memory(name: str, times: int, gate: Any, lock: Any) -> None:
+def add_to_memory(name: str, times: int, gate: Any, spent: Any, lock: Any) -> None:
     memory = SharedMemory(name)
     number = memory.buf.cast("q")
     gate.wait()
+    start = time.process_time()
     for _ in range(times):
         with lock:
             number[0] += 1
+    spent.put(time.process_time() - start)
     gate.wait()
     number.release()
     memory.close()
 
 
-def together(processes: int, work: Callable[..., None], *arguments: Any) -> float:
-    """Seconds from the moment when all of them begin."""
-    gate = mp.Barrier(processes + 1)
-    workers = [mp.Process(target=work, args=(*arguments[:2], gate, *arguments[2:])) for _ in range(processes)]
+def together(processes: int, work: Callable[..., None], *arguments: Any) -> tuple[float, float]:
+    """Seconds from the moment when all of them begin, and seconds of processors that their work took, starts and ends left out."""
+    gate: Any = mp.Barrier(processes + 1)
+    spent: Any = mp.SimpleQueue()
+    workers = [mp.Process(target=work, args=(*arguments[:2], gate, spent, *arguments[2:])) for _ in range(processes)]
     for worker in workers:
         worker.start()
     gate.wait()
@@ -266,23 +271,34 @@ def together(processes: int, work: Callable[..., None], *arguments: Any) -> floa
     seconds = time.perf_counter() - start
     for worker in workers:
         worker.join()
-    return seconds
+    return seconds, sum(spent.get() for _ in workers)
 
 
 def counters(rounds: int) -> None:
-    processes, times = 4, 20_000
-    found: dict[str, list[float]] = {"counter": [], "Lock": []}
-    for _ in range(rounds):
-        name = f"bench-{os.getpid()}"
-        with recstore.shared(name) as store:
-            found["counter"].append(together(processes, add_to_store, name, times) / (processes * times) * 1e9)
-            assert store.counter("n").value == processes * times
-        memory = SharedMemory(create=True, size=8)
-        found["Lock"].append(together(processes, add_to_memory, memory.name, times, mp.Lock()) / (processes * times) * 1e9)
-        memory.close()
-        memory.unlink()
-    ours, theirs = statistics.median(found["counter"]), statistics.median(found["Lock"])
-    print(f"\nan increment by {processes} processes: counter {ours:,.0f} ns, Lock + SharedMemory {theirs:,.0f} ns: {theirs / ours:.1f} times")
+    """Time depends on the processors that are free; the time of processors tells what an increment costs, waits for the lock included."""
+    times = 100_000
+    print("\nan increment, ns that went by and ns of processors, and times recstore's\n")
+    print(f"| {'processes':>9} | {'counter':>8} | {'CPU':>8} | {'Lock':>8} | {'CPU':>8} | {'x':>6} | {'x CPU':>6} |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for processes in (1, 4):
+        increments = processes * times
+        ours: list[tuple[float, float]] = []
+        theirs: list[tuple[float, float]] = []
+        for _ in range(rounds):
+            name = f"bench-{os.getpid()}"
+            with recstore.shared(name) as store:
+                ours.append(together(processes, add_to_store, name, times))
+                assert store.counter("n").value == increments
+            memory = SharedMemory(create=True, size=8)
+            theirs.append(together(processes, add_to_memory, memory.name, times, mp.Lock()))
+            assert int.from_bytes(memory.buf[:8], sys.byteorder) == increments
+            memory.close()
+            memory.unlink()
+        each = [statistics.median(found) / increments * 1e9 for of in (ours, theirs) for found in zip(*of)]
+        print(
+            f"| {processes:9} | {each[0]:8,.0f} | {each[1]:8,.0f} | {each[2]:8,.0f} | {each[3]:8,.0f} "
+            f"| {each[2] / each[0]:6.2f} | {each[3] / each[1]:6.2f} |"
+        )
 
 
 def arrays(rounds: int) -> None:
