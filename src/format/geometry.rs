@@ -37,6 +37,8 @@ pub(crate) const GROUPS_MAX: u32 = (1 << (32 - GROUP_LOG2)) - 1;
 const GROWN_BYTES_MAX: u64 = 4 << 20;
 /// A region's next extent of a class has room for this part of the slots that it has of the class.
 const GROWTH_PART: u64 = 8;
+/// From so many bytes of slots of a class on, it is half of that part.
+const LARGE_BYTES: u64 = 1 << 20;
 /// Slots of at least so many bytes have their links right behind them, in the extents that grow.
 const LINKS_INSIDE_FROM: u64 = 256;
 
@@ -117,8 +119,8 @@ fn class_of(slot: u64) -> u32 {
 ///
 /// * *Growing*, the usual kind: a unit is a page. Slots are of *classes*, each of its own size: a record lies in a slot of the first
 ///   class that is long enough. An extent has slots of one class. A region's first extent of a class is a page of slots. Later ones
-///   have room for an eighth of the slots that the region has of the class. Slots are numbered in groups of 256: an extent has whole
-///   groups.
+///   have room for an eighth of the slots that the region has of the class, or a sixteenth if these take 1 MiB. Slots are numbered
+///   in groups of 256: an extent has whole groups.
 /// * *Uniform*, if the options name a number of slots: a unit is an extent, all slots are of one size, and a slot's place follows from
 ///   its number alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,7 +288,9 @@ impl Geometry {
     /// Units of the next data extent of a region with so many slots of this size.
     pub(crate) fn next_run(&self, slots: u64, slot_size: u64) -> u32 {
         let most = GROWN_BYTES_MAX / (slot_size + LINK_BYTES);
-        let wanted = (slots / GROWTH_PART).min(most).max(1) as u32;
+        let is_large = slots.saturating_mul(slot_size) >= LARGE_BYTES;
+        let part = if is_large { 2 * GROWTH_PART } else { GROWTH_PART };
+        let wanted = (slots / part).min(most).max(1) as u32;
         self.run_for(wanted, slot_size)
     }
 
@@ -448,7 +452,7 @@ mod tests {
             assert!(more <= (slots / 8).max(1) + 64, "{more} for {slots}");
             (slots, extents) = (slots + more, extents + 1);
         }
-        assert!(extents < 130, "{extents} extents");
+        assert!(extents < 190, "{extents} extents");
         assert_eq!(g.next_run(0, 96), 1);
     }
 }
