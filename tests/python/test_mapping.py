@@ -163,7 +163,7 @@ def test_codecs_make_a_round_trip_and_nothing_is_pickled_without_being_asked(pat
 
 
 def test_an_error_has_what_it_is_about(path: str) -> None:
-    with recstore.open(path) as s:
+    with recstore.open(path, record_size=256) as s:
         with pytest.raises(recstore.RecordTooLong) as too_long:
             s[1] = bytes(1000)
         assert (too_long.value.len, too_long.value.max, too_long.value.path) == (1000, 256, path)
