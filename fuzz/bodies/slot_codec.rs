@@ -112,7 +112,9 @@ fn reference(slot: &[u8], id: u64) -> Option<(u64, &[u8])> {
     let (seq, last) = (word(slot, 0), word(slot, 24));
     let len = (last & ((1 << 30) - 1)) as usize;
     // That bit 63 of `seq` is set is not asked for: the checksum says as much.
-    let is_record = seq != 0 && word(slot, 8) == id && last >> 30 & 3 == 0;
+    // A record of keys is not found by its id.
+    let is_keyed = word(slot, 16) >> 50 & 1 == 1;
+    let is_record = seq != 0 && word(slot, 8) == id && last >> 30 & 3 == 0 && !is_keyed;
     let holds = is_record && len <= LAYOUT.record_size && slot_sum(slot) == Some((last >> 32) as u32);
     holds.then(|| (seq & !(1 << 63), &slot[SLOT_HEADER_BYTES..SLOT_HEADER_BYTES + len]))
 }

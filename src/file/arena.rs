@@ -186,11 +186,26 @@ impl Arena {
         }
     }
 
-    /// A slot of an extent that the handle has not met yet.
+    /// A slot of an extent that the handle has not met yet: behind those that it met, or in a gap between them.
     #[cold]
     fn learn(&self, slot: u32) -> Option<Spot> {
         self.learn_all().ok()?;
-        self.numbers.find(slot)
+        self.numbers.find(slot).or_else(|| {
+            for gap in self.numbers.gaps() {
+                self.learn_gap(&gap);
+            }
+            self.numbers.find(slot)
+        })
+    }
+
+    /// Meets the extents that were put into a gap since the handle passed it.
+    fn learn_gap(&self, gap: &Extent) {
+        let mut passed = Reached { unit: gap.unit, group: gap.group };
+        while let Some(extent) = self.headers().next(passed, gap.end()).filter(|extent| extent.kind.is_some())
+        {
+            self.numbers.note(&self.geo, &extent);
+            passed = Reached::with(&extent, &self.geo);
+        }
     }
 
     /// The place of a slot in its extent, or `None` if no extent has such a slot.
@@ -223,7 +238,11 @@ impl Arena {
                 break;
             }
             passed = Reached::with(&extent, &self.geo);
-            self.numbers.note(&self.geo, &self.guessed(extent, false));
+            let guess = self.guessed(extent, false);
+            if guess.class == NO_CLASS {
+                self.numbers.note_gap(&guess);
+            }
+            self.numbers.note(&self.geo, &guess);
             self.numbers.pass(passed);
         }
         passed

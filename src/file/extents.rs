@@ -94,27 +94,34 @@ impl Headers<'_> {
         if let Some(extent) = told.filter(is_whole) {
             return Some(extent);
         }
+        let gap = self.search(passed, end, is_whole);
+        // A header is written before those behind it. If one behind it was seen, it may be there by now.
+        Some(self.at(passed.unit).filter(is_whole).unwrap_or(gap))
+    }
+
+    /// The extent by the copy of its header or, up to the next header or copy of one, a gap.
+    fn search(&self, passed: Reached, end: u32, is_whole: impl Fn(&Extent) -> bool) -> Extent {
         let mut unit = passed.unit;
         while unit < end {
             unit += 1;
             if let Some(twin) = self.twin_before(unit).filter(|twin| twin.unit < unit && is_whole(twin)) {
                 if twin.unit == passed.unit {
-                    return Some(twin);
+                    return twin;
                 }
                 if twin.unit > passed.unit {
-                    return Some(self.gap(passed, twin.unit, Some(twin.group)));
+                    return self.gap(passed, twin.unit, Some(twin.group));
                 }
             }
             if unit < end
-                && let Some(next) = self.at(unit).filter(is_whole)
+                && let Some(next) = self.at(unit).filter(&is_whole)
             {
-                return Some(self.gap(passed, unit, Some(next.group)));
+                return self.gap(passed, unit, Some(next.group));
             }
             if unit.is_multiple_of(UNITS_AT_ONCE) {
                 unit = unit.max(self.first_written(unit).min(end) - 1);
             }
         }
-        Some(self.gap(passed, end, None))
+        self.gap(passed, end, None)
     }
 
     /// Data extents inside of an extent that is said to hold index tables, by their headers or by the copies of these.

@@ -128,6 +128,8 @@ impl<'a> Growth<'a> {
         self.arena.write_extent_header(extent, kind)?;
         step("grow: extent header written");
         self.note_units(extent.end())?;
+        // It may lie in a gap that this handle has passed.
+        self.arena.numbers.note(geo, extent);
         Ok(Extent { kind: Some(kind), ..*extent })
     }
 

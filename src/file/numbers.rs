@@ -64,6 +64,8 @@ pub(crate) struct Numbers {
     table: AtomicPtr<Table>,
     /// All tables that there were. A thread that notes a group holds the mutex.
     tables: Mutex<Vec<Arc<Table>>>,
+    /// Gaps between the extents that were passed: a growth may put extents there. They are few, and found once.
+    gaps: Mutex<Vec<Extent>>,
     /// Bytes of a slot of each class.
     sizes: [u32; 1 << CLASS_BITS],
     /// The extents whose groups are noted: the unit behind them and, above bit 31, the group.
@@ -76,6 +78,7 @@ impl Numbers {
         Self {
             table: AtomicPtr::new(Arc::as_ptr(&first).cast_mut()),
             tables: Mutex::new(vec![first]),
+            gaps: Mutex::default(),
             sizes: std::array::from_fn(|class| geo.class_size(class as u32) as u32),
             passed: AtomicU64::new(0),
         }
@@ -149,6 +152,19 @@ impl Numbers {
             let class = u64::from(extent.class) << (OFFSET_BITS + COUNT_BITS);
             group.store(offset | count << OFFSET_BITS | class, Ordering::Release);
         }
+    }
+
+    /// Notes a gap that was passed.
+    pub(crate) fn note_gap(&self, gap: &Extent) {
+        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        if !gaps.contains(gap) {
+            gaps.push(*gap);
+        }
+    }
+
+    /// The gaps that were passed.
+    pub(crate) fn gaps(&self) -> Vec<Extent> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes that all extents before these were noted.

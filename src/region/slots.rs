@@ -47,6 +47,8 @@ const FRESH: Trouble = Trouble::Flaw("the fresh slots");
 const AT_ONCE: usize = 32;
 /// Slots of the retired queue that a write looks at. A queue may begin with any number of tombstones that can't be freed yet.
 const LOOKS_AT_ONCE: u64 = 4 * AT_ONCE as u64;
+/// How often a write asks the queues for slots before it adds an extent, if those that they free are of other classes.
+const ASKED_AT_MOST: u32 = 8;
 
 /// A slot that was taken, and its words.
 pub(super) type Taken<'a> = (u32, &'a [AtomicU64]);
@@ -275,10 +277,7 @@ impl<'a> Region<'a> {
 
     /// A slot of a class whose free list is empty.
     fn find_slot(&self, class: u32) -> Result<Taken<'a>, Trouble> {
-        // The slots that are freed may be of other classes. So they are asked for once.
-        if self.reclaim(LOOKS_AT_ONCE)? || self.unpark()? {
-            step("free: slots of some class freed");
-        }
+        self.free_until(class, ASKED_AT_MOST)?;
         loop {
             if let Some(slot) = self.pop_free(class)? {
                 return Ok(slot);
@@ -294,8 +293,8 @@ impl<'a> Region<'a> {
                 .and_then(|mut growth| growth.add_data_extent(self.number, class, with_links));
             let extent = match added {
                 Ok(extent) => extent,
-                // Before the write fails, it looks at the whole queue.
-                Err(Error::Full { .. }) if self.reclaim(u64::MAX)? => continue,
+                // Before the write fails, it looks at the whole of both queues.
+                Err(Error::Full { .. }) if self.free_until(class, u32::MAX)? => continue,
                 Err(error @ Error::Full { .. }) => match self.take_longer(class)? {
                     Some(slot) => return Ok(slot),
                     None => return Err(self.explain(error, "an extent of slots").into()),
@@ -328,6 +327,22 @@ impl<'a> Region<'a> {
         }
         self.set_fresh(class, next + 1..fresh.end);
         Ok(Some((next, words)))
+    }
+
+    /// Frees retired and parked slots until one is of this class. The slots that are freed may be of other classes, so each queue is
+    /// asked several times, but no more than so many, and whatever the other one gave: what a pin makes the one give up goes to the
+    /// other one. Returns whether any was freed.
+    fn free_until(&self, class: u32, times: u32) -> Result<bool, Trouble> {
+        let looks = if times == u32::MAX { u64::MAX } else { LOOKS_AT_ONCE };
+        let mut is_any_freed = false;
+        for _ in 0..times {
+            let is_freed = [self.reclaim(looks)?, self.unpark()?].contains(&true);
+            is_any_freed |= is_freed;
+            if !is_freed || self.class(class).free.load(Ordering::Relaxed) != Reference::NONE {
+                break;
+            }
+        }
+        Ok(is_any_freed)
     }
 
     /// A free slot of a longer class, if there is one: when the file can't grow.

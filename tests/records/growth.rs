@@ -166,13 +166,13 @@ fn check_all(store: &Store, ids: std::ops::Range<u64>) {
 
 /// Has this thread fail when it rebuilds a region: a rebuild would put right what a growth did wrong.
 #[cfg(feature = "testing")]
-fn forbid_rebuilds(forbid: bool) {
+pub(crate) fn forbid_rebuilds(forbid: bool) {
     let hook = |step: &str| assert!(!step.starts_with("rebuild"), "a region is rebuilt");
     recstore::testing::set_hook(if forbid { Some(Box::new(hook)) } else { None });
 }
 
 #[cfg(not(feature = "testing"))]
-fn forbid_rebuilds(_: bool) {}
+pub(crate) fn forbid_rebuilds(_: bool) {}
 
 /// Offsets of the headers of all extents.
 fn headers(path: &Path) -> Vec<usize> {

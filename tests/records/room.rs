@@ -250,13 +250,22 @@ fn units_that_a_loss_of_power_left_are_used_again() {
     check_clean(&store);
     let before = store.stats().unwrap();
     assert_eq!(before.records, 200 - u64::from(lost.used_slots));
+    // Handles that have passed the gap: one that reads only can't repair anything.
+    let [reader, writer] = [Store::open_read_only(&path).unwrap(), Store::open(&path).unwrap()];
+    [&reader, &writer].into_iter().for_each(|passed| assert!(passed.get(199).unwrap().is_some()));
     let mut id = 1000;
     while !store.extents().unwrap().iter().any(|e| e.offset == lost.offset && of_slots(&e.usage)) {
         store.put(id, value(id, 0, 1, 900)).unwrap();
         id += 1;
         assert!(id < 3000, "the gap was not used");
     }
-    (1000..id).for_each(|id| assert_eq!(parse(id, &store.get(id).unwrap().unwrap()), Ok((0, 1))));
+    for handle in [&store, &reader, &writer] {
+        (1000..id).for_each(|id| assert_eq!(parse(id, &handle.get(id).unwrap().unwrap()), Ok((0, 1))));
+    }
+    crate::growth::forbid_rebuilds(true);
+    (1000..id).for_each(|id| _ = writer.put(id, value(id, 0, 2, 900)).unwrap());
+    crate::growth::forbid_rebuilds(false);
+    writer.close().unwrap();
     check_clean(&store);
     store.close().unwrap();
     check_clean(&Store::open(&path).unwrap());
@@ -305,4 +314,53 @@ fn a_full_store_has_used_its_room() {
         check_all(&store, &model);
         check_clean(&store);
     }
+}
+
+/// The slots that the end of a pin frees may be of other classes than the one that is wanted, and many.
+#[test]
+fn a_full_store_gives_every_slot_that_waits_for_a_pin() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = Options::new().record_size(LONGEST).regions(1).max_size(3 << 20).create(&path).unwrap();
+    let lens = [(0..150, 4000), (1000..1040, 15_000)];
+    for (ids, len) in lens.clone() {
+        ids.for_each(|id| _ = store.put(id, vec![1; len]).unwrap());
+    }
+    let mut id = 10_000;
+    while store.put(id, [1; 60]).map_err(|error| assert!(matches!(error, Error::Full { .. }))).is_ok() {
+        id += 1;
+    }
+    (10_000..id.min(10_500)).for_each(|id| assert!(store.delete(id).unwrap()));
+    store.sync().unwrap();
+    let pin = store.pin().unwrap();
+    for (ids, _) in lens {
+        ids.for_each(|id| assert!(store.delete(id).unwrap()));
+    }
+    store.sync().unwrap();
+    drop(pin);
+    for id in 1000..1040 {
+        store.put(id, vec![2; 15_000]).unwrap_or_else(|error| panic!("id {id}: {error}"));
+    }
+    check_clean(&store);
+}
+
+/// Some pin is always there, but none for long. Each write frees a version that a pin may show.
+#[test]
+fn a_store_that_is_always_pinned_and_flushed_does_not_grow() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = Options::new().record_size(LONGEST).regions(1).create(&path).unwrap();
+    let mut pin = store.pin().unwrap();
+    let mut lens = Vec::new();
+    for round in 0..6000_u64 {
+        // One length, and another one after it.
+        let len = if round % 100 < 50 { 1000 } else { 3000 };
+        store.put(round % 10, vec![round as u8; len]).unwrap();
+        store.sync().unwrap();
+        pin = store.pin().unwrap(); // The one before it ends after this.
+        lens.push(std::fs::metadata(&path).unwrap().len());
+    }
+    drop(pin);
+    assert_eq!(lens[4500], lens[5999], "bytes of the file after 4,500 and after 6,000 writes");
+    check_clean(&store);
 }
