@@ -19,7 +19,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// ```
 /// # use recstore::{Error, Store};
 /// # let dir = tempfile::tempdir()?;
-/// # let store = Store::create(dir.path().join("a.rec"))?;
+/// let store = Store::options().record_size(256).create(dir.path().join("a.rec"))?;
 /// match store.put(1, [0; 1000]) {
 ///     Err(Error::RecordTooLong { len, max, .. }) => assert_eq!((len, max), (1000, 256)),
 ///     other => panic!("{other:?}"),
