@@ -223,11 +223,10 @@ impl Arena {
     fn learn_all(&self) -> Result<()> {
         let count = self.unit_count()?;
         let noted = self.control().units().load(Ordering::SeqCst).and_then(|noted| u32::try_from(noted).ok());
-        let mut passed = self.learn_up_to(noted.map_or(count, |noted| noted.min(count)));
+        let passed = self.learn_up_to(noted.map_or(count, |noted| noted.min(count)));
         if passed.unit < count && self.headers().first_written(passed.unit) < count {
-            passed = self.learn_up_to(count);
+            self.learn_up_to(count);
         }
-        self.numbers.pass(passed);
         Ok(())
     }
 
@@ -423,8 +422,8 @@ impl Arena {
         words.is_some_and(|words| is_zero(&words[..1]) && is_zero(&words[HEADER_WORDS..]))
     }
 
-    /// Visits every extent in order. One without a kind has no valid header. Reached over are units behind the noted ones, and behind
-    /// an extent without a header, that were never written to: their number may be large if another program extended the file,
+    /// Visits every extent in order. One without a kind has no valid header. Units are passed over behind the noted ones, and behind
+    /// an extent without a header, if they were never written to: their number may be large if another program extended the file,
     /// whatever number is noted. Written units behind the noted ones are visited, because the note may be damaged.
     pub(crate) fn each_extent(&self, mut visit: impl FnMut(&Extent)) -> Result<()> {
         let count = self.unit_count()?;

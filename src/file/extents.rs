@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 
-use crate::format::PAGE_BYTES;
 use crate::format::extent::{Extent, ExtentHeader, ExtentKind, HEADER_WORDS, NO_CLASS};
 use crate::format::geometry::{EXTENT_HEADER_BYTES, Geometry};
 use crate::sys::atomic::Ordering;
@@ -192,5 +191,3 @@ pub(crate) fn index_run(geo: &Geometry, bytes: u64) -> u32 {
     let headers = if geo.grows { 2 * EXTENT_HEADER_BYTES } else { EXTENT_HEADER_BYTES };
     (bytes + headers).div_ceil(geo.unit).try_into().unwrap_or(u32::MAX)
 }
-
-const _: () = assert!(PAGE_BYTES.is_multiple_of(EXTENT_HEADER_BYTES));

@@ -128,8 +128,10 @@ impl<'a> Growth<'a> {
         self.arena.write_extent_header(extent, kind)?;
         step("grow: extent header written");
         self.note_units(extent.end())?;
-        // It may lie in a gap that this handle has passed.
-        self.arena.numbers.note(geo, extent);
+        if geo.grows {
+            // It may lie in a gap that this handle has passed.
+            self.arena.numbers.note(geo, extent);
+        }
         Ok(Extent { kind: Some(kind), ..*extent })
     }
 
@@ -276,7 +278,7 @@ impl<'a> Growth<'a> {
         let has_numbers = !geo.grows || extent.end_group(&geo) <= GROUPS_MAX;
         if !fits || !has_numbers {
             let why = if fits {
-                "there are no more slot numbers: copy the records into a store whose options name the slots of an extent"
+                "all slot numbers are in use; dump the records, and load them into a store with `slots_per_extent`"
                     .to_owned()
             } else {
                 format!("the file may not grow beyond {} bytes", geo.max_size)
@@ -328,9 +330,9 @@ const _: () = assert!(size_of::<ExtentHeader>() as u64 == EXTENT_HEADER_BYTES &&
 /// Populates the pages of the piece in which a fresh slot lies, if the slot is the first one of the piece. If links are
 /// allocated, populates those of the slots in the piece too.
 #[inline]
-pub(crate) fn populate_fresh(arena: &Arena, region: u32, slot: u32, is_linked: bool) {
+pub(crate) fn populate_fresh(arena: &Arena, region: u32, place: &Location, is_linked: bool) {
     let geo = &arena.geo;
-    let Some(Location { unit, run, slots, slot_size, within }) = arena.place(slot) else { return };
+    let &Location { unit, run, slots, slot_size, within } = place;
     let extent = geo.unit_offset(unit);
     let at = geo.slot_within(unit, within, slot_size) - extent;
     let first_new = if at == EXTENT_HEADER_BYTES { 0 } else { (at - 1) / PIECE_BYTES + 1 };

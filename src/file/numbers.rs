@@ -1,8 +1,8 @@
 //! Slot numbers to places, in a store whose extents grow.
 //!
-//! The headers of the extents tell which groups of numbers each has. A process notes this for each group in two words, the first
-//! time that it meets a number of the group. A header that was written stays, so what is noted stays true. Two threads may note the
-//! same at once.
+//! The headers of the extents tell which groups of numbers each has. A handle notes this for each group, the first time that it
+//! meets a number of the group. A header that was written stays, so what is noted stays true. A look at a slot takes no lock, and
+//! reads one word of its group.
 
 use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, Mutex, PoisonError};

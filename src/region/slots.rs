@@ -8,6 +8,7 @@ use crate::fault::{self, Fault};
 use crate::file::grow::{Growth, populate_fresh};
 use crate::file::{borrow, pass, seat};
 use crate::format::epoch::Epoch;
+use crate::format::extent::Location;
 use crate::format::region::ClassWords;
 use crate::format::slot::{HEADER_WORDS, Header, PARKED_LINK, SlotKind};
 use crate::format::word::{Checked, Link, NoReference, Reference, ReferenceWord};
@@ -73,20 +74,23 @@ impl<'a> Region<'a> {
         self.arena.class(self.number, class)
     }
 
-    /// The fresh slots of a class, all in the extent that was added last.
+    /// The first fresh slot of a class, and its place: all slots behind it in its extent are fresh, too.
     #[inline]
-    pub(crate) fn fresh(&self, class: u32) -> Result<Range<u32>, Trouble> {
-        let Some(next) = referenced(self.class(class).fresh)? else { return Ok(0..0) };
+    fn first_fresh(&self, class: u32) -> Result<Option<(u32, Location)>, Trouble> {
+        let Some(next) = referenced(self.class(class).fresh)? else { return Ok(None) };
         let place = self.arena.place(next).ok_or(FRESH)?;
         if place.slot_size != self.arena.geo.class_size(class) {
             return Err(FRESH);
         }
-        Ok(next..next.saturating_add(place.slots - place.within))
+        Ok(Some((next, place)))
     }
 
     /// The fresh slots of all classes.
     pub(crate) fn count_fresh(&self) -> Result<u64, Trouble> {
-        (0..self.arena.geo.classes).try_fold(0, |sum, class| Ok(sum + self.fresh(class)?.len() as u64))
+        (0..self.arena.geo.classes).try_fold(0, |sum, class| {
+            let first = self.first_fresh(class)?;
+            Ok(sum + first.map_or(0, |(_, place)| u64::from(place.slots - place.within)))
+        })
     }
 
     /// Notes which slots of a class are fresh: up to the end of their extent.
@@ -311,11 +315,9 @@ impl<'a> Region<'a> {
     /// The first fresh slot of a class.
     #[inline]
     fn take_fresh(&self, class: u32) -> Result<Option<Taken<'a>>, Trouble> {
-        let fresh = self.fresh(class)?;
-        let Some(next) = fresh.clone().next() else { return Ok(None) };
+        let Some((next, place)) = self.first_fresh(class)? else { return Ok(None) };
         let words = self.arena.slot(next).ok_or(FRESH)?;
-        populate_fresh(self.arena, self.number, next, self.is_linked()?);
-        let place = self.arena.place(next).ok_or(FRESH)?;
+        populate_fresh(self.arena, self.number, &place, self.is_linked()?);
         // For some slots the checksum of the extent's header is checked; for the others the header is only read.
         let is_ours = if place.within.is_multiple_of(64) {
             self.owns(next)
@@ -325,7 +327,7 @@ impl<'a> Region<'a> {
         if !is_ours || header(words).words() != [0; HEADER_WORDS] {
             return Err(FRESH);
         }
-        self.set_fresh(class, next + 1..fresh.end);
+        self.set_fresh(class, next + 1..next.saturating_add(place.slots - place.within));
         Ok(Some((next, words)))
     }
 

@@ -74,7 +74,7 @@ impl Options {
     }
 
     /// Bytes of the longest record: 1 to 2^30 - 32. Default 1 MiB. A high limit costs nothing: each record takes a slot that is as
-    /// long as it needs, and up to 12 % longer (up to 25 %, if it is shorter than 512 bytes). If all extents are of one
+    /// long as it needs, and up to 12 % longer (up to 25 %, if it is shorter than 512 bytes or longer than 64 KiB). If all extents are of one
     /// [size](Self::slots_per_extent), every slot is as long as the longest record, and the default is 256 bytes.
     ///
     /// ```

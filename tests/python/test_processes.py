@@ -144,7 +144,14 @@ def test_a_wait_for_a_lock_lets_other_threads_run_and_ends_in_time(path: str) ->
 
 def interrupted(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a program that prints a line and then waits, and sends it Ctrl-C."""
-    program = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts the tests in the background has them ignore Ctrl-C, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert program.stdout is not None
     program.stdout.readline()
     for _ in range(600):

@@ -3,10 +3,10 @@
 
 use crate::error::{Error, Result};
 use crate::file::arena::Arena;
-use crate::format::extent::Extent;
+use crate::format::extent::{Extent, Location};
 use crate::format::index::Shape;
 
-pub(crate) fn populate_fresh(_arena: &Arena, _region: u32, _slot: u32, _is_linked: bool) {}
+pub(crate) fn populate_fresh(_arena: &Arena, _region: u32, _place: &Location, _is_linked: bool) {}
 
 pub(crate) struct Growth<'a>(&'a Arena);
 
