@@ -105,6 +105,7 @@ pub use store::Store;
 pub use store::batch::{Batch, Commit};
 pub use store::changes::{Change, Changes};
 pub use store::checkpoint::Checkpoint;
+pub use store::copy::Candidate;
 pub use store::counter::Counter;
 pub use store::extents::{ExtentStats, ExtentUse};
 pub use store::handle_id::HandleId;

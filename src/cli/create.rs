@@ -65,7 +65,7 @@ impl Create {
     }
 }
 
-fn parse_mode(text: &str) -> Result<u32, String> {
+pub(crate) fn parse_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
         _ => Err(format!("`{text}` is not a file mode; use three octal digits, such as 600 or 660")),

@@ -12,6 +12,7 @@ mod apply;
 mod backup;
 mod cas;
 mod completions;
+mod copy;
 mod count;
 mod create;
 mod delete;
@@ -99,6 +100,7 @@ enum Command {
     Verify(verify::Verify),
     Repair(repair::Repair),
     Backup(backup::Backup),
+    Copy(copy::Copy),
     Salvage(salvage::Salvage),
     Shared(shared::Shared),
     Inspect(inspect::Inspect),
@@ -133,6 +135,7 @@ impl Command {
             Self::Verify(args) => args.run(access),
             Self::Repair(args) => args.run(access),
             Self::Backup(args) => args.run(access),
+            Self::Copy(args) => args.run(access),
             Self::Salvage(args) => args.run(),
             Self::Shared(args) => args.run(access),
             Self::Inspect(args) => args.run(access),

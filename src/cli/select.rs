@@ -10,9 +10,9 @@ use super::ids;
 use super::target::Target;
 use super::walk::Walk;
 
-/// The options that choose records.
+/// The options that choose records by their ids and their bytes.
 #[derive(clap::Args, Clone)]
-pub(crate) struct Selection {
+pub(crate) struct Filter {
     /// Only records with this id or a higher one
     #[arg(long, value_name = "ID", value_parser = ids::parse_id, help_heading = "Selection")]
     from: Option<u64>,
@@ -25,6 +25,13 @@ pub(crate) struct Selection {
     /// Only records whose bytes match this regular expression; (?i) in front ignores case
     #[arg(long = "match", value_name = "REGEX", value_parser = parse_regex, help_heading = "Selection")]
     matching: Option<Regex>,
+}
+
+/// The options that choose records.
+#[derive(clap::Args, Clone)]
+pub(crate) struct Selection {
+    #[command(flatten)]
+    filter: Filter,
     /// At most this many records
     #[arg(long, value_name = "N", help_heading = "Selection")]
     limit: Option<u64>,
@@ -59,26 +66,44 @@ fn parse_regex(text: &str) -> Result<Regex, String> {
     })
 }
 
+impl Filter {
+    /// Whether a record that is found by its id is chosen.
+    pub(crate) fn has(&self, id: u64, data: &[u8]) -> bool {
+        self.from.is_none_or(|from| from <= id) && self.to.is_none_or(|to| id <= to) && self.is_shown(data)
+    }
+
+    /// Whether a key with this value is chosen: none is where ids are.
+    pub(crate) fn has_key_of(&self, value: &[u8]) -> bool {
+        !self.has_ids() && self.is_shown(value)
+    }
+
+    /// Whether ids are chosen.
+    fn has_ids(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+
+    /// Whether these bytes are among those that are chosen.
+    fn is_shown(&self, data: &[u8]) -> bool {
+        self.prefix.as_ref().is_none_or(|prefix| data.starts_with(prefix.as_bytes()))
+            && self.matching.as_ref().is_none_or(|regex| regex.is_match(data))
+    }
+}
+
 impl Selection {
     /// Whether a record is chosen; the limit does not count.
     pub(crate) fn has(&self, record: &Record) -> bool {
-        self.has_id(record.id()) && self.is_shown(record)
+        self.filter.has(record.id(), record.data())
     }
 
     /// Whether its bytes are those that are chosen.
     fn is_shown(&self, record: &Record) -> bool {
-        self.prefix.as_ref().is_none_or(|prefix| record.data().starts_with(prefix.as_bytes()))
-            && self.matching.as_ref().is_none_or(|regex| regex.is_match(record.data()))
+        self.filter.is_shown(record.data())
     }
 
     /// Whether every record is chosen.
     pub(crate) fn is_all(&self) -> bool {
-        let Self { from, to, prefix, matching, limit } = self;
-        from.is_none() && to.is_none() && prefix.is_none() && matching.is_none() && limit.is_none()
-    }
-
-    fn has_id(&self, id: u64) -> bool {
-        self.from.is_none_or(|from| from <= id) && self.to.is_none_or(|to| id <= to)
+        let Filter { from, to, prefix, matching } = &self.filter;
+        from.is_none() && to.is_none() && prefix.is_none() && matching.is_none() && self.limit.is_none()
     }
 
     /// Gives every chosen record to `show`, in the order of the file. Damaged records are named on standard error.
@@ -114,7 +139,7 @@ impl Selection {
         mut show: impl FnMut(&Target, &Record) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let mut left = self.limit.unwrap_or(u64::MAX).saturating_sub(shown);
-        if self.from.is_some() || self.to.is_some() || left == 0 {
+        if self.filter.has_ids() || left == 0 {
             return Ok(());
         }
         let mut spaces = match space {

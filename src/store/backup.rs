@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::report::Progress;
 use crate::store::Store;
+use crate::store::copy::carry_tag;
 use crate::store::open;
 use crate::store::options::Options;
 
@@ -60,6 +61,7 @@ impl Store {
         let total = self.len()?;
         let mut records = 0;
         let fill = |copy: &Store| {
+            carry_tag(self, copy)?;
             for record in snapshot.all_records() {
                 let (address, record) = record?;
                 // The key of the hash is in the geometry, so the ids of keys are the same.

@@ -28,7 +28,7 @@ use crate::store::Store;
 use crate::sys::clock::{self, Reading};
 
 /// The space of the anchor. No program can give this name.
-const SPACE: &str = "\u{2}clock";
+pub(super) const SPACE: &str = "\u{2}clock";
 /// The key of the anchor.
 const KEY: &str = "anchor";
 /// An anchor is replaced after this time, and a handle looks again for another one.

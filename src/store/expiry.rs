@@ -33,7 +33,7 @@ use crate::store::space::Space;
 use crate::store::ttl::Ttl;
 
 /// In front of the name of a space: the space of its later deadlines. No program can give such a name.
-const TOUCHED: char = '\u{1}';
+pub(super) const TOUCHED: char = '\u{1}';
 
 /// What became of a later deadline.
 enum Touched {

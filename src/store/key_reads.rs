@@ -35,7 +35,7 @@ impl Snapshot<'_> {
     }
 
     /// Whether a value with this end was over at the moment.
-    fn is_over(&self, space: &Space<'_>, key: &[u8], expiry: Option<Expiry>) -> Result<bool> {
+    pub(super) fn is_over(&self, space: &Space<'_>, key: &[u8], expiry: Option<Expiry>) -> Result<bool> {
         let Some(expiry) = expiry.filter(|expiry| expiry.at_ms <= self.now_ms) else { return Ok(false) };
         let Some(touched) = space.touched() else { return Ok(true) };
         let id = touched.id_of(key);

@@ -140,6 +140,8 @@ pub(crate) mod periodic;
 
 pub(crate) mod backup;
 
+pub(crate) mod copy;
+
 pub(crate) mod upkeep;
 
 pub(crate) mod salvage;

@@ -73,6 +73,17 @@ impl Options {
         }
     }
 
+    /// The options of a store with this geometry.
+    pub(crate) fn of(geo: &Geometry) -> Self {
+        Self {
+            record_size: Some(geo.record_size as usize),
+            regions: geo.regions,
+            slots_per_extent: (!geo.grows).then(|| 1 << geo.slots_log2),
+            max_size: geo.max_size,
+            ..Self::new()
+        }
+    }
+
     /// Bytes of the longest record: 1 to 2^30 - 32. Default 1 MiB. A high limit costs nothing: each record takes a slot that is as
     /// long as it needs, and up to 12 % longer (up to 25 %, if it is shorter than 512 bytes or longer than 64 KiB). If all extents are of one
     /// [size](Self::slots_per_extent), every slot is as long as the longest record, and the default is 256 bytes.

@@ -404,17 +404,20 @@ impl Snapshot<'_> {
 
     /// The id, slot and header of every record.
     fn places(&self) -> impl Iterator<Item = Result<(u64, u32, Header)>> {
-        (0..self.store.handle.arena.geo.regions).flat_map(|region| {
-            let (found, error) = match self.of_region(region) {
-                Ok(found) => (found, None),
-                Err(error) => (Vec::new(), Some(Err(error))),
-            };
-            error.into_iter().chain(found.into_iter().filter_map(|found| match found {
-                Passed::Whole(id, newest) => Some(self.header_of(id, &newest).map(|(slot, h)| (id, slot, h))),
-                Passed::Doubtful(id) => self.find(id).map(|r| r.map(|(slot, h)| (id, slot, h))).transpose(),
-                Passed::Damaged(id, slot, what) => Some(Err(self.store.corrupt(id, Some(slot), what))),
-            }))
-        })
+        (0..self.store.handle.arena.geo.regions).flat_map(|region| self.places_in(region))
+    }
+
+    /// The id, slot and header of every record of a region, in the order of the slots.
+    pub(super) fn places_in(&self, region: u32) -> impl Iterator<Item = Result<(u64, u32, Header)>> {
+        let (found, error) = match self.of_region(region) {
+            Ok(found) => (found, None),
+            Err(error) => (Vec::new(), Some(Err(error))),
+        };
+        error.into_iter().chain(found.into_iter().filter_map(|found| match found {
+            Passed::Whole(id, newest) => Some(self.header_of(id, &newest).map(|(slot, h)| (id, slot, h))),
+            Passed::Doubtful(id) => self.find(id).map(|r| r.map(|(slot, h)| (id, slot, h))).transpose(),
+            Passed::Damaged(id, slot, what) => Some(Err(self.store.corrupt(id, Some(slot), what))),
+        }))
     }
 
     /// The records of a region, in the order of their slots.
@@ -474,14 +477,27 @@ impl Snapshot<'_> {
 
     /// Copies a version that was current at the moment. Its header has not been checked yet.
     fn copy(&self, id: u64, slot: u32, header: Header, out: &mut Vec<u8>) -> Result<Version> {
+        out.clear();
+        self.copy_behind(id, slot, header, out)
+    }
+
+    /// The same, behind the bytes that are there.
+    pub(super) fn copy_behind(
+        &self,
+        id: u64,
+        slot: u32,
+        header: Header,
+        out: &mut Vec<u8>,
+    ) -> Result<Version> {
         let arena = &self.store.handle.arena;
         let corrupt = |what| self.store.corrupt(id, Some(slot), what);
         let words = arena.slot(slot).and_then(|words| words.get(HEADER_WORDS..));
         let words = words.filter(|words| header.len() <= size_of_val(*words));
         let words = words.ok_or_else(|| corrupt("its length is impossible"))?;
-        out.resize(header.len(), 0);
-        copy_out(words, out);
-        if self.verify && header.sum(out) != header.crc() {
+        let start = out.len();
+        out.resize(start + header.len(), 0);
+        copy_out(words, &mut out[start..]);
+        if self.verify && header.sum(&out[start..]) != header.crc() {
             return Err(corrupt("checksum mismatch"));
         }
         Ok(Version(header.version()))

@@ -1,4 +1,4 @@
-//! `backup`, `salvage` and `ls`: copies of a store that is in use or destroyed, and stores in memory.
+//! `backup`, `copy`, `salvage` and `ls`: copies of a store that is in use or destroyed, and stores in memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,64 @@ fn a_backup_never_replaces_a_file_and_leaves_nothing_when_it_fails() {
     run(args!["backup", store, copy]).refused(3, "0x2");
     assert!(!copy.exists(), "a copy without a record is left");
     run(args!["backup", store]).refused(2, "COPY");
+    assert_eq!(read(&store, 1), b"one");
+}
+
+#[test]
+fn a_copy_has_the_records_that_were_chosen_in_the_geometry_that_was_asked_for() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one"), (2, b"two"), (30, b"thirty")]);
+    run(args!["write", store, "sessions/user:7", "logged in", "--ttl", "1h"]).done();
+    run(args!["write", store, "pages/home", "two"]).done();
+    let in_use = Store::open(&store).expect("the store");
+    let copy = dir.path("copy.rec");
+    run(args!["copy", store, copy, "--regions", "3", "--record-size", "4K"])
+        .refused(0, "5 records copied; it takes ");
+    assert_eq!(dump(&copy), dump(&store));
+    let stat = run(args!["stat", copy, "--json"]).done().json().remove(0);
+    assert_eq!((stat["regions"].as_array().map(Vec::len), &stat["record_size"]), (Some(3), &4096.into()));
+    drop(in_use);
+    for (n, (options, lines)) in [
+        (&["--space", "pages"][..], &[r#"{"space":"pages","key":"home","data":"two"}"#][..]),
+        (&["--from", "2", "--to", "29"], &[r#"{"id":2,"data":"two"}"#]),
+        (&["--match", "^T"], &[]),
+        (
+            &["--prefix", "tw"],
+            &[r#"{"id":2,"data":"two"}"#, r#"{"space":"pages","key":"home","data":"two"}"#],
+        ),
+        (&["--space", "absent", "--slots-per-extent", "64"], &[]),
+        (
+            &["--match", "(?i)^T", "--space", "pages", "--slots-per-extent", "none", "--mode", "640"],
+            &[r#"{"space":"pages","key":"home","data":"two"}"#],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let copy = dir.path(&format!("copy{n}.rec"));
+        let mut all = args!["copy", store, copy].to_vec();
+        all.extend(options.iter().map(Into::into));
+        let copied = run(&all).done_saying("copied; it takes ");
+        assert!(copied.err.contains(&format!("{} record", lines.len())), "{copied:?}");
+        assert_eq!(dump(&copy), lines, "{options:?}");
+    }
+}
+
+#[test]
+fn a_copy_never_replaces_a_file_and_of_a_damaged_store_it_names_the_command_that_helps() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one"), (2, VICTIM)]);
+    let there = dir.file("there", "something else");
+    run(args!["copy", store, there]).refused(4, "exists already");
+    run(args!["copy", store, store]).refused(4, "exists already");
+    run(args!["copy", dir.path("absent.rec"), dir.path("b.rec")]).refused(4, "no such store");
+    let copy = dir.path("copy.rec");
+    run(args!["copy", store, copy, "--record-size", "5"]).refused(4, "at most 5");
+    run(args!["copy", store, copy, "--slots-per-extent", "some"]).refused(2, "`some` is no number of slots");
+    run(args!["copy", store, copy, "--regions", "0"]).refused(2, "0");
+    flip(&store);
+    run(args!["copy", store, copy]).refused(3, "`recstore salvage ");
+    assert!(!copy.exists(), "a copy without a record is left");
     assert_eq!(read(&store, 1), b"one");
 }
 

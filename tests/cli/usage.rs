@@ -2,7 +2,7 @@
 
 use crate::command::{Dir, args, run, run_with, store_of};
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 26] = [
     "create",
     "write",
     "read",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 25] = [
     "verify",
     "repair",
     "backup",
+    "copy",
     "salvage",
     "shared",
     "inspect",

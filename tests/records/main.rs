@@ -6,6 +6,7 @@
 mod common;
 
 mod batches;
+mod copies;
 mod create;
 mod durability;
 mod features;
