@@ -122,7 +122,7 @@ pub use store::salvage::{salvage, salvage_with_progress};
 pub use store::shared::Shared;
 pub use store::snapshot::Snapshot;
 pub use store::space::Space;
-pub use store::stats::{Attached, LockOwner, RegionStats, Stats};
+pub use store::stats::{Attached, ClassStats, LockOwner, RegionStats, Stats, UsedSlots};
 pub use store::sweep::{Sweeping, Swept};
 pub use store::ttl::{PutOptions, Ttl};
 pub use store::typed::{Slices, Typed};

@@ -27,6 +27,7 @@ const COMMAND_CHARS: usize = 60;
 Examples:
   recstore stat s.rec                       one screen
   recstore stat s.rec --regions             every region
+  recstore stat s.rec --classes             the bytes of data, of slots and of idle slots, by their length
   recstore stat s.rec --json | jq .records
   recstore stat s.rec --prometheus > /var/lib/node_exporter/s.prom"
 )]
@@ -36,7 +37,12 @@ pub(crate) struct Stat {
     /// Show every region, and not only those whose lock is held
     #[arg(long)]
     regions: bool,
-    /// Print one object
+    /// Show the slots by their length, with the bytes of data in them. Looks at every slot, while the rest of `stat` takes
+    /// the time of a look at each extent
+    #[arg(long, conflicts_with = "prometheus")]
+    classes: bool,
+    /// Print one object. Its keys stay; later versions may add some. "classes" lists the lengths of slots: {"slot_size", "extents",
+    /// "bytes", "slots", "fresh_slots", "used_slots", "data_bytes", "idle_bytes"}; the last three are null without --classes
     #[arg(long, conflicts_with_all = ["regions", "prometheus"])]
     json: bool,
     /// Print metrics in the text format of Prometheus
@@ -46,7 +52,8 @@ pub(crate) struct Stat {
 
 impl Stat {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
-        let stats = access.look(&self.store)?.stats()?;
+        let store = access.look(&self.store)?;
+        let stats = if self.classes { store.stats_of_slots()? } else { store.stats()? };
         let mut out = Output::new();
         if self.json {
             out.line(format_args!("{}", to_json(&stats)))?;
@@ -55,6 +62,9 @@ impl Stat {
         } else {
             out.line(format_args!("{}", verdict(&stats)))?;
             summary(&mut out, &stats)?;
+            if self.classes {
+                classes(&mut out, &stats)?;
+            }
             regions(&mut out, &stats.regions, self.regions)?;
             attached(&mut out, &stats)?;
         }
@@ -132,9 +142,50 @@ fn summary(out: &mut Output, s: &Stats) -> Result<(), Failure> {
         size(s.index_bytes),
         size(s.max_size)
     ))?;
+    if let Some(bytes) = s.bytes_per_record() {
+        out.line(format_args!("cost        {bytes} bytes on disk for each record"))?;
+    }
     out.line(format_args!(
         "durability  epoch {}, durable up to {}; {} flushes, {} durable writes",
         s.epoch, s.durable_epoch, s.flushes, s.durable_writes
+    ))
+}
+
+/// The slots by their length, and the sum of all.
+fn classes(out: &mut Output, s: &Stats) -> Result<(), Failure> {
+    out.line(format_args!(
+        "\n{:>10} {:>8} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "slot", "extents", "slots", "used", "data", "in slots", "idle", "extents of"
+    ))?;
+    let (mut data, mut idle, mut bytes) = (0, 0, 0);
+    for class in &s.classes {
+        let used = class.used.unwrap_or_default();
+        let idle_bytes = class.idle_bytes().unwrap_or_default();
+        data += used.data_bytes;
+        idle += idle_bytes;
+        bytes += class.bytes;
+        out.line(format_args!(
+            "{:>10} {:>8} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            class.slot_size,
+            class.extents,
+            class.slots,
+            used.slots,
+            size(used.data_bytes),
+            size(used.slots * class.slot_size),
+            size(idle_bytes),
+            size(class.bytes)
+        ))?;
+    }
+    out.line(format_args!(
+        "{:>10} {:>8} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "all",
+        s.classes.iter().map(|class| u64::from(class.extents)).sum::<u64>(),
+        s.slots,
+        s.classes.iter().filter_map(|class| class.used).map(|used| used.slots).sum::<u64>(),
+        size(data),
+        size(s.classes.iter().map(|class| class.used.map_or(0, |used| used.slots * class.slot_size)).sum()),
+        size(idle),
+        size(bytes)
     ))
 }
 
@@ -249,13 +300,24 @@ fn to_json(s: &Stats) -> Value {
                    "state": state_of(a.pid, a.pid_exists, a.alive), "pins": a.pins})
         })
         .collect();
+    let classes: Vec<Value> = s
+        .classes
+        .iter()
+        .map(|c| {
+            json!({
+                "slot_size": c.slot_size, "extents": c.extents, "bytes": c.bytes, "slots": c.slots,
+                "fresh_slots": c.fresh_slots, "used_slots": c.used.map(|used| used.slots),
+                "data_bytes": c.used.map(|used| used.data_bytes), "idle_bytes": c.idle_bytes(),
+            })
+        })
+        .collect();
     json!({
         "path": s.path.to_string_lossy(), "verdict": verdict(s), "format_version": s.format_version, "uuid": s.uuid,
         "record_size": s.record_size, "slot_size": s.slot_size, "slots_per_extent": s.slots_per_extent,
         "extent_size": s.extent_size, "max_size": s.max_size, "file_size": s.file_size,
         "allocated_size": s.allocated_size, "records": s.records, "slots": s.slots,
         "free_slots": s.free_slots, "retired_slots": s.retired_slots, "extents": s.extents,
-        "index_bytes": s.index_bytes, "epoch": s.epoch, "durable_epoch": s.durable_epoch,
+        "index_bytes": s.index_bytes, "bytes_per_record": s.bytes_per_record(), "classes": classes, "epoch": s.epoch, "durable_epoch": s.durable_epoch,
         "closed_cleanly": s.closed_cleanly, "flushes": s.flushes, "durable_writes": s.durable_writes,
         "regions": regions, "attached": attached,
     })

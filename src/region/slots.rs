@@ -87,10 +87,12 @@ impl<'a> Region<'a> {
 
     /// The fresh slots of all classes.
     pub(crate) fn count_fresh(&self) -> Result<u64, Trouble> {
-        (0..self.arena.geo.classes).try_fold(0, |sum, class| {
-            let first = self.first_fresh(class)?;
-            Ok(sum + first.map_or(0, |(_, place)| u64::from(place.slots - place.within)))
-        })
+        (0..self.arena.geo.classes).try_fold(0, |sum, class| Ok(sum + self.count_fresh_of(class)?))
+    }
+
+    /// The fresh slots of a class.
+    pub(crate) fn count_fresh_of(&self, class: u32) -> Result<u64, Trouble> {
+        Ok(self.first_fresh(class)?.map_or(0, |(_, place)| u64::from(place.slots - place.within)))
     }
 
     /// Notes which slots of a class are fresh: up to the end of their extent.

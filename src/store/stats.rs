@@ -1,5 +1,6 @@
 //! The store in numbers.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -52,6 +53,8 @@ pub struct Stats {
     pub extents: u32,
     /// Bytes of all index tables in use.
     pub index_bytes: u64,
+    /// The slots by their length, the shortest first.
+    pub classes: Vec<ClassStats>,
     /// The current epoch: raised by every flush.
     pub epoch: u64,
     /// Everything that was written in this epoch or before is on disk.
@@ -66,6 +69,55 @@ pub struct Stats {
     pub regions: Vec<RegionStats>,
     /// All seats that are taken, or whose holder died.
     pub attached: Vec<Attached>,
+}
+
+/// The slots of one length in numbers: see [`Store::stats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClassStats {
+    /// Bytes of each slot: a header of 32 bytes, and the data.
+    pub slot_size: u64,
+    /// Extents of such slots.
+    pub extents: u32,
+    /// Bytes of these extents.
+    pub bytes: u64,
+    /// Slots.
+    pub slots: u64,
+    /// Slots that were never used.
+    pub fresh_slots: u64,
+    /// The use of the other slots, if it was counted: see [`Store::stats_of_slots`].
+    pub used: Option<UsedSlots>,
+}
+
+impl ClassStats {
+    /// Bytes of the slots that hold nothing, if the use of the slots was counted.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// store.delete(1)?;
+    /// let class = store.stats_of_slots()?.classes[0];
+    /// assert_eq!(class.idle_bytes(), Some(class.slots * class.slot_size));
+    /// assert_eq!(store.stats()?.classes[0].idle_bytes(), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn idle_bytes(&self) -> Option<u64> {
+        let used = self.used?;
+        Some(self.slots.saturating_sub(used.slots) * self.slot_size)
+    }
+}
+
+/// The use of the slots of one length: see [`Store::stats_of_slots`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UsedSlots {
+    /// Slots that hold a version or a tombstone: current ones and retired ones.
+    pub slots: u64,
+    /// Bytes of data in them.
+    pub data_bytes: u64,
 }
 
 /// A region in numbers: see [`Store::stats`].
@@ -129,6 +181,25 @@ pub struct Attached {
     pub pins: u64,
 }
 
+impl Stats {
+    /// Bytes of disk that the store takes for each record, whatever it needs them for. `None` if there is no record.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// assert_eq!(store.stats()?.bytes_per_record(), None);
+    /// store.write_many((0..10_000).map(|id| (id, [1; 64])))?;
+    /// let bytes = store.stats()?.bytes_per_record().unwrap();
+    /// assert!((100..200).contains(&bytes), "{bytes}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn bytes_per_record(&self) -> Option<u64> {
+        self.allocated_size.checked_div(self.records)
+    }
+}
+
 /// In numbers.
 impl Store {
     /// The store in numbers: O(extents + regions), and a few system calls.
@@ -152,6 +223,7 @@ impl Store {
         let geo = &arena.geo;
         let metadata = arena.file.metadata().map_err(arena.io("looking at the file"))?;
         let mut of_regions = vec![(0, 0); geo.regions as usize];
+        let mut of_classes: BTreeMap<u32, ClassStats> = BTreeMap::new();
         let mut all_extents = 0;
         arena.each_extent(|extent| {
             // A uniform extent for index tables is counted as so many.
@@ -159,8 +231,24 @@ impl Store {
             if let Some((extents, slots)) = extent.region().and_then(|r| of_regions.get_mut(r as usize)) {
                 *extents += 1;
                 *slots += u64::from(extent.slots);
+                let (slot_size, range) = (extent.slot_size(geo), extent.range(geo));
+                let class = of_classes.entry(extent.class).or_insert(ClassStats {
+                    slot_size,
+                    extents: 0,
+                    bytes: 0,
+                    slots: 0,
+                    fresh_slots: 0,
+                    used: None,
+                });
+                class.extents += 1;
+                class.bytes += range.end - range.start;
+                class.slots += u64::from(extent.slots);
             }
         })?;
+        for (&class, stats) in &mut of_classes {
+            let fresh = |region| Region::new(arena, region).count_fresh_of(class).unwrap_or(0);
+            stats.fresh_slots = (0..geo.regions).map(fresh).sum();
+        }
         let mut regions = Vec::with_capacity(geo.regions as usize);
         for (region, &(extents, slots)) in (0..).zip(&of_regions) {
             regions.push(self.region_stats(region, extents, slots)?);
@@ -185,6 +273,7 @@ impl Store {
             retired_slots: sum(|r| r.retired_slots),
             extents: all_extents,
             index_bytes: (0..geo.regions).map(|r| arena.shape(r).bytes()).sum(),
+            classes: of_classes.into_values().collect(),
             epoch: epoch(control.epoch()),
             durable_epoch: epoch(control.durable()),
             closed_cleanly: self.handle.is_clean(),
@@ -193,6 +282,38 @@ impl Store {
             regions,
             attached: attached(&self.handle)?,
         })
+    }
+
+    /// [`stats`](Self::stats), and of each length of slots how many are in use, and for how many bytes of data: O(slots), as
+    /// [`extents`](Self::extents).
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// store.put(1, b"one")?;
+    /// store.put(2, [0; 1000])?;
+    /// let classes = store.stats_of_slots()?.classes;
+    /// assert_eq!(classes.iter().filter_map(|class| class.used).map(|used| used.data_bytes).sum::<u64>(), 1003);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`stats`](Self::stats).
+    pub fn stats_of_slots(&self) -> Result<Stats> {
+        let mut stats = self.stats()?;
+        for class in &mut stats.classes {
+            class.used = Some(UsedSlots::default());
+        }
+        for extent in self.extents()? {
+            // Others may have made one since, of another length.
+            let class = stats.classes.iter_mut().find(|class| class.slot_size == extent.slot_size);
+            if let Some(used) = class.and_then(|class| class.used.as_mut()) {
+                used.slots += u64::from(extent.used_slots);
+                used.data_bytes += extent.data_bytes;
+            }
+        }
+        Ok(stats)
     }
 
     fn region_stats(&self, region: u32, extents: u32, slots: u64) -> Result<RegionStats> {

@@ -178,3 +178,43 @@ fn watch_tells_what_is_there_and_then_every_change_until_its_reader_goes() {
     let _ = one.hear();
     send(one.pid(), Signal::SIGKILL);
 }
+
+#[test]
+fn stat_shows_data_and_idle_room_by_the_length_of_the_slots_and_the_cost_of_a_record() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, &[b'x'; 60]), (2, &[b'x'; 64]), (3, &[b'x'; 900])]);
+    let cheap = run(args!["stat", store, "--json"]).done().json().remove(0);
+    let classes = cheap["classes"].as_array().expect("a list");
+    assert!(
+        classes.iter().all(|class| class["used_slots"].is_null() && class["idle_bytes"].is_null()),
+        "{cheap}"
+    );
+    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_else(|| panic!("{value} is no number"));
+    assert_eq!(number(&cheap["bytes_per_record"]), number(&cheap["allocated_size"]) / 3);
+
+    let object = run(args!["stat", store, "--json", "--classes"]).done().json().remove(0);
+    let classes = object["classes"].as_array().expect("a list");
+    let sum = |key: &str| classes.iter().map(|class| number(&class[key])).sum::<u64>();
+    assert_eq!((sum("data_bytes"), sum("used_slots"), sum("slots")), (1024, 3, number(&object["slots"])));
+    assert_eq!(sum("fresh_slots"), number(&object["free_slots"]));
+    let used: Vec<(u64, u64)> =
+        classes.iter().map(|class| (number(&class["slot_size"]), number(&class["used_slots"]))).collect();
+    assert_eq!(used, [(96, 2), (960, 1)]);
+    for class in classes {
+        let [slot, slots, used] = ["slot_size", "slots", "used_slots"].map(|key| number(&class[key]));
+        assert_eq!(number(&class["idle_bytes"]), (slots - used) * slot);
+        assert!(number(&class["bytes"]) > slots * slot, "{class}");
+    }
+
+    let text = run(args!["stat", store, "--classes"]).done();
+    let cost = format!("cost        {} bytes on disk for each record", number(&object["bytes_per_record"]));
+    assert!(text.text().lines().any(|line| line == cost), "{text:?}");
+    let line =
+        text.text().lines().find(|line| line.trim_start().starts_with("96 ")).expect("a line for 96 bytes");
+    assert_eq!(line.split_whitespace().nth(3), Some("2"), "{text:?}");
+    run(args!["delete", store, "3"]).done();
+    let object = run(args!["stat", store, "--json", "--classes"]).done().json().remove(0);
+    let idle: Vec<u64> =
+        object["classes"].as_array().expect("a list").iter().map(|c| number(&c["used_slots"])).collect();
+    assert!(idle[1] <= 1 && idle[0] >= 2, "{object}");
+}
