@@ -1,15 +1,21 @@
 //! The extents of a file, in order, as their headers tell them.
 //!
-//! In a store whose extents grow, an extent without a valid header is found by the copy of the header at its end. If both are lost,
-//! the next header or copy in the file ends the gap. Slots are numbered in the order of the file, so the numbers of the slots in
-//! the gap follow from those beside it.
+//! In a store whose extents grow, an extent has a copy of its header at its end:
+//!
+//! 1. An extent is what its header says, if the copy says the same.
+//! 2. If only one of them is there, it is believed, unless it hides the header of an extent behind it.
+//! 3. If they contradict each other, one of them was forged. The extents behind it, the numbers before it, and its slots tell which.
+//! 4. If both are lost, the next header or copy in the file ends the gap. Slots are numbered in the order of the file, so the numbers
+//!    of the slots in the gap follow from those beside it.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 
+use crate::file::survey::{SlotState, survey};
 use crate::format::extent::{Extent, ExtentHeader, ExtentKind, HEADER_WORDS, NO_CLASS};
 use crate::format::geometry::{EXTENT_HEADER_BYTES, Geometry};
+use crate::format::region::{CLASS_WORDS, ClassWords, HEAD_WORDS, Head};
 use crate::sys::atomic::Ordering;
 use crate::sys::file;
 use crate::sys::mapping::Mapping;
@@ -24,6 +30,11 @@ pub(crate) struct Reached {
 }
 
 impl Reached {
+    /// Without this extent.
+    pub(crate) fn before(extent: &Extent) -> Self {
+        Self { unit: extent.unit, group: extent.group }
+    }
+
     /// With this extent too.
     pub(crate) fn with(extent: &Extent, geometry: &Geometry) -> Self {
         Self { unit: extent.end(), group: extent.end_group(geometry) }
@@ -75,8 +86,18 @@ impl Headers<'_> {
 
     /// The extent the copy of whose header lies at the end of the page before `unit`.
     pub(crate) fn twin_before(&self, unit: u32) -> Option<Extent> {
-        let words = self.words(self.geo.unit_offset(unit) - EXTENT_HEADER_BYTES)?;
-        ExtentHeader::parse_twin(&words, self.tag, self.geo)
+        self.twin_at(self.geo.unit_offset(unit) - EXTENT_HEADER_BYTES)
+    }
+
+    /// The extent the copy of whose header lies at this offset, where it must lie.
+    fn twin_at(&self, offset: u64) -> Option<Extent> {
+        let twin = ExtentHeader::parse_twin(&self.words(offset)?, self.tag, self.geo)?;
+        (twin_offset(self.geo, &twin, twin.kind?) == Some(offset)).then_some(twin)
+    }
+
+    /// The extent that is told where the copy of this one's header must be.
+    pub(crate) fn twin_of(&self, extent: &Extent) -> Option<Extent> {
+        self.twin_at(twin_offset(self.geo, extent, extent.kind?)?)
     }
 
     /// The extent behind those that were passed, in a file of `end` units; without a kind, if no header and no copy of one tells it.
@@ -90,12 +111,92 @@ impl Headers<'_> {
             return Some(told.unwrap_or(uniform(geo, passed.unit)));
         }
         let is_whole = |extent: &Extent| extent.end() <= end && extent.group >= passed.group;
-        if let Some(extent) = told.filter(is_whole) {
+        if let Some(extent) = told.filter(is_whole)
+            && self.twin_of(&extent) == Some(extent)
+        {
             return Some(extent);
         }
-        let gap = self.search(passed, end, is_whole);
+        let found = self.search(passed, end, is_whole);
         // A header is written before those behind it. If one behind it was seen, it may be there by now.
-        Some(self.at(passed.unit).filter(is_whole).unwrap_or(gap))
+        Some(match self.at(passed.unit).filter(is_whole) {
+            None => found,
+            Some(told) if found.kind.is_some() => self.choose(passed, told, found),
+            // Its copy was lost, or not yet written.
+            Some(told) if told.end() <= found.end() => told,
+            Some(told) => {
+                let hidden = self.at(found.end());
+                let is_sure = hidden.is_some_and(|hidden| self.twin_of(&hidden) == Some(hidden));
+                if is_sure { found } else { told }
+            }
+        })
+    }
+
+    /// The extent that is behind those that were passed, if its header and the copy of it contradict each other.
+    fn choose(&self, passed: Reached, header: Extent, twin: Extent) -> Extent {
+        if header.run != twin.run {
+            // A header lies at the end of the shorter one, if the longer one is forged. Else the place of the copy tells.
+            let (short, long) = if header.run < twin.run { (header, twin) } else { (twin, header) };
+            let next = self.at(short.end()).filter(|next| next.group >= short.end_group(self.geo));
+            return if next.is_some_and(|next| next.end() < long.end()) { short } else { twin };
+        }
+        if header.group != twin.group {
+            let is_next = |extent: &Extent| extent.group == passed.group;
+            let (low, high) = if header.group < twin.group { (header, twin) } else { (twin, header) };
+            return if is_next(&high) { high } else { low };
+        }
+        let (of_header, of_twin) = (self.weight(&header), self.weight(&twin));
+        match (header.kind, twin.kind) {
+            (Some(ExtentKind::Index), Some(ExtentKind::Index)) => header,
+            (Some(ExtentKind::Index), _) => {
+                if of_twin > 0 || !self.holds_table(&header) {
+                    twin
+                } else {
+                    header
+                }
+            }
+            (_, Some(ExtentKind::Index)) => {
+                if of_header > 0 || !self.holds_table(&twin) {
+                    header
+                } else {
+                    twin
+                }
+            }
+            // Free slots of one length lie where those of half that length do.
+            _ if (of_twin, twin.class) > (of_header, header.class) => twin,
+            _ => header,
+        }
+    }
+
+    /// How much the slots of an extent show that it is what it is said to be. More than 0, if they show it.
+    pub(crate) fn weight(&self, extent: &Extent) -> i64 {
+        /// So many slots show enough.
+        const LOOKS: u32 = 1024;
+        let Some(region) = extent.region() else { return 0 };
+        let words = (extent.slot_size(self.geo) / 8) as usize;
+        let mut buffer = Vec::new();
+        let mut of_slot = |within: u32| {
+            let slot = self.map.words(extent.slot_at(self.geo, within), words)?;
+            Some(match survey(slot, region, self.geo, &mut buffer) {
+                SlotState::Version(header) if self.geo.class_for(header.len()) == extent.class => 3,
+                SlotState::Version(_) | SlotState::Tombstone(_) | SlotState::Free => 2,
+                SlotState::Damaged(..) => -1,
+                _ => 0,
+            })
+        };
+        let by_slots: i64 = (0..extent.slots.min(LOOKS)).filter_map(&mut of_slot).sum();
+        let class =
+            self.map.words(self.geo.class_offset(region, extent.class), CLASS_WORDS).and_then(ClassWords::of);
+        let fresh = class.and_then(|class| class.fresh.load(Ordering::Relaxed).slot().ok().flatten());
+        by_slots + i64::from(fresh.is_some_and(|slot| extent.slot_numbers(self.geo).contains(&slot)))
+    }
+
+    /// Whether a region's index table lies in an extent.
+    fn holds_table(&self, extent: &Extent) -> bool {
+        let range = extent.range(self.geo);
+        (0..self.geo.regions).any(|region| {
+            let head = self.map.words(self.geo.head_offset(region), HEAD_WORDS).and_then(Head::of);
+            head.is_some_and(|head| range.contains(&head.shape().load(Ordering::Acquire).offset()))
+        })
     }
 
     /// The extent by the copy of its header or, up to the next header or copy of one, a gap.
@@ -114,7 +215,12 @@ impl Headers<'_> {
             if unit < end
                 && let Some(next) = self.at(unit).filter(&is_whole)
             {
-                return self.gap(passed, unit, Some(next.group));
+                let twin = self.twin_of(&next).filter(|twin| twin.unit == unit && is_whole(twin));
+                return self.gap(
+                    passed,
+                    unit,
+                    Some(twin.map_or(next.group, |twin| twin.group.min(next.group))),
+                );
             }
             if unit.is_multiple_of(UNITS_AT_ONCE) {
                 unit = unit.max(self.first_written(unit).min(end) - 1);

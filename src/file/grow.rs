@@ -214,7 +214,9 @@ impl<'a> Growth<'a> {
                 })
             })
         });
-        let is_index = arena.extent_at(first).is_some_and(|extent| extent.kind == Some(ExtentKind::Index));
+        let count = arena.unit_count().unwrap_or(0);
+        let told = arena.headers().next(Reached { unit: first, group: 0 }, count);
+        let is_index = told.is_some_and(|extent| extent.kind == Some(ExtentKind::Index));
         is_index && !has_fresh_slots && !units.clone().any(|unit| arena.hides_slots(unit))
     }
 

@@ -245,9 +245,13 @@ impl ExtentHeader {
                 let slots = if is_one { geometry.slots_in(h.run, geometry.class_size(h.class)) } else { 0 };
                 extent((slots > 0).then_some(ExtentKind::Data { region: h.region })?, slots)
             }
-            INDEX => extent(ExtentKind::Index, 0),
+            INDEX if h.region == 0 && h.class == 0 => extent(ExtentKind::Index, 0),
             _ => return None,
         };
-        (!geometry.grows || extent.end_group(geometry) <= GROUPS_MAX).then_some(extent)
+        // No extent has more groups than units. So a forged number can't use up those of all later extents.
+        let has_numbers = extent.group <= extent.unit
+            && extent.end_group(geometry) <= extent.end()
+            && extent.end_group(geometry) <= GROUPS_MAX;
+        (!geometry.grows || has_numbers).then_some(extent)
     }
 }

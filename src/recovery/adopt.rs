@@ -57,8 +57,8 @@ pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Resul
     }
     for extent in unsound(arena)? {
         if let Some(kind) = extent.kind {
-            // Its header was lost and not the copy of it, or the other way round.
-            if arena.extent_at(extent.unit).is_none() {
+            // Its header was lost or forged and not the copy of it, or the other way round.
+            if arena.extent_at(extent.unit) != Some(extent) {
                 fixed.push(format!("the header of extent {} was written anew, by its copy", extent.unit));
             }
             arena.write_extent_header(&extent, kind)?;

@@ -351,10 +351,11 @@ fn extents(headers: &Headers<'_>) -> Vec<Extent> {
         // Whatever their headers say.
         return (0..end).map(|unit| uniform(geo, unit)).collect();
     }
-    loop {
+    while let Some(next) = headers.next(passed, end) {
         // The last extent may be cut off: its slots are read as far as they are in the file.
-        let told = headers.at(passed.unit).filter(|told| passed.unit < end && told.group >= passed.group);
-        let Some(extent) = told.or_else(|| headers.next(passed, end)) else { break };
+        let is_rest = next.kind.is_none() && next.end() == end;
+        let told = if is_rest { headers.at(passed.unit) } else { None };
+        let extent = told.filter(|told| told.group >= passed.group).unwrap_or(next);
         match extent.kind {
             Some(ExtentKind::Index) => {
                 found.extend(headers.inside(&Extent { run: extent.end().min(end) - extent.unit, ..extent }))

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use crate::error::Result;
 use crate::file::arena::Arena;
+use crate::file::extents::Reached;
 use crate::file::pass;
 use crate::file::seat::damaged_seats;
 use crate::file::survey::{SlotState, survey};
@@ -83,17 +84,32 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
     let noted = arena.control().units().load(Ordering::SeqCst);
     let is_noted = |extent: &Extent| noted.is_none_or(|noted| u64::from(extent.unit) < noted);
     // A growth that was cut off leaves extents without a header. The next growth notes their number, and a later one uses them.
-    let has_none = |extent: &Extent| {
+    let is_lost = |extent: &Extent| match extent.kind {
+        Some(_) => arena.extent_at(extent.unit) != Some(*extent),
+        None => {
+            let now = arena.headers().next(Reached::before(extent), extent.end());
+            now.is_none_or(|now| now.kind.is_none())
+        }
+    };
+    // A header that was forged and is not believed, or is believed and should not be.
+    let is_contradicted = |extent: &Extent| {
+        let headers = [arena.extent_at(extent.unit), arena.headers().twin_of(extent)];
+        extent.kind.is_some() && headers.into_iter().flatten().any(|told| told != *extent)
+    };
+    let stays = |flaw: &dyn Fn(&Extent) -> bool, extent: &Extent| {
         (0..HEADER_LOOKS).all(|_| {
             std::thread::yield_now();
-            arena.extent_at(extent.unit).is_none()
+            flaw(extent)
         })
     };
     for extent in headless(arena)?.into_iter().chain(unsound(arena)?) {
         // The copy of a header is missing, if the process that wrote the header died before it wrote the copy.
-        if is_noted(&extent) && has_none(&extent) {
-            report.damage.push(Damage::of_store(format!("extent {} has no valid header", extent.unit)));
-        }
+        let what = match is_noted(&extent) {
+            true if stays(&is_contradicted, &extent) => "two headers that contradict each other",
+            true if stays(&is_lost, &extent) => "no valid header",
+            _ => continue,
+        };
+        report.damage.push(Damage::of_store(format!("extent {} has {what}", extent.unit)));
     }
     Ok(())
 }

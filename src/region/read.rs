@@ -218,7 +218,7 @@ enum NewestIs {
 fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<NewestIs> {
     let mut best: Option<(u32, Header, bool)> = None;
     let mut buffer = Vec::new();
-    for slot in pass::slots_of(arena, region)? {
+    for slot in pass::slots_in(arena, arena.all_data_extents(region)?) {
         let (slot, words) = slot?;
         let state = survey(words, region, &arena.geo, &mut buffer);
         let (header, is_record) = match state {

@@ -92,7 +92,9 @@ impl<'a> Region<'a> {
 
     /// The fresh slots of a class.
     pub(crate) fn count_fresh_of(&self, class: u32) -> Result<u64, Trouble> {
-        Ok(self.first_fresh(class)?.map_or(0, |(_, place)| u64::from(place.slots - place.within)))
+        Ok(self
+            .first_fresh(class)?
+            .map_or(0, |(_, place)| u64::from(place.slots.saturating_sub(place.within))))
     }
 
     /// Notes which slots of a class are fresh: up to the end of their extent.
@@ -329,7 +331,7 @@ impl<'a> Region<'a> {
         if !is_ours || header(words).words() != [0; HEADER_WORDS] {
             return Err(FRESH);
         }
-        self.set_fresh(class, next + 1..next.saturating_add(place.slots - place.within));
+        self.set_fresh(class, next + 1..next.saturating_add(place.slots.saturating_sub(place.within)));
         Ok(Some((next, words)))
     }
 

@@ -10,6 +10,7 @@ mod file;
 
 mod control;
 mod counts;
+mod extents;
 mod lent;
 #[cfg(feature = "testing")]
 mod lock;
