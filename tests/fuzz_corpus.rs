@@ -16,7 +16,7 @@ use rand::Rng;
 const NAME_OF_ITS_OWN: usize = 40;
 
 fn replay(target: &str, body: fn(&[u8])) {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let mut replayed = 0;
     for entry in std::fs::read_dir(&dir).expect("the corpus") {
         let path = entry.expect("an input").path();
@@ -103,7 +103,7 @@ fn slot_codec_holds_for_its_corpus() {
 /// Inputs that are named after a mistake catch it, when the store is made to make it.
 #[test]
 fn a_store_that_makes_a_mistake_fails_the_input_that_is_named_after_it() {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/operations");
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/operations");
     let mut caught = 0;
     for entry in std::fs::read_dir(dir).expect("the corpus") {
         let path = entry.expect("an input").path();

@@ -49,7 +49,7 @@ fn rounds() -> u64 {
 /// The directory with the kernel; it is fetched if it isn't there.
 fn kernel() -> PathBuf {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("qemu-kernel");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qemu/get_kernel.sh");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/qemu/get_kernel.sh");
     let status = Command::new("sh").arg(script).arg(&dir).status().expect("a shell");
     assert!(status.success(), "QEMU or the kernel can't be had");
     dir

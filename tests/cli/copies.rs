@@ -114,6 +114,17 @@ fn a_copy_never_replaces_a_file_and_of_a_damaged_store_it_names_the_command_that
 }
 
 #[test]
+fn a_copy_of_a_store_in_use_is_told_from_the_store() {
+    let dir = Dir::new();
+    let path = store_of(&dir, "a.rec", &[(1, b"one"), (2, b"two")]);
+    let store = Store::open(&path).expect("the store");
+    store.put(1, b"newer").expect("a write");
+    let copy = dir.path("copy.rec");
+    fs::copy(&path, &copy).expect("a copy of the file");
+    run(args!["verify", copy]).ended(3, "copy of a file that was in use");
+}
+
+#[test]
 fn salvage_saves_what_is_whole_and_names_what_is_not() {
     let dir = Dir::new();
     let store = store_of(&dir, "a.rec", &[(1, b"one"), (2, VICTIM), (3, b"three")]);

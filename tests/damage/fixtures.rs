@@ -13,7 +13,7 @@ use recstore::{Commit, Options, Store};
 const VERSIONS: [u32; 1] = [1];
 
 fn kept(version: u32) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/format-{version}.rec"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("data/format-{version}.rec"))
 }
 
 /// The records of every kept file.

@@ -8,7 +8,6 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::common::{self, Me, Worker};
 use nix::mount::{MsFlags, mount};
@@ -255,17 +254,4 @@ fn claims_of_seats_begin_at_random() {
         .collect();
     assert!(generations.iter().any(|&generation| generation > 1 << 16), "{generations:?}");
     assert!(generations[0] != generations[1] || generations[1] != generations[2], "{generations:?}");
-}
-
-#[test]
-fn the_command_says_that_a_copy_of_a_store_in_use_was_recovered() {
-    let (dir, path) = new_store();
-    let store = Store::open(&path).unwrap();
-    store.put(1, b"newer").unwrap();
-    let copy = dir.path().join("copy");
-    std::fs::copy(&path, &copy).unwrap();
-    let said = Command::new(env!("CARGO_BIN_EXE_recstore")).arg("verify").arg(&copy).output().unwrap();
-    let text = [said.stdout, said.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(text.contains("copy of a file that was in use"), "{text}");
 }

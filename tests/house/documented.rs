@@ -14,7 +14,7 @@ struct Item {
 }
 
 fn files() -> Vec<PathBuf> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src");
     let mut files: Vec<PathBuf> = std::fs::read_dir(src.join("store"))
         .expect("src/store")
         .map(|entry| entry.expect("a file").path())

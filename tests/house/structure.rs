@@ -26,7 +26,7 @@ const FLOORS: [&[&str]; 12] = [
 type Module = String;
 
 fn src() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../src")
 }
 
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -182,7 +182,7 @@ fn outgrown(me: &mut Me) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
     let store = Options::new().regions(1).record_size(1 << 20).create(&path).unwrap();
     for id in 0..8 {
-        store.put(id, &[id as u8; 1 << 20]).unwrap();
+        store.put(id, vec![id as u8; 1 << 20]).unwrap();
     }
     store.close().unwrap();
     // Only the file itself can be mapped: nothing beyond it.
@@ -198,7 +198,7 @@ fn outgrown(me: &mut Me) {
     let snapshot = store.snapshot().unwrap();
     let of_the_moment = snapshot.get(4).unwrap().unwrap();
     for id in 8..200 {
-        store.put(id, &[id as u8; 1 << 20]).unwrap();
+        store.put(id, vec![id as u8; 1 << 20]).unwrap();
     }
     assert!(
         mapped_bytes(Some(&path)) > reserved,
@@ -206,9 +206,9 @@ fn outgrown(me: &mut Me) {
     );
     store.put(3, b"three").unwrap();
     second.put(4, b"four").unwrap();
-    assert!(lent == [3; 1 << 20] && of_the_moment == [4; 1 << 20], "lent bytes changed");
+    assert!(lent == vec![3; 1 << 20] && of_the_moment == vec![4; 1 << 20], "lent bytes changed");
     for id in (0..200).filter(|id| ![3, 4].contains(id)) {
-        assert_eq!(second.get(id).unwrap().unwrap()[..], [id as u8; 1 << 20]);
+        assert_eq!(second.get(id).unwrap().unwrap()[..], vec![id as u8; 1 << 20]);
     }
     drop((pin, snapshot));
     drop((store, second));
