@@ -133,8 +133,9 @@ pub use store::watch::{Event, Watch, WatchAll};
 /// A store stays on one machine. The command `recstore mirror` keeps a bucket of NATS JetStream equal to it, for readers on other
 /// machines and against the loss of this one. Here is its machinery, and a second place, a directory of files.
 pub mod mirror {
+    pub use crate::store::comparison::{Comparison, compare};
     pub use crate::store::directory::{Directory, DirectoryError};
-    pub use crate::store::mirror::{Comparison, Mirror, MirrorError, MirrorStats, Wave, compare};
+    pub use crate::store::mirror::{Mirror, MirrorError, MirrorStats, Wave};
     pub use crate::store::sink::{Answer, Foreign, KeyState, RecordKey, Sink, Wanted};
 }
 

@@ -26,17 +26,15 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::iter;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use siphasher::sip::SipHasher13;
 
 use crate::error::Error;
-use crate::record::{Record, Version};
+use crate::record::Record;
 use crate::store::Store;
-use crate::store::changes::{Change, Changes};
-use crate::store::key_changes::{KeyChange, KeyChanges};
+use crate::store::mirror_source::{Feed, FeedItem, Source};
 use crate::store::sink::{Answer, Foreign, KeyState, RecordKey, Sink, Wanted};
-use crate::store::space::Space;
 use crate::sys::step::step;
 
 /// Records of a wave.
@@ -149,32 +147,6 @@ pub struct Wave {
     pub is_equal: bool,
 }
 
-/// The result of [`compare`]: see [`Comparison::is_equal`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Comparison {
-    /// Records of the store.
-    pub records: u64,
-    /// Records that the place does not have.
-    pub missing: Vec<RecordKey>,
-    /// Records that the store does not have.
-    pub extra: Vec<RecordKey>,
-    /// Records with another version or other bytes.
-    pub differing: Vec<RecordKey>,
-}
-
-impl Comparison {
-    /// Whether the place equals the store.
-    ///
-    /// ```
-    /// assert!(recstore::mirror::Comparison::default().is_equal());
-    /// ```
-    #[must_use]
-    pub fn is_equal(&self) -> bool {
-        self.missing.is_empty() && self.extra.is_empty() && self.differing.is_empty()
-    }
-}
-
 /// Keeps another place equal to a store, or to one of its spaces, while any process writes to the store.
 ///
 /// The place is a [`Sink`]. [`Directory`](crate::mirror::Directory) is one: a file for each record. The program `recstore-nats`, which
@@ -235,78 +207,6 @@ pub struct Mirror<'a, S> {
     asked: Instant,
     lags: VecDeque<Duration>,
     stats: MirrorStats,
-}
-
-/// The records that are mirrored.
-#[derive(Debug)]
-struct Source<'a> {
-    store: &'a Store,
-    space: Option<Space<'a>>,
-}
-
-impl<'a> Source<'a> {
-    fn new(store: &'a Store, space: Option<&str>) -> Result<Self, Error> {
-        Ok(Self { store, space: space.map(|name| store.space(name)).transpose()? })
-    }
-
-    fn get(&self, key: &RecordKey) -> Result<Option<Record>, Error> {
-        match (&self.space, key) {
-            (None, RecordKey::Id(id)) => self.store.get(*id),
-            (Some(space), RecordKey::Key(key)) => space.get(key),
-            _ => Ok(None),
-        }
-    }
-
-    fn version(&self, key: &RecordKey) -> Result<Option<Version>, Error> {
-        match (&self.space, key) {
-            (None, RecordKey::Id(id)) => self.store.version(*id),
-            (Some(space), RecordKey::Key(key)) => space.version(key),
-            _ => Ok(None),
-        }
-    }
-
-    /// The time by which values end.
-    fn now(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.store.now_ms())
-    }
-
-    fn follow(&self) -> Result<Feed<'a>, Error> {
-        Ok(match &self.space {
-            None => Feed::Ids(self.store.changes()?),
-            Some(space) => Feed::Keys(Box::new(space.changes()?)),
-        })
-    }
-}
-
-#[derive(Debug)]
-enum Feed<'a> {
-    Ids(Changes<'a>),
-    Keys(Box<KeyChanges<'a>>),
-}
-
-/// An item of either feed.
-#[derive(Debug)]
-enum FeedItem {
-    Written(RecordKey, Version),
-    Deleted(RecordKey),
-    CaughtUp,
-}
-
-impl Feed<'_> {
-    fn next(&mut self, timeout: Duration) -> Result<Option<FeedItem>, Error> {
-        Ok(match self {
-            Self::Ids(changes) => changes.next_timeout(timeout)?.map(|change| match change {
-                Change::Written { id, version } => FeedItem::Written(RecordKey::Id(id), version),
-                Change::Deleted { id } => FeedItem::Deleted(RecordKey::Id(id)),
-                Change::CaughtUp => FeedItem::CaughtUp,
-            }),
-            Self::Keys(changes) => changes.next_timeout(timeout)?.map(|change| match change {
-                KeyChange::Written { key, version } => FeedItem::Written(RecordKey::Key(key.into()), version),
-                KeyChange::Deleted { key } => FeedItem::Deleted(RecordKey::Key(key.into())),
-                KeyChange::CaughtUp => FeedItem::CaughtUp,
-            }),
-        })
-    }
 }
 
 /// The file whose lock the mirror of a place has. One file for one store and place, by whatever name the store was opened.
@@ -796,111 +696,5 @@ impl<S> Drop for Mirror<'_, S> {
     fn drop(&mut self) {
         // A copy of the descriptor in a child would keep the lock.
         let _ = self.lock.unlock();
-    }
-}
-
-/// Compares a place with a store, bytes included, and changes nothing. A mirror may run meanwhile: differences that are gone within
-/// `patience` do not count.
-///
-/// ```
-/// # use std::time::Duration;
-/// # use recstore::Store;
-/// use recstore::mirror::{Directory, Mirror, compare};
-///
-/// # let dir = tempfile::tempdir()?;
-/// # let store = Store::create(dir.path().join("a.rec"))?;
-/// store.put(1, b"one")?;
-/// let mut place = Directory::open(dir.path().join("copy"), &store, None)?;
-/// assert_eq!(compare(&store, None, &mut place, Duration::ZERO)?.missing.len(), 1);
-/// let mut mirror = Mirror::start(&store, None, place)?;
-/// while !mirror.step(Duration::ZERO)?.is_equal {}
-/// assert!(compare(&store, None, mirror.sink(), Duration::ZERO)?.is_equal());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Errors
-/// As [`Sink::list`]; those of the store. A damaged record counts as one that differs.
-pub fn compare<S: Sink>(
-    store: &Store,
-    space: Option<&str>,
-    sink: &mut S,
-    patience: Duration,
-) -> Result<Comparison, MirrorError<S::Error>> {
-    let started = Instant::now();
-    let source = Source::new(store, space)?;
-    let mut found = HashSet::new();
-    // With the revision that was found to differ; 0: not there.
-    let mut suspects: HashMap<RecordKey, u64> = HashMap::new();
-    let mut failed = None;
-    let listed = sink.list(true, &mut |key, held, data| {
-        let Some(version) = held.version else { return };
-        match source.get(&key) {
-            Ok(Some(record)) if record.version() == version && record.data() == data => {}
-            Ok(_) | Err(Error::Corrupt { .. }) => _ = suspects.insert(key.clone(), held.revision),
-            Err(error) => failed = Some(error),
-        }
-        found.insert(key);
-    });
-    listed.map_err(MirrorError::Sink)?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    let mut comparison = Comparison::default();
-    let mut look = |key: RecordKey| {
-        comparison.records += 1;
-        if !found.contains(&key) {
-            suspects.insert(key, 0);
-        }
-    };
-    match &source.space {
-        None => {
-            for record in store.iter() {
-                match record {
-                    Ok(record) => look(RecordKey::Id(record.id())),
-                    Err(Error::Corrupt { id, .. }) => look(RecordKey::Id(id)),
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        Some(space) => {
-            for entry in space.iter() {
-                look(RecordKey::Key(entry?.0.into()));
-            }
-        }
-    }
-    let mut left: Vec<(RecordKey, u64)> = suspects.into_iter().collect();
-    loop {
-        let keys: Vec<RecordKey> = left.iter().map(|(key, _)| key.clone()).collect();
-        let states =
-            if keys.is_empty() { Vec::new() } else { sink.read(&keys).map_err(MirrorError::Sink)? };
-        let states = states.into_iter().chain(iter::repeat(KeyState::default()));
-        let mut still = Vec::new();
-        for ((key, suspected), now) in left.into_iter().zip(states) {
-            let (here, is_damaged) = match source.version(&key) {
-                Ok(here) => (here, false),
-                Err(Error::Corrupt { .. }) => (None, true),
-                Err(error) => return Err(error.into()),
-            };
-            // At the same revision it has the bytes that were found to differ.
-            let has_arrived = now.version == here && (here.is_none() || now.revision != suspected);
-            if is_damaged || !has_arrived {
-                still.push((key, suspected, here, now));
-            }
-        }
-        if still.is_empty() || started.elapsed() >= patience {
-            for (key, _, here, now) in still {
-                match (here, now.version) {
-                    (Some(_), None) => comparison.missing.push(key),
-                    (None, Some(_)) => comparison.extra.push(key),
-                    _ => comparison.differing.push(key),
-                }
-            }
-            comparison.missing.sort_unstable();
-            comparison.extra.sort_unstable();
-            comparison.differing.sort_unstable();
-            return Ok(comparison);
-        }
-        left = still.into_iter().map(|(key, suspected, ..)| (key, suspected)).collect();
-        std::thread::sleep(Duration::from_millis(50).min(patience.saturating_sub(started.elapsed())));
     }
 }

@@ -129,7 +129,9 @@ pub(crate) mod handle_id;
 // Copies elsewhere.
 pub(crate) mod sink;
 
+pub(crate) mod comparison;
 pub(crate) mod mirror;
+pub(crate) mod mirror_source;
 
 pub(crate) mod directory;
 
