@@ -70,7 +70,7 @@ impl Options {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io); [`Error::Forked`](crate::Error::Forked).
+    /// [`Error::Io`]; [`Error::Forked`].
     pub fn like(store: &Store) -> Result<Self> {
         store.handle.check()?;
         let arena = &store.handle.arena;
