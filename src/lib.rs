@@ -71,6 +71,7 @@
 //! | feature | default | adds |
 //! | --- | --- | --- |
 //! | `cli` | no | the command `recstore` |
+//! | `tokio` | no | [`OwnedWatch::changed`](OwnedWatch#method.changed): waiting for a change in a task |
 //! | `testing` | no | kill points and faults for the crate's own tests; not for programs |
 //!
 //! Rust 1.89 or later. Linux, on x86-64 and arm64.
@@ -127,6 +128,7 @@ pub use store::sweep::{Sweeping, Swept};
 pub use store::ttl::{PutOptions, Ttl};
 pub use store::typed::{Slices, Typed};
 pub use store::watch::{Event, Watch, WatchAll};
+pub use store::watch_owned::OwnedWatch;
 
 /// Copies of a store in other places, kept equal while others write: [`Mirror`](mirror::Mirror), over any [`Sink`](mirror::Sink).
 ///

@@ -39,7 +39,30 @@ impl<'a> Space<'a> {
     }
 }
 
+impl<'a> KeyWatch<'a> {
+    /// A watch whose last look found this version.
+    pub(super) fn since(space: Space<'a>, key: Box<[u8]>, last: Option<Version>) -> Self {
+        Self { space, key, last }
+    }
+}
+
 impl KeyWatch<'_> {
+    /// The key's version at the last look.
+    ///
+    /// ```
+    /// # use recstore::Store;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let sessions = store.space("sessions")?;
+    /// let version = sessions.put("user:7", b"logged in")?;
+    /// assert_eq!(sessions.watch("user:7")?.version(), Some(version));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.last
+    }
+
     /// Waits until the key has another version than at the last look. `None`: as long as it takes. A write of another key with the same
     /// id gives the key another version too.
     ///

@@ -49,6 +49,8 @@ pub struct Store {
     pub(crate) opened: RepairReport,
     pub(crate) clock: clock::Clock,
     pub(crate) broom: sweep::Broom,
+    #[cfg(feature = "tokio")]
+    pub(crate) bridge: bridge::BridgeSlot,
 }
 
 impl std::fmt::Debug for Store {
@@ -121,6 +123,11 @@ pub(crate) mod shared;
 
 // Waiting for changes.
 pub(crate) mod watch;
+
+pub(crate) mod watch_owned;
+
+#[cfg(feature = "tokio")]
+pub(crate) mod bridge;
 
 pub(crate) mod changes;
 

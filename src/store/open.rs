@@ -328,6 +328,8 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         opened: report,
         clock: Clock::default(),
         broom: Broom::default(),
+        #[cfg(feature = "tokio")]
+        bridge: Default::default(),
     })
 }
 

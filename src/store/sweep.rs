@@ -130,8 +130,14 @@ impl Store {
         let periodic = Periodic::start(self, "sweep", interval, move |handle| {
             let Some(_round) = handle.rounds.begin() else { return Ok(()) };
             let (theirs, opened) = (handle.clone(), Default::default());
-            let store =
-                Store { handle: theirs, opened, clock: clock.clone(), broom: std::mem::take(&mut broom) };
+            let store = Store {
+                handle: theirs,
+                opened,
+                clock: clock.clone(),
+                broom: std::mem::take(&mut broom),
+                #[cfg(feature = "tokio")]
+                bridge: Default::default(),
+            };
             let swept = store.sweep(budget);
             (broom, clock) = (store.broom, store.clock);
             swept.map(drop)

@@ -133,6 +133,13 @@ pub(super) fn wait_in_region<T>(
     sleep_until(timeout, head.changes(), arm, look, || store.handle.heal(region))
 }
 
+impl<'a> Watch<'a> {
+    /// A watch whose last look found this version.
+    pub(super) fn since(store: &'a Store, id: u64, last: Option<Version>) -> Self {
+        Self { store, id, last }
+    }
+}
+
 impl Watch<'_> {
     /// Waits until the record has another version than at the last look. `None`: as long as it takes.
     ///

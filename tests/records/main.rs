@@ -35,6 +35,7 @@ mod snapshots;
 mod stopped;
 mod surroundings;
 mod syscalls;
+mod tasks;
 mod threads;
 mod waits;
 mod watching;
