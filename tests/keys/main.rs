@@ -8,7 +8,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod clocks;
 mod expiry;
+mod expiry_races;
 mod queue_deaths;
 mod queues;
 mod spaces;
