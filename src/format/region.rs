@@ -43,7 +43,7 @@ struct Layout {
     links: u64,
     /// Checked: slots in the retired queue.
     retired_count: u64,
-    /// Checked: slots that hold a damaged version of unknown id. Until a repair drops them, an absent record of the region may be
+    /// Checked: [`Losses`]: slots that hold a damaged version of unknown id, and records that no slot holds. Until a repair drops them, an absent record of the region may be
     /// one of them.
     damaged: u64,
     /// Checked: the last epoch in which a slot was freed whose version may be on disk. Until that
@@ -249,4 +249,28 @@ pub(crate) fn empty_head(shape: Shape) -> HeadCopy {
         extents: zero,
         listed: [0; LISTED_MAX / 2],
     }))
+}
+
+/// What a rebuild could not make good: the number in a head's word of damage. Until a repair, an absent record may be one of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Losses {
+    /// Damaged slots that a rebuild left alone.
+    pub(crate) damaged: u64,
+    /// Records to which the index led, and that no slot held.
+    pub(crate) gone: u64,
+}
+
+impl Losses {
+    const BITS: u32 = 24;
+    const MAX: u64 = (1 << Self::BITS) - 1;
+
+    /// The number as it is stored. A count that is too high is stored as the highest.
+    pub(crate) fn number(self) -> u64 {
+        self.damaged.min(Self::MAX) | self.gone.min(Self::MAX) << Self::BITS
+    }
+
+    /// The losses that a number tells.
+    pub(crate) fn of(number: u64) -> Self {
+        Self { damaged: number & Self::MAX, gone: number >> Self::BITS }
+    }
 }

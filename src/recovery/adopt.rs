@@ -17,15 +17,21 @@ fn known(arena: &Arena, extent: &Extent) -> Option<Extent> {
         return Some(of(region, extent));
     }
     // Fresh slots show nothing, but the words of their region do.
-    let numbers = extent.slot_numbers(&arena.geo);
-    let is_fresh = |region, class| {
-        let fresh = arena.class(region, class).fresh.load(Ordering::Relaxed).slot();
-        fresh.is_ok_and(|slot| slot.is_some_and(|slot| numbers.contains(&slot)))
+    let is_fresh = |region, of: &Extent| {
+        let fresh = arena.class(region, of.class).fresh.load(Ordering::Relaxed).slot();
+        fresh.is_ok_and(|slot| slot.is_some_and(|slot| of.slot_numbers(&arena.geo).contains(&slot)))
     };
-    for class in 0..arena.geo.classes {
-        if let Some(region) = (0..arena.geo.regions).find(|&region| is_fresh(region, class)) {
-            let slots = arena.geo.slots_in(extent.run, arena.geo.class_size(class));
-            return Some(of(region, &Extent { class, slots, ..*extent })).filter(|_| slots > 0);
+    // A gap of several extents has more numbers than any one of them: with another number of slots, one that is put there would
+    // take the numbers of those behind it.
+    let is_last = extent.end() >= arena.unit_count().unwrap_or(0);
+    let candidates: Vec<Extent> = if arena.geo.grows {
+        arena.headers().may_have_been(*extent, is_last).collect()
+    } else {
+        vec![*extent]
+    };
+    for candidate in &candidates {
+        if let Some(region) = (0..arena.geo.regions).find(|&region| is_fresh(region, candidate)) {
+            return Some(of(region, candidate));
         }
     }
     // An extent for index tables begins where the first of its tables does.

@@ -6,11 +6,12 @@
 //! 1. If all lines of an index hold, each entry is followed: does it lead to a version? A damaged version is reported by its
 //!    slot.
 //! 2. If a line is damaged, or the table is not where the head says, the head's count of records is compared.
-//! 3. If a process dies in a deletion, an entry may lead to a slot of which only `seq` is 0. That is no loss.
+//! 3. A rebuild that finds records gone counts them in the head before it clears the index. They are reported until a repair.
+//! 4. If a process dies in a deletion, an entry may lead to a slot of which only `seq` is 0. That is no loss.
 
 use crate::format::geometry::Geometry;
 use crate::format::index::{FIRST_LINES_LOG2, LINE_WORDS, LINES_LOG2_MAX, Shape};
-use crate::format::region::{HEAD_WORDS, Head};
+use crate::format::region::{HEAD_WORDS, Head, Losses};
 use crate::format::slot;
 use crate::protocol::index::load_line;
 use crate::protocol::lock::{self, LockState};
@@ -77,9 +78,28 @@ pub(crate) fn missing(
             ),
         },
     };
+    // An index that was built anew leads to none of these any more.
+    let before = head.damaged().load(Ordering::Acquire).map_or(0, |number| Losses::of(number).gone);
+    let (records, what) = match before {
+        0 => (records, what),
+        _ => (records + before, "its index led to slots without a version when it was built anew"),
+    };
     match records {
         0 => Told::Complete,
         _ => Told::Missing(Missing { region, records, what: what.to_owned() }),
+    }
+}
+
+/// The number of entries of the index of a region that lead to no version: of all, if it can be read, or of the lines that hold.
+pub(crate) fn gone_at_least(
+    map: &Mapping,
+    geo: &Geometry,
+    region: u32,
+    shape: &Shape,
+    is_gone: impl Fn(u32) -> bool,
+) -> u64 {
+    match gone_by_index(map, geo, region, shape, is_gone) {
+        Index::Whole(gone) | Index::Damaged(gone) => gone,
     }
 }
 

@@ -13,11 +13,13 @@ use crate::file::survey::{SlotState, survey};
 use crate::file::{borrow, pass, seat};
 use crate::format::epoch::Epoch;
 use crate::format::index::{FIRST_LINES_LOG2, LINES_LOG2_MAX, Shape};
+use crate::format::region::Losses;
 use crate::format::slot::{BLOCK_LOG2, BLOCKS_MAX, FIRST_SEQ, Header, PRESENT, begins_block, block_of};
 use crate::format::word::Reference;
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::{Seen, header, publish, read_any, retract, room, scrub};
 use crate::recovery::adopt::adopt;
+use crate::recovery::evidence;
 use crate::region::Trouble;
 use crate::region::batch::is_undecided;
 use crate::region::decided::took_no_effect;
@@ -103,6 +105,10 @@ struct Slots {
     given_up: Vec<u32>,
     /// Damaged slots that stay as they are.
     damaged: u64,
+    /// Records to which the index leads, and that no slot holds.
+    gone: u64,
+    /// Fewer extents are there than the head counts.
+    is_short: bool,
     /// Slots that living handles have reserved.
     reserved: u64,
     extents: u64,
@@ -140,6 +146,12 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
     if cause == Cause::Death && trusted {
         take_back_last(region, &shape, &mut slots)?; // Step 2.
     }
+    let before = Losses::of(region.head.damaged().load(Ordering::Relaxed).unwrap_or(0));
+    let gone = if cause.leaves_damage() { before.gone + slots.gone } else { 0 };
+    if gone > before.gone {
+        // Before the index is cleared, which alone shows it.
+        region.head.damaged().store(Losses { gone, ..before }.number(), Ordering::SeqCst);
+    }
     region.set_shape(Shape { rebuilding: true, batch: false, ..shape }); // Step 3.
     step("rebuild: marked");
 
@@ -164,8 +176,12 @@ fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
         scrub(words, region.number, first.load(Ordering::Relaxed));
         first.store(Reference::to(slot), Ordering::Relaxed);
     }
+    // The index may be lost with an extent. Then only the head's count tells.
+    let live = region.head.live().load(Ordering::Relaxed).filter(|_| cause.leaves_damage() && slots.is_short);
+    let by_count = live.map_or(0, |live| before.gone + live.saturating_sub(winners.len() as u64));
+    let losses = Losses { damaged: slots.damaged, gone: gone.max(by_count) };
+    region.head.damaged().store(losses.number(), Ordering::Relaxed);
     region.reset_counts(winners.len() as u64, slots.free.len() as u64);
-    region.head.damaged().store(slots.damaged, Ordering::Relaxed);
     region.head.extents().store(slots.extents, Ordering::Relaxed);
     region.head.reserved().store(slots.reserved, Ordering::Relaxed);
     region.head.reclaimed().store(reclaimed, Ordering::Relaxed);
@@ -429,9 +445,14 @@ fn look_at_slots(
     // This handle may have met a header that was wrong.
     arena.meet_again()?;
     slots.extents = extents.len() as u64;
+    slots.is_short = counted.is_some_and(|counted| counted > slots.extents);
+    let mut used = Vec::new();
     for slot in pass::slots_in(arena, extents) {
         let (slot, words) = slot?;
         let state = survey(words, region.number, &arena.geo, &mut buffer);
+        if state != SlotState::Fresh {
+            used.push(slot);
+        }
         match state {
             SlotState::Version(h) | SlotState::Tombstone(h) if is_of_lost_batch(region, cause, &h) => {
                 // It is freed, as the rest of its batch. Scrubbed in step 7.
@@ -475,6 +496,12 @@ fn look_at_slots(
             SlotState::Free | SlotState::Fresh | SlotState::FreeButForSeq => slots.free.push(slot),
             SlotState::Moved => return Err(Trouble::Flaw("a slot changed under its region's lock")),
         }
+    }
+    if let Some(table) = table.filter(|_| cause.leaves_damage()) {
+        // In a deletion that was cut off, an entry leads to a slot of which only `seq` is 0.
+        used.sort_unstable();
+        let is_gone = |slot: u32| used.binary_search(&slot).is_err();
+        slots.gone = evidence::gone_at_least(&arena.map, &arena.geo, region.number, table, is_gone);
     }
     Ok(slots)
 }

@@ -14,6 +14,7 @@ use crate::format::extent::Extent;
 use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::index::ENTRIES;
 use crate::format::keyed::{KeyHash, NotEntries, entries};
+use crate::format::region::Losses;
 use crate::format::slot::{Address, Header, block_of};
 use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::format::word::{Checked, Reference};
@@ -374,7 +375,8 @@ fn check_counts(region: &Region<'_>, census: &Census, flaws: &mut Vec<String>) {
         flaws.push("its next sequence number is none that was given out".to_owned());
     }
     // Slots that were damaged since the last rebuild are not counted.
-    if region.head.damaged().load(Ordering::Relaxed).is_none_or(|n| n > census.damaged()) {
+    let noted = region.head.damaged().load(Ordering::Relaxed).map(Losses::of);
+    if noted.is_none_or(|noted| noted.damaged > census.damaged()) {
         flaws.push(format!("its count of damaged slots is not {}", census.damaged()));
     }
     if region.head.reclaimed().load(Ordering::Relaxed).is_none() {

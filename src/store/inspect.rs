@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::error::{Error, Result};
 use crate::file::survey::{SlotState, survey};
 use crate::format::extent::ExtentKind;
+use crate::format::region::Losses;
 use crate::format::slot as slot_format;
 use crate::format::slot::{HEADER_WORDS, Header, PRESENT, SlotKind};
 use crate::format::word::{Checked, ReferenceWord};
@@ -96,7 +97,10 @@ impl Store {
             ),
         ];
         if !head.damaged().is_zero(Ordering::Relaxed) {
-            lines.push(format!("  damaged slots {}", count(head.damaged())));
+            let losses = head.damaged().load(Ordering::Relaxed).map(Losses::of);
+            lines.push(losses.map_or("  damaged slots unknown".to_owned(), |losses| {
+                format!("  damaged slots {}, lost records {}", losses.damaged, losses.gone)
+            }));
         }
         for line in lines {
             let _ = writeln!(out, "{line}");

@@ -4,7 +4,7 @@
 //! Fails when: a record is lost, or is another one than was written, though its slot is whole; the store takes no more records; `verify`
 //! does not name the lie; `repair` leaves it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -253,4 +253,90 @@ fn a_forged_header_or_a_forged_copy_of_it_loses_nothing() {
         });
         result.unwrap_or_else(|error| panic!("{what}: {error}"));
     }
+}
+
+/// Other bytes over a run of extents, or over their headers and the copies alone: a gap of several extents. What lay there may be lost.
+/// The loss is told, also if writes come first and build the index anew. No other record is lost.
+#[test]
+fn what_is_lost_with_a_run_of_extents_is_told() {
+    let seed = common::seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = common::superblock::create_seeded(&options(), &path, seed);
+    let model = fill(&store);
+    store.close().unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let all: Vec<(usize, usize)> = headers(&good, false)
+        .into_iter()
+        .map(|(at, header)| (at as usize, field(&header, RUN) as usize * 4096))
+        .collect();
+    let mut rounds = 0;
+    for case in 0..common::number_from_env("RECSTORE_CASES").unwrap_or(12) {
+        let first = rng.random_range(0..all.len() - 1);
+        let last = (first + rng.random_range(1..12)).min(all.len() - 1);
+        let end = all[last].0 + all[last].1;
+        let (filler, headers_only) = (if rng.random() { 0 } else { 0xee }, case % 2 == 0);
+        let mut bytes = good.clone();
+        if headers_only {
+            for &(at, len) in &all[first..=last] {
+                bytes[at..at + 64].fill(filler);
+                let twins = (at + 4032..at + len).step_by(4096);
+                twins
+                    .filter(|&twin| good[twin..].starts_with(b"rec-twin"))
+                    .for_each(|twin| bytes[twin..twin + 64].fill(filler));
+            }
+        } else {
+            bytes[all[first].0..rng.random_range(all[last].0 + 64..=end)].fill(filler);
+        }
+        let what = format!("case {case}: extents {first} to {last}, {filler}, headers only: {headers_only}");
+        std::fs::write(&path, &bytes).unwrap();
+        let hit = |id: u64, counter: u64, len: usize| {
+            let data = value(id, 0, counter, len);
+            good[all[first].0..end].windows(len).any(|window| window == data)
+        };
+        let within: BTreeSet<u64> = model
+            .iter()
+            .filter(|(id, (counter, len))| hit(**id, *counter, *len))
+            .map(|(id, _)| *id)
+            .collect();
+        let saved = path.with_extension("saved");
+        let _ = std::fs::remove_file(&saved);
+        let report = recstore::salvage(&path, &saved, None).unwrap();
+        let left = model.len() - if headers_only { 0 } else { within.len() };
+        assert!(report.records as usize >= left, "{what}: salvage of {}", report.records);
+        let store = Store::open(&path).unwrap();
+        let mut model = model.clone();
+        // How many records are gone, or older, without an error.
+        let check = |store: &Store, model: &Model, when: &str| {
+            let is_gone = |(&id, &(counter, len)): (&u64, &(u64, usize))| {
+                let found = store.get(id);
+                if let Err(error) = &found {
+                    assert!(["opened", "written"].contains(&when), "{what}: {when}: {error}");
+                    assert!(error.to_string().contains("damaged"), "{what}: {when}: {error}");
+                    return false;
+                }
+                let record = found.unwrap();
+                let told = record.as_ref().map(|record| parse(id, record));
+                assert!(!matches!(told, Some(Err(_))), "{what}: {when}: {told:?}");
+                let is_there = told == Some(Ok((0, counter))) && record.is_some_and(|r| r.len() == len);
+                assert!(is_there || within.contains(&id), "{what}: {when}: id {id} is {told:?}");
+                !is_there
+            };
+            model.iter().filter(|record| is_gone(*record)).count()
+        };
+        check(&store, &model, "opened");
+        write_some(&store, &mut model, 1_000, 200).unwrap_or_else(|error| panic!("{what}: {error}"));
+        check(&store, &model, "written");
+        let report = store.repair().unwrap();
+        let gone = check(&store, &model, "repaired");
+        rounds += usize::from(gone > 0);
+        let missing: u64 = report.missing.iter().map(|missing| missing.records).sum();
+        assert!(gone == 0 || missing > 0 || !report.dropped.is_empty(), "{what}: {gone} gone: {report:?}");
+        write_some(&store, &mut model, 3_000, 500).unwrap_or_else(|error| panic!("{what}: {error}"));
+        check(&store, &model, "at the end");
+        store.close().unwrap();
+        check(&Store::open(&path).unwrap(), &model, "opened again");
+    }
+    assert!(rounds > 0, "nothing was lost");
 }
