@@ -230,6 +230,10 @@ impl Arena {
         Ok(self.extent_at(region).into_iter().collect())
     }
 
+    pub(crate) fn all_data_extents(&self, region: u32) -> Result<Vec<Extent>> {
+        self.data_extents(region)
+    }
+
     pub(crate) fn slot_in(&self, extent: &Extent, within: u32) -> Option<&[AtomicU64]> {
         Some(&self.words.slots.get(extent.unit as usize)?.get(within as usize)?[..])
     }
