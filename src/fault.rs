@@ -31,6 +31,8 @@ pub enum Fault {
     LoneReplaced,
     /// A version that was flushed by itself is deleted without a tombstone.
     LoneDeleted,
+    /// Room that was given back is used again before it reads as zeros on disk.
+    RoomEarly,
 }
 
 /// How growth is refused, where a test has it refused.

@@ -22,7 +22,7 @@ use crate::format::word::Link;
 use crate::format::{PAGE_BYTES, index};
 use crate::protocol::lock::Owner;
 use crate::protocol::slot::header;
-use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::deadline::Deadline;
 use crate::sys::fork::ForkFile;
 use crate::sys::mapping::Mapping;
@@ -189,22 +189,93 @@ impl Arena {
     /// A slot of an extent that the handle has not met yet: behind those that it met, or in a gap between them.
     #[cold]
     fn learn(&self, slot: u32) -> Option<Spot> {
+        let _learning = self.numbers.learn();
         self.learn_all().ok()?;
-        self.numbers.find(slot).or_else(|| {
+        if self.numbers.find(slot).is_none() {
             for gap in self.numbers.gaps() {
                 self.learn_gap(&gap);
             }
-            self.numbers.find(slot)
-        })
+        }
+        self.keep_layout_learning().ok()?;
+        self.numbers.find(slot)
+    }
+
+    /// Whether the layout of the file is still the one that the notes had: see [`Numbers`]. For a reader that has read a slot.
+    #[inline]
+    pub(crate) fn has_layout(&self, layout: u64) -> bool {
+        fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`: the change of the layout came before.
+        self.control().layout().load(Ordering::Relaxed) == layout || self.is_still(layout)
+    }
+
+    #[cold]
+    fn is_still(&self, layout: u64) -> bool {
+        // An error will come again where a slot is not found.
+        let _ = self.look_again();
+        self.numbers.layout() == layout
+    }
+
+    /// Makes every handle look at the headers again. Returns the layout before, and the one now. The caller holds the growth lock, or
+    /// the whole store.
+    pub(crate) fn change_layout(&self) -> [u64; 2] {
+        // No two of these values are near each other, so a flipped bit makes none of them another.
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let word = self.control().layout();
+        let was = word.load(Ordering::SeqCst);
+        let now = was.wrapping_add(STEP);
+        word.store(now, Ordering::SeqCst);
+        step("grow: layout changed");
+        [was, now]
+    }
+
+    /// Makes the notes those of the layout of the file. For the owner of a region's lock.
+    #[inline]
+    pub(crate) fn keep_layout(&self) {
+        if self.control().layout().load(Ordering::Acquire) != self.numbers.layout() {
+            // As above.
+            let _ = self.look_again();
+        }
+    }
+
+    #[cold]
+    fn look_again(&self) -> Result<()> {
+        let _learning = self.numbers.learn();
+        self.keep_layout_learning()
+    }
+
+    /// The same, for a thread that excludes others that note extents.
+    fn keep_layout_learning(&self) -> Result<()> {
+        loop {
+            let layout = self.control().layout().load(Ordering::SeqCst);
+            if layout == self.numbers.layout() {
+                return Ok(());
+            }
+            let notes = Numbers::new(&self.geo, layout);
+            if self.geo.grows {
+                let count = self.unit_count()?;
+                self.learn_up_to(&notes, count);
+            }
+            step("layout: headers looked at");
+            if self.control().layout().load(Ordering::SeqCst) == layout {
+                self.numbers.replace(notes, layout);
+            }
+        }
+    }
+
+    /// Notes an extent that this handle has added.
+    pub(crate) fn note_added(&self, extent: &Extent) {
+        if self.geo.grows {
+            let _learning = self.numbers.learn();
+            self.numbers.note(&self.geo, extent);
+        }
     }
 
     /// Meets the extents that were put into a gap since the handle passed it.
     fn learn_gap(&self, gap: &Extent) {
-        let mut passed = Reached { unit: gap.unit, group: gap.group };
+        let mut passed = Reached { unit: gap.unit, group: gap.group, has_strays: false };
         while let Some(extent) = self.headers().next(passed, gap.end()).filter(|extent| extent.kind.is_some())
         {
             self.numbers.note(&self.geo, &extent);
-            passed = Reached::with(&extent, &self.geo);
+            passed = passed.with(&extent, &self.geo);
         }
     }
 
@@ -223,26 +294,26 @@ impl Arena {
     fn learn_all(&self) -> Result<()> {
         let count = self.unit_count()?;
         let noted = self.control().units().load(Ordering::SeqCst).and_then(|noted| u32::try_from(noted).ok());
-        let passed = self.learn_up_to(noted.map_or(count, |noted| noted.min(count)));
+        let passed = self.learn_up_to(&self.numbers, noted.map_or(count, |noted| noted.min(count)));
         if passed.unit < count && self.headers().first_written(passed.unit) < count {
-            self.learn_up_to(count);
+            self.learn_up_to(&self.numbers, count);
         }
         Ok(())
     }
 
-    fn learn_up_to(&self, end: u32) -> Reached {
-        let mut passed = self.numbers.passed();
+    fn learn_up_to(&self, notes: &Numbers, end: u32) -> Reached {
+        let mut passed = notes.passed();
         while let Some(extent) = self.headers().next(passed, end) {
             if extent.kind.is_none() && extent.end() == end {
                 break;
             }
-            passed = Reached::with(&extent, &self.geo);
+            passed = passed.with(&extent, &self.geo);
             let guess = self.guessed(extent, false);
             if guess.class == NO_CLASS {
-                self.numbers.note_gap(&guess);
+                notes.note_gap(&guess);
             }
-            self.numbers.note(&self.geo, &guess);
-            self.numbers.pass(passed);
+            notes.note(&self.geo, &guess);
+            notes.pass(passed);
         }
         passed
     }
@@ -260,8 +331,10 @@ impl Arena {
     /// Looks at all headers anew. The handle may have met one that was wrong.
     pub(crate) fn meet_again(&self) -> Result<()> {
         if self.geo.grows {
+            let _learning = self.numbers.learn();
             self.each_extent(|extent| self.numbers.note(&self.geo, extent))?;
             self.learn_all()?;
+            self.keep_layout_learning()?;
         }
         Ok(())
     }
@@ -271,8 +344,10 @@ impl Arena {
         if !self.geo.grows {
             return Ok(u64::from(self.unit_count()?) << self.geo.slots_log2);
         }
+        let _learning = self.numbers.learn();
         self.learn_all()?;
-        Ok(u64::from(self.numbers.passed().group) << self.geo.slots_log2)
+        self.keep_layout_learning()?;
+        Ok(u64::from(self.numbers.end()) << self.geo.slots_log2)
     }
 
     /// File offset of a slot, or `None` if no extent has such a slot.
@@ -419,7 +494,9 @@ impl Arena {
         let range = extent.range(&self.geo);
         let words = self.words(range.start, ((range.end - range.start) / 8) as usize);
         let is_zero = |words: &[AtomicU64]| words.iter().all(|word| word.load(Ordering::Relaxed) == 0);
-        words.is_some_and(|words| is_zero(&words[..1]) && is_zero(&words[HEADER_WORDS..]))
+        // Room that was given back is a hole. It is not read: that would take memory.
+        let is_hole = || self.headers().first_written(extent.unit) >= extent.end();
+        words.is_some_and(|words| is_zero(&words[..1]) && (is_hole() || is_zero(&words[HEADER_WORDS..])))
     }
 
     /// Visits every extent in order. One without a kind has no valid header. Units are passed over behind the noted ones, and behind
@@ -444,7 +521,7 @@ impl Arena {
                 // Nothing was in use behind the noted units when the number was noted.
                 extent.run = noted - extent.unit;
             }
-            passed = Reached::with(&extent, &self.geo);
+            passed = passed.with(&extent, &self.geo);
             let is_last = extent.end() >= noted;
             visit(&self.guessed(extent, is_last));
         }
@@ -457,7 +534,9 @@ impl Arena {
         self.each_extent(|extent| {
             let range = extent.range(&self.geo);
             let words = || self.words(range.start, ((range.end - range.start) / 8) as usize);
-            let is_written = || words().is_some_and(|w| w.iter().any(|w| w.load(Ordering::Relaxed) != 0));
+            let is_hole = || self.headers().first_written(extent.unit) >= extent.end();
+            let is_written =
+                || !is_hole() && words().is_some_and(|w| w.iter().any(|w| w.load(Ordering::Relaxed) != 0));
             if extent.kind.is_some() || is_written() {
                 end = extent.end();
             }
@@ -488,8 +567,16 @@ impl Arena {
     /// The data extents of a region, at least as many as its head counts. Fewer are an error: the header of one is wrong.
     pub(crate) fn all_data_extents(&self, region: u32) -> Result<Vec<Extent>> {
         // An extent has its header before it is counted (pairs with the Release of the count).
-        let counted = self.head(region).extents().load(Ordering::Acquire).unwrap_or(0);
-        let found = self.data_extents(region)?;
+        let count = || self.head(region).extents().load(Ordering::Acquire).unwrap_or(0);
+        let mut counted = count();
+        let found = loop {
+            let found = self.data_extents(region)?;
+            // Some may have been given back meanwhile.
+            if found.len() as u64 >= counted || count() >= counted {
+                break found;
+            }
+            counted = count();
+        };
         if (found.len() as u64) < counted {
             let what = format!(
                 "region {region} has {} of its {counted} extents of records: run `recstore repair`",
@@ -506,6 +593,14 @@ impl Arena {
         let free_in =
             |n| header(self.slot_in(extent, n)?).free_in().filter(|&region| region < self.geo.regions);
         (0..extent.slots).find_map(free_in).or_else(|| self.region_by_versions(extent))
+    }
+
+    /// Whether a free slot or a whole version of the region lies at a place of an extent.
+    pub(crate) fn holds_slot_of(&self, extent: &Extent, within: u32, region: u32) -> bool {
+        let Some(words) = self.slot_in(extent, within) else { return false };
+        let state = survey(words, region, &self.geo, &mut Vec::new());
+        matches!(state, SlotState::Version(_) | SlotState::Tombstone(_))
+            || header(words).free_in() == Some(region)
     }
 
     /// The region whose whole versions lie in an extent, if any does.

@@ -109,6 +109,8 @@ fn in_use(arena: &Arena) -> Result<Vec<Range<u64>>> {
             Some(ExtentKind::Data { .. }) => add(range.start, range.start + extent.filled_bytes(geo)),
             // A damaged header may have good slots behind it.
             None if extent.class != NO_CLASS => add(range.start, range.start + extent.filled_bytes(geo)),
+            // Room that was given back is a hole, and stays one.
+            None if arena.is_unused(extent) => {}
             None => add(range.start, range.end),
         }
     })?;

@@ -27,17 +27,20 @@ pub(crate) struct Reached {
     pub(crate) unit: u32,
     /// The group of slot numbers behind theirs.
     pub(crate) group: u32,
+    /// Whether there are some whose numbers are out of order.
+    pub(crate) has_strays: bool,
 }
 
 impl Reached {
     /// Without this extent.
     pub(crate) fn before(extent: &Extent) -> Self {
-        Self { unit: extent.unit, group: extent.group }
+        Self { unit: extent.unit, group: extent.group, has_strays: extent.is_stray }
     }
 
     /// With this extent too.
-    pub(crate) fn with(extent: &Extent, geometry: &Geometry) -> Self {
-        Self { unit: extent.end(), group: extent.end_group(geometry) }
+    pub(crate) fn with(self, extent: &Extent, geometry: &Geometry) -> Self {
+        let group = if extent.is_stray { self.group } else { extent.end_group(geometry) };
+        Self { unit: extent.end(), group, has_strays: self.has_strays || extent.is_stray }
     }
 }
 
@@ -48,10 +51,30 @@ pub(crate) struct Extents {
     pub(super) cursor: Reached,
     /// Unused units among them, which a loss of power left, if extents grow.
     pub(super) gaps: Vec<Extent>,
+    /// The groups of those whose numbers are out of order.
+    pub(super) strays: Vec<Range<u32>>,
+    /// The layout of the file when they were looked at: see `format::control`.
+    pub(super) layout: u64,
     /// Slots among them, by region and class.
     pub(super) slots: HashMap<(u32, u32), u64>,
     /// The index extents among them.
     pub(super) index_runs: Vec<Range<u32>>,
+}
+
+impl Extents {
+    /// Notes an extent in use.
+    pub(super) fn add(&mut self, extent: &Extent, geo: &Geometry) {
+        match extent.kind {
+            Some(ExtentKind::Index) => self.index_runs.push(extent.unit..extent.end()),
+            Some(ExtentKind::Data { region }) => {
+                if extent.is_stray {
+                    self.strays.push(extent.group..extent.end_group(geo));
+                }
+                *self.slots.entry((region, extent.class)).or_default() += u64::from(extent.slots);
+            }
+            None => {}
+        }
+    }
 }
 
 /// A mapped file, for a look at its extents.
@@ -65,6 +88,9 @@ pub(crate) struct Headers<'a> {
     pub(crate) file: Option<&'a File>,
 }
 
+/// Numbers out of order are those of at most so many groups for each unit of the file. An extent has no more groups than units, and the
+/// first numbers that no other extent has are taken, so this leaves room between them.
+pub(super) const GROUPS_PER_UNIT_MAX: u64 = 2;
 /// A search for a header passes over a hole after so many units.
 const UNITS_AT_ONCE: u32 = 64;
 
@@ -81,7 +107,13 @@ impl Headers<'_> {
     /// The extent whose header lies at the beginning of `unit`.
     pub(crate) fn at(&self, unit: u32) -> Option<Extent> {
         let words = self.words(self.geo.unit_offset(unit))?;
-        ExtentHeader::parse(&words, self.tag, self.geo, unit)
+        ExtentHeader::parse(&words, self.tag, self.geo, unit).filter(|extent| self.has_numbers(extent))
+    }
+
+    /// Whether the numbers of an extent are so low that a growth can have given them. So a forged header can't use up all of them.
+    fn has_numbers(&self, extent: &Extent) -> bool {
+        let units = u64::from(self.geo.units_in(self.map.len()));
+        !extent.is_stray || u64::from(extent.end_group(self.geo)) <= units * GROUPS_PER_UNIT_MAX
     }
 
     /// The extent the copy of whose header lies at the end of the page before `unit`.
@@ -92,7 +124,8 @@ impl Headers<'_> {
     /// The extent the copy of whose header lies at this offset, where it must lie.
     fn twin_at(&self, offset: u64) -> Option<Extent> {
         let twin = ExtentHeader::parse_twin(&self.words(offset)?, self.tag, self.geo)?;
-        (twin_offset(self.geo, &twin, twin.kind?) == Some(offset)).then_some(twin)
+        let is_here = twin_offset(self.geo, &twin, twin.kind?) == Some(offset);
+        (is_here && self.has_numbers(&twin)).then_some(twin)
     }
 
     /// The extent that is told where the copy of this one's header must be.
@@ -110,7 +143,8 @@ impl Headers<'_> {
         if !geo.grows {
             return Some(told.unwrap_or(uniform(geo, passed.unit)));
         }
-        let is_whole = |extent: &Extent| extent.end() <= end && extent.group >= passed.group;
+        let is_whole =
+            |extent: &Extent| extent.end() <= end && (extent.is_stray || extent.group >= passed.group);
         if let Some(extent) = told.filter(is_whole)
             && self.twin_of(&extent) == Some(extent)
         {
@@ -136,7 +170,8 @@ impl Headers<'_> {
         if header.run != twin.run {
             // A header lies at the end of the shorter one, if the longer one is forged. Else the place of the copy tells.
             let (short, long) = if header.run < twin.run { (header, twin) } else { (twin, header) };
-            let next = self.at(short.end()).filter(|next| next.group >= short.end_group(self.geo));
+            let next =
+                self.at(short.end()).filter(|next| next.is_stray || next.group >= short.end_group(self.geo));
             return if next.is_some_and(|next| next.end() < long.end()) { short } else { twin };
         }
         if header.group != twin.group {
@@ -201,7 +236,7 @@ impl Headers<'_> {
 
     /// The extent by the copy of its header or, up to the next header or copy of one, a gap.
     fn search(&self, passed: Reached, end: u32, is_whole: impl Fn(&Extent) -> bool) -> Extent {
-        let mut unit = passed.unit;
+        let mut unit = passed.unit.max(self.first_written(passed.unit).saturating_sub(1));
         while unit < end {
             unit += 1;
             if let Some(twin) = self.twin_before(unit).filter(|twin| twin.unit < unit && is_whole(twin)) {
@@ -209,18 +244,15 @@ impl Headers<'_> {
                     return twin;
                 }
                 if twin.unit > passed.unit {
-                    return self.gap(passed, twin.unit, Some(twin.group));
+                    return self.gap(passed, twin.unit, Some(twin));
                 }
             }
             if unit < end
                 && let Some(next) = self.at(unit).filter(&is_whole)
             {
                 let twin = self.twin_of(&next).filter(|twin| twin.unit == unit && is_whole(twin));
-                return self.gap(
-                    passed,
-                    unit,
-                    Some(twin.map_or(next.group, |twin| twin.group.min(next.group))),
-                );
+                let lower = twin.filter(|twin| twin.is_stray || twin.group < next.group);
+                return self.gap(passed, unit, Some(lower.unwrap_or(next)));
             }
             if unit.is_multiple_of(UNITS_AT_ONCE) {
                 unit = unit.max(self.first_written(unit).min(end) - 1);
@@ -251,14 +283,18 @@ impl Headers<'_> {
         unit.max(self.geo.units_in(at))
     }
 
-    /// The units before `end` that no header tells. `group`: the group of the next extent.
-    fn gap(&self, passed: Reached, end: u32, group: Option<u32>) -> Extent {
+    /// The units before `end` that no header tells. `next`: the extent behind them.
+    fn gap(&self, passed: Reached, end: u32, next: Option<Extent>) -> Extent {
         let run = end - passed.unit;
-        let slots = match group {
-            Some(group) => self.geo.slots_of_groups(group - passed.group),
+        let slots = match next {
+            // Nothing tells which numbers lie before one that is out of order, and which are left by those that are.
+            Some(next) if next.is_stray => 0,
+            Some(next) => self.geo.slots_of_groups(next.group - passed.group),
+            None if passed.has_strays => 0,
             None => self.geo.slots_in(run, self.geo.class_size(0)),
         };
-        Extent { unit: passed.unit, run, group: passed.group, kind: None, slots, class: NO_CLASS }
+        let (unit, group) = (passed.unit, passed.group);
+        Extent { unit, run, group, kind: None, slots, class: NO_CLASS, is_stray: false }
     }
 
     /// What a gap is, if it was one extent: for each class of slots that it may have had. `is_last`: no header follows it, so the
@@ -278,7 +314,7 @@ impl Headers<'_> {
 /// The extent with this number in a store of uniform extents, if no header says that it holds index tables.
 pub(crate) fn uniform(geo: &Geometry, unit: u32) -> Extent {
     let slots = geo.slots_in(1, geo.slot_size);
-    Extent { unit, run: 1, group: unit, kind: None, slots, class: 0 }
+    Extent { unit, run: 1, group: unit, kind: None, slots, class: 0, is_stray: false }
 }
 
 /// Where the copy of an extent's header lies: before its links or, if it holds index tables, at its end. There is none in a store

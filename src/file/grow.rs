@@ -7,10 +7,11 @@ use std::ops::Range;
 use std::sync::{MutexGuard, PoisonError, TryLockError};
 
 use crate::error::{Error, Holder, Lock, Result};
-use crate::fault::{self, Refusal};
+use crate::fault::{self, Fault, Refusal};
 use crate::file::arena::Arena;
 use crate::file::byte_lock;
-use crate::file::extents::{Extents, Reached, index_run};
+use crate::file::extents::{Extents, GROUPS_PER_UNIT_MAX, Reached, index_run, twin_offset};
+use crate::format::epoch::Epoch;
 use crate::format::extent::{Extent, ExtentHeader, ExtentKind, Location, NO_CLASS};
 use crate::format::geometry::{EXTENT_HEADER_BYTES, GROUPS_MAX, LINK_BYTES};
 use crate::format::index::{LINE_BYTES, Shape};
@@ -90,12 +91,17 @@ impl<'a> Growth<'a> {
         let slot_size = geo.class_size(class);
         let (mut run, least) = (geo.next_run(slots, slot_size), geo.next_run(0, slot_size));
         for gap in self.extents.gaps.iter().map(|gap| gap.run.min(run)).collect::<Vec<_>>() {
-            if gap >= least
+            // A gap that is much smaller is left to extents that want no more, or to a full store: many small extents waste room.
+            if gap >= least.max(run / 2)
                 && let Some(extent) = self.free_gap(gap, geo.slots_in(gap, slot_size))
             {
-                return self.begin_data_extent(region, &Extent { class, ..extent }, with_links);
+                match self.begin_data_extent(region, &Extent { class, ..extent }, with_links) {
+                    Err(Error::Full { .. }) => break, // No blocks for all of it.
+                    added => return added,
+                }
             }
         }
+        self.classify()?;
         loop {
             match self.add_data_run(region, class, run, with_links) {
                 Err(Error::Full { .. }) if run > least => run = (run / 2).max(least),
@@ -111,7 +117,15 @@ impl<'a> Growth<'a> {
         self.begin_data_extent(region, &extent, with_links)
     }
 
-    fn begin_data_extent(&self, region: u32, extent: &Extent, with_links: bool) -> Result<Extent> {
+    fn begin_data_extent(&mut self, region: u32, extent: &Extent, with_links: bool) -> Result<Extent> {
+        let begun = self.try_begin_data_extent(region, extent, with_links);
+        if begun.is_err() {
+            self.forget(); // The extent may have been taken out of a gap.
+        }
+        begun
+    }
+
+    fn try_begin_data_extent(&mut self, region: u32, extent: &Extent, with_links: bool) -> Result<Extent> {
         let geo = &self.arena.geo;
         let range = extent.range(geo);
         let filled = extent.filled_bytes(geo);
@@ -125,12 +139,20 @@ impl<'a> Growth<'a> {
         }
         step("grow: page of the extent header there");
         let kind = ExtentKind::Data { region };
+        let is_again = self.is_again(extent)?;
+        if is_again || !self.was_never_given_back() {
+            self.change_layout();
+        }
         self.arena.write_extent_header(extent, kind)?;
         step("grow: extent header written");
+        if is_again {
+            self.flush_headers(extent, kind)?;
+        }
         self.note_units(extent.end())?;
-        if geo.grows {
-            // It may lie in a gap that this handle has passed.
-            self.arena.numbers.note(geo, extent);
+        // It may lie in a gap that this handle has passed.
+        self.arena.note_added(extent);
+        if extent.unit < self.extents.cursor.unit {
+            self.extents.add(&Extent { kind: Some(kind), ..*extent }, geo);
         }
         Ok(Extent { kind: Some(kind), ..*extent })
     }
@@ -166,8 +188,14 @@ impl<'a> Growth<'a> {
         let used = if geo.grows { range.end - range.start } else { EXTENT_HEADER_BYTES + bytes };
         self.allocate(region, range.start, used, range.end)?;
         step("grow: blocks of an index run allocated");
+        if self.is_again(&extent)? || !self.was_never_given_back() {
+            self.change_layout();
+        }
         self.arena.write_extent_header(&extent, ExtentKind::Index)?;
         step("grow: header of an index run written");
+        if extent.unit < self.extents.cursor.unit {
+            self.extents.add(&Extent { kind: Some(ExtentKind::Index), ..extent }, &geo);
+        }
         self.note_units(extent.end())?;
         self.arena.map.populate(range.start, used.min(POPULATE_BYTES_MAX));
         Ok((range.start + EXTENT_HEADER_BYTES) / LINE_BYTES)
@@ -215,20 +243,90 @@ impl<'a> Growth<'a> {
             })
         });
         let count = arena.unit_count().unwrap_or(0);
-        let told = arena.headers().next(Reached { unit: first, group: 0 }, count);
+        let told = arena.headers().next(Reached { unit: first, group: 0, has_strays: false }, count);
         let is_index = told.is_some_and(|extent| extent.kind == Some(ExtentKind::Index));
         is_index && !has_fresh_slots && !units.clone().any(|unit| arena.hides_slots(unit))
     }
 
+    /// Whether the place of an extent may have been another one's: the units in use that were noted reach beyond it.
+    fn is_again(&self, extent: &Extent) -> Result<bool> {
+        let noted = self.arena.control().units().load(Ordering::SeqCst);
+        Ok(noted.unwrap_or(u64::from(self.arena.unit_count()?)) > u64::from(extent.unit))
+    }
+
+    /// Whether no extent was given back since the store was recovered last.
+    fn was_never_given_back(&self) -> bool {
+        self.arena.control().given_back().load(Ordering::SeqCst) == Some(Epoch::BEFORE)
+    }
+
+    /// Whether the room that was given back reads as zeros even after a loss of power.
+    fn may_use_again(&self) -> Result<bool> {
+        let given_back = self.arena.control().given_back().load(Ordering::SeqCst);
+        let durable = self.arena.durable()?;
+        Ok(given_back.is_some_and(|epoch| epoch <= durable) || fault::on(Fault::RoomEarly))
+    }
+
+    /// Makes every handle look at the headers again: see `file::numbers`.
+    fn change_layout(&mut self) {
+        let [was, now] = self.arena.change_layout();
+        if self.extents.layout == was {
+            self.extents.layout = now; // This handle knows what changes.
+        }
+    }
+
+    /// Makes the next growth look at all extents.
+    fn forget(&mut self) {
+        *self.extents =
+            Extents { layout: !self.arena.control().layout().load(Ordering::SeqCst), ..Extents::default() };
+    }
+
+    /// Puts the header of an extent and its copy on disk. A durable write of one record takes them to be there, if the place of the
+    /// extent was in use before.
+    fn flush_headers(&self, extent: &Extent, kind: ExtentKind) -> Result<()> {
+        let arena = self.arena;
+        let header = arena.geo.unit_offset(extent.unit);
+        let copy =
+            twin_offset(&arena.geo, extent, kind).filter(|copy| copy / PAGE_BYTES != header / PAGE_BYTES);
+        for at in [Some(header), copy].into_iter().flatten() {
+            let flushed = arena.map.flush(at, EXTENT_HEADER_BYTES);
+            flushed.map_err(|source| arena.note_failed_flush(source))?;
+        }
+        step("grow: header on disk");
+        Ok(())
+    }
+
+    /// Gives extents of a region back, none of whose slots is in use or on a list: their bytes become zeros, and their blocks the file
+    /// system's. `epoch`: the present one. The caller holds the region's lock, and has taken the extents out of the region's count.
+    pub(crate) fn give_back(&mut self, extents: &[Extent], epoch: Epoch) -> Result<()> {
+        let arena = self.arena;
+        let file = arena.file.same().map_err(arena.io("giving room back"))?;
+        // First: room that reads as zeros is not used before this epoch is on disk.
+        arena.control().given_back().store(epoch, Ordering::SeqCst);
+        for extent in extents {
+            let range = extent.range(&arena.geo);
+            step("give back: an extent is still there");
+            if file::punch(file, range.start, range.end - range.start).is_err() {
+                // The file system can't. The blocks stay.
+                let words = arena.words(range.start, ((range.end - range.start) / 8) as usize);
+                words.into_iter().flatten().for_each(|word| word.store(0, Ordering::Relaxed));
+            }
+            step("give back: an extent is gone");
+        }
+        self.change_layout();
+        self.forget();
+        Ok(())
+    }
+
     /// Moves the cursor past all extents in use.
     fn classify(&mut self) -> Result<()> {
+        let layout = self.arena.control().layout().load(Ordering::SeqCst);
+        if self.extents.layout != layout {
+            *self.extents = Extents { layout, ..Extents::default() };
+        }
         let count = self.arena.unit_count()?;
         while let Some(extent) = self.arena.headers().next(self.extents.cursor, count) {
             match extent.kind {
-                Some(ExtentKind::Index) => self.extents.index_runs.push(extent.unit..extent.end()),
-                Some(ExtentKind::Data { region }) => {
-                    *self.extents.slots.entry((region, extent.class)).or_default() += u64::from(extent.slots);
-                }
+                Some(_) => self.extents.add(&extent, &self.arena.geo),
                 None if self.arena.geo.grows && extent.end() == count => break,
                 None if !self.arena.geo.grows && self.arena.is_unused(&extent) => break,
                 None if self.arena.geo.grows && self.arena.is_unused(&extent) => {
@@ -237,7 +335,7 @@ impl<'a> Growth<'a> {
                 // Never overwritten: good slots may lie behind a damaged header.
                 None => {}
             }
-            self.extents.cursor = Reached::with(&extent, &self.arena.geo);
+            self.extents.cursor = self.extents.cursor.with(&extent, &self.arena.geo);
         }
         Ok(())
     }
@@ -251,31 +349,45 @@ impl<'a> Growth<'a> {
             return Ok(extent);
         }
         let mut passed = self.extents.cursor;
+        if !self.may_use_again()? {
+            // What lies behind the last header may have been given back.
+            let noted = self.arena.control().units().load(Ordering::SeqCst).unwrap_or(u64::from(count));
+            passed.unit = passed.unit.max(u32::try_from(noted).unwrap_or(count).min(count));
+        }
         if geo.grows {
             // Behind the last header.
             let left = count - passed.unit;
             let (unit, group) = (passed.unit, passed.group);
-            let rest = Extent { unit, run: left.min(run), group, kind: None, slots: 0, class: NO_CLASS };
+            let (kind, class, is_stray) = (None, NO_CLASS, false);
+            let rest = Extent { unit, run: left.min(run), group, kind, slots: 0, class, is_stray };
             if left > 0 && !self.arena.is_unused(&rest) {
                 // Never overwritten. Numbers are left for the slots that may be there.
                 let lost = Extent { run: left, slots: geo.slots_in(left, geo.class_size(0)), ..rest };
-                passed = Reached::with(&lost, &geo);
+                passed = passed.with(&lost, &geo);
             }
         } else {
             let mut unit = passed.unit;
             while unit < count && unit - passed.unit < run {
-                match self.arena.headers().next(Reached { unit, group: unit }, count) {
+                match self.arena.headers().next(Reached { unit, group: unit, has_strays: false }, count) {
                     Some(extent) if extent.kind.is_none() && self.arena.is_unused(&extent) => unit += 1,
                     Some(extent) => {
                         unit = extent.end();
-                        passed = Reached { unit, group: unit };
+                        passed = Reached { unit, group: unit, has_strays: false };
                     }
                     None => break,
                 }
             }
             passed.group = passed.unit;
         }
-        let extent = Extent { unit: passed.unit, run, group: passed.group, kind: None, slots, class: 0 };
+        let (unit, kind, class) = (passed.unit, None, 0);
+        // Behind numbers out of order none is in order.
+        let is_stray = geo.grows && slots > 0 && !self.extents.strays.is_empty();
+        let group = if is_stray {
+            self.stray_group(geo.groups_for(slots)).unwrap_or(GROUPS_MAX)
+        } else {
+            passed.group
+        };
+        let extent = Extent { unit, run, group, kind, slots, class, is_stray };
         let fits = u64::from(extent.unit) + u64::from(run) <= u64::from(geo.units_max());
         let has_numbers = !geo.grows || extent.end_group(&geo) <= GROUPS_MAX;
         if !fits || !has_numbers {
@@ -291,22 +403,43 @@ impl<'a> Growth<'a> {
         Ok(extent)
     }
 
-    /// The first `run` units of a gap that has so many and, for so many slots, enough numbers. Another process may have used the gap.
+    /// The first `run` units of a gap that has so many. If the gap has too few numbers for so many slots, they get numbers out of
+    /// order.
     fn free_gap(&mut self, run: u32, slots: u32) -> Option<Extent> {
+        if !self.may_use_again().unwrap_or(false) {
+            return None;
+        }
         let geo = self.arena.geo;
         let groups = geo.groups_for(slots);
+        let stray = self.stray_group(groups);
+        self.extents.gaps.retain(|gap| gap.run > 0);
         for gap in &mut self.extents.gaps {
-            while let Some(taken) = self.arena.extent_at(gap.unit).filter(|taken| taken.run <= gap.run) {
-                *gap = gap.without(&geo, taken.run, geo.groups_for(taken.slots));
-            }
-            let extent = Extent { run, slots, class: 0, ..*gap };
-            if run <= gap.run && groups <= geo.groups_for(gap.slots) && self.arena.is_unused(&extent) {
-                *gap = gap.without(&geo, run, groups);
+            let is_stray = groups > geo.groups_for(gap.slots);
+            let group = if is_stray { stray } else { Some(gap.group) };
+            let Some(group) = group.filter(|_| run <= gap.run) else { continue };
+            let extent = Extent { run, slots, class: 0, group, is_stray, ..*gap };
+            if self.arena.is_unused(&extent) {
+                *gap = gap.without(&geo, run, if is_stray { 0 } else { groups });
                 return Some(extent);
             }
         }
-        self.extents.gaps.retain(|gap| gap.run > 0);
         None
+    }
+
+    /// The first of so many groups in a row that no extent has, behind those that are in order.
+    fn stray_group(&mut self, groups: u32) -> Option<u32> {
+        self.extents.strays.sort_unstable_by_key(|taken| taken.start);
+        let mut first = self.extents.cursor.group;
+        for taken in &self.extents.strays {
+            if taken.start.saturating_sub(first) >= groups {
+                break;
+            }
+            first = first.max(taken.end);
+        }
+        let end = first.saturating_add(groups);
+        // A longer file has more numbers.
+        let most = u64::from(self.arena.unit_count().ok()?.saturating_add(groups)) * GROUPS_PER_UNIT_MAX;
+        (u64::from(end) <= most && end <= GROUPS_MAX).then_some(first)
     }
 
     /// Step 2 of growth: allocates the blocks of a range, and makes the file end at `end` or later. Fails if the descriptor leads

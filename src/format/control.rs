@@ -94,7 +94,13 @@ struct Layout {
     version_blocks: u64,
     /// Checked: the first block of this life of the store, which the last recovery began.
     life: u64,
-    pad7: [u64; 6],
+    // And the room that is given back.
+    /// Changed whenever an extent was given back, and before a place in the file, or slot numbers, are used again: see
+    /// `file::numbers`.
+    layout: u64,
+    /// Checked: the epoch in which an extent was given back last. Its room is used again when that epoch is on disk.
+    given_back: u64,
+    pad7: [u64; 4],
 }
 
 const _: () = assert!(size_of::<Layout>() == 512);
@@ -138,6 +144,8 @@ impl<'a> Control<'a> {
         settled: EpochWord<'a>,
         version_blocks: Checked<'a>,
         life: Checked<'a>,
+        layout: &'a AtomicU64,
+        given_back: EpochWord<'a>,
     }
 
     /// The three numbers of batches: begun, committed, ended.
@@ -194,6 +202,7 @@ impl<'a> Control<'a> {
             ("twin of the clock of borrows", number(self.clock_twin())),
             ("number of blocks of versions", self.blocks_given_out().is_none()),
             ("first block of versions of this life", number(self.life())),
+            ("epoch in which room was given back last", epoch(self.given_back())),
         ]
         .into_iter()
         .filter_map(|(name, is_damaged)| is_damaged.then_some(name))
@@ -277,6 +286,7 @@ pub(crate) fn empty_control(seen: &SeenThrough) -> [u64; CONTROL_WORDS] {
         settled: zero,
         version_blocks: one,
         life: zero,
+        given_back: zero,
         clock: zero,
         clock_twin: zero,
         ..Layout::zeroed()

@@ -15,6 +15,9 @@ const TWIN: u64 = u64::from_le_bytes(*b"rec-twin");
 const DATA: u64 = 1;
 const INDEX: u32 = 2;
 
+/// The bit in the `class` of a header that says that the numbers of the slots are out of the order of the file.
+const STRAY: u32 = 1 << 31;
+
 /// The content of an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExtentKind {
@@ -45,6 +48,8 @@ pub(crate) struct Extent {
     pub(crate) slots: u32,
     /// The class of its slots. 0, if it has index tables; [`NO_CLASS`], if nothing tells it.
     pub(crate) class: u32,
+    /// Whether the numbers of its slots are out of the order of the file. It has the place of extents that were given back.
+    pub(crate) is_stray: bool,
 }
 
 impl Extent {
@@ -164,7 +169,7 @@ impl ExtentHeader {
             hash_key: geometry.hash_key,
             run: extent.run,
             group: extent.group,
-            class: extent.class,
+            class: extent.class | if extent.is_stray { STRAY } else { 0 },
             crc: 0,
         };
         h.crc = h.sum();
@@ -233,24 +238,26 @@ impl ExtentHeader {
         }
         let is_possible = h.run > 0
             && u64::from(h.unit) + u64::from(h.run) <= u64::from(geometry.units_max())
-            && (geometry.grows || h.group == h.unit);
+            && (geometry.grows || h.group == h.unit && h.class & STRAY == 0);
+        let (class, is_stray) = (h.class & !STRAY, h.class & STRAY != 0);
         let extent = |kind, slots| {
-            let (unit, run, group, class) = (h.unit, h.run, h.group, h.class);
-            Extent { unit, run, group, kind: Some(kind), slots, class }
+            let (unit, run, group) = (h.unit, h.run, h.group);
+            Extent { unit, run, group, kind: Some(kind), slots, class, is_stray }
         };
         let extent = match h.kind {
             _ if !is_possible => return None,
-            data if u64::from(data) == DATA && h.region < geometry.regions && h.class < geometry.classes => {
+            data if u64::from(data) == DATA && h.region < geometry.regions && class < geometry.classes => {
                 let is_one = geometry.grows || h.run == 1;
-                let slots = if is_one { geometry.slots_in(h.run, geometry.class_size(h.class)) } else { 0 };
+                let slots = if is_one { geometry.slots_in(h.run, geometry.class_size(class)) } else { 0 };
                 extent((slots > 0).then_some(ExtentKind::Data { region: h.region })?, slots)
             }
             INDEX if h.region == 0 && h.class == 0 => extent(ExtentKind::Index, 0),
             _ => return None,
         };
         // No extent has more groups than units. So a forged number can't use up those of all later extents.
-        let has_numbers = extent.group <= extent.unit
-            && extent.end_group(geometry) <= extent.end()
+        // Numbers out of order are bounded where the length of the file is known.
+        let has_numbers = (extent.is_stray
+            || extent.group <= extent.unit && extent.end_group(geometry) <= extent.end())
             && extent.end_group(geometry) <= GROUPS_MAX;
         (!geometry.grows || has_numbers).then_some(extent)
     }

@@ -90,9 +90,10 @@ impl Drop for SyncLock<'_> {
 }
 
 impl Handle {
-    /// Makes every earlier write durable.
+    /// Makes every earlier write durable, and gives back the extents that nothing needs any more.
     pub(crate) fn sync(&self) -> Result<()> {
-        self.sync_by(&self.arena.deadline())
+        self.sync_by(&self.arena.deadline())?;
+        self.give_back_idle()
     }
 
     /// [`sync`](Self::sync), with the patience of the caller.

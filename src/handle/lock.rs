@@ -86,6 +86,7 @@ impl Handle {
         } else {
             self.wait_for(number, word, deadline)?
         };
+        self.arena.keep_layout();
         let region = Region::new(&self.arena, number);
         let healed = dead.is_some() || region.is_marked();
         let locked = Locked { arena: &self.arena, word, head: Some(head), healed };
@@ -207,13 +208,31 @@ impl Handle {
         }
     }
 
-    /// Does `work` in a region, holding its lock: see [`in_region`].
+    /// Does `work` in a region, holding its lock: see [`in_region`]. If the store is full, gives back what room it can, and tries
+    /// once more.
     #[inline]
     pub(crate) fn with_region<T>(
         &self,
         number: u32,
+        mut work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
+    ) -> Result<T> {
+        let done = {
+            let _locked = self.lock(number)?;
+            in_region(&Region::new(&self.arena, number).without_longer(), &mut work)
+        };
+        match done {
+            Err(Error::Full { .. }) => self.with_region_in_full_store(number, work),
+            done => done,
+        }
+    }
+
+    #[cold]
+    fn with_region_in_full_store<T>(
+        &self,
+        number: u32,
         work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
     ) -> Result<T> {
+        self.has_made_room();
         let _locked = self.lock(number)?;
         in_region(&Region::new(&self.arena, number), work)
     }

@@ -6,6 +6,7 @@ pub(crate) mod flush;
 pub(crate) mod inside;
 pub(crate) mod lock;
 pub(crate) mod moment;
+pub(crate) mod room;
 pub(crate) mod turn;
 
 use std::sync::atomic::AtomicBool;
@@ -15,7 +16,7 @@ use crate::fault;
 use crate::file::arena::Arena;
 use crate::file::seat;
 use crate::handle::inside::FileId;
-use crate::handle::turn::{Moments, Rounds, Turn};
+use crate::handle::turn::{Moments, Room, Rounds, Turn};
 use crate::protocol::lock::Owner;
 use crate::record::Durability;
 use crate::recovery::recover::is_wholly_clean;
@@ -36,6 +37,8 @@ pub(crate) struct Handle {
     pub(crate) moments: Moments,
     /// The writes of its own threads.
     pub(crate) rounds: Rounds,
+    /// What it saw when it last looked for extents to give back.
+    room: Room,
     /// The identity of the store. All handles of one store have the same.
     pub(crate) file_id: FileId,
     /// The file is in memory (tmpfs): a flush has no disk to write to.
@@ -56,13 +59,18 @@ impl Handle {
             flush: Turn::default(),
             moments: Moments::default(),
             rounds: Rounds::default(),
+            room: Room::default(),
         }
     }
 
-    /// Refuses a handle that was inherited through `fork`.
+    /// Refuses a handle that was inherited through `fork`. The call that begins knows the layout of the file.
     #[inline]
     pub(crate) fn check(&self) -> Result<()> {
-        if self.arena.file.is_ours() { Ok(()) } else { Err(Error::Forked { path: self.arena.path.clone() }) }
+        if !self.arena.file.is_ours() {
+            return Err(Error::Forked { path: self.arena.path.clone() });
+        }
+        self.arena.keep_layout();
+        Ok(())
     }
 
     /// Refuses a handle that may not write.

@@ -1,4 +1,4 @@
-//! The state that the threads of a handle share for flushes, snapshots, and writes of threads of its own.
+//! The state that the threads of a handle share for flushes, snapshots, room, and writes of threads of its own.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,29 @@ pub(crate) struct Turn {
 /// replaced after that moment keeps its slot. This includes every version that was current in a later moment.
 #[derive(Default)]
 pub(crate) struct Moments(pub(super) Mutex<BTreeMap<Epoch, usize>>);
+
+/// The state of each region when the handle last looked for extents to give back.
+#[derive(Default)]
+pub(crate) struct Room(pub(super) Mutex<Vec<LastLook>>);
+
+#[derive(Clone, Copy, Default)]
+pub(crate) struct LastLook {
+    /// Free slots that were left.
+    pub(super) free: u64,
+    /// What the region had, if the look found nothing to give back.
+    pub(super) in_vain: Option<Had>,
+    /// After a look in vain for a full store: the writes that the region waits for.
+    pub(super) wait: u64,
+}
+
+/// What a region has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Had {
+    /// Free slots, and those in the queue of retired ones.
+    pub(super) idle: u64,
+    pub(super) live: u64,
+    pub(super) next_seq: u64,
+}
 
 /// Writes that a thread of the handle's own makes, which a call that closes the handle does not exclude: rounds. A handle that leaves
 /// makes no more writes, so it ends them first.

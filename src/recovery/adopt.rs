@@ -5,8 +5,8 @@
 use crate::error::Result;
 use crate::file::arena::Arena;
 use crate::file::extents::{index_run, uniform};
-use crate::format::extent::{Extent, ExtentKind};
-use crate::format::geometry::EXTENT_HEADER_BYTES;
+use crate::format::extent::{Extent, ExtentKind, NO_CLASS};
+use crate::format::geometry::{EXTENT_HEADER_BYTES, GROUPS_MAX};
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
 
@@ -42,6 +42,28 @@ fn known(arena: &Arena, extent: &Extent) -> Option<Extent> {
     Some(Extent { run, slots: 0, class: 0, kind: Some(ExtentKind::Index), ..*extent })
 }
 
+/// The same for an extent whose numbers no neighbour tells: it is of the class at whose places most slots lie, and gets numbers that no
+/// extent has. Its region must be rebuilt.
+fn known_out_of_order(arena: &Arena, extent: &Extent) -> Result<Option<Extent>> {
+    let geo = &arena.geo;
+    if !geo.grows || extent.class != NO_CLASS || extent.slots != 0 {
+        return Ok(None);
+    }
+    let of_class = |class| {
+        let slots = geo.slots_in(extent.run, geo.class_size(class));
+        let guess = Extent { class, slots, is_stray: true, ..*extent };
+        let region = (slots > 0).then(|| arena.region_by_slots(&guess)).flatten()?;
+        let found = (0..slots).filter(|&n| arena.holds_slot_of(&guess, n, region)).count();
+        Some((found, Extent { kind: Some(ExtentKind::Data { region }), ..guess }))
+    };
+    let best = (0..geo.classes).filter_map(of_class).max_by_key(|(found, _)| *found);
+    let Some((_, best)) = best else { return Ok(None) };
+    let mut group = 0;
+    arena.each_extent(|extent| group = group.max(extent.end_group(geo)))?;
+    let has_numbers = group.saturating_add(geo.groups_for(best.slots)) <= GROUPS_MAX;
+    Ok(has_numbers.then_some(Extent { group, ..best }))
+}
+
 /// Gives every extent that lost its header another one, if its kind is known. Returns the regions that got an extent back. An
 /// extent whose kind is not known is wiped, so that it is used again, if all bytes behind its header are zeros, or if `wipe` is
 /// set. The caller holds the growth lock, or the whole store.
@@ -51,7 +73,7 @@ pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Resul
         if extent.unit > start {
             let run = extent.unit - start;
             let group = if arena.geo.grows { extent.group } else { start };
-            let before = Extent { unit: start, run, group, kind: None, slots: 0, class: 0 };
+            let before = Extent { unit: start, run, group, kind: None, slots: 0, class: 0, is_stray: false };
             arena.write_extent_header(&before, ExtentKind::Index)?;
         }
         arena.write_extent_header(&extent, ExtentKind::Data { region })?;
@@ -76,10 +98,16 @@ pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Resul
             continue; // It lies in an extent for index tables.
         }
         let number = extent.unit;
-        let known = known(arena, &extent);
+        let known = match known(arena, &extent) {
+            None => known_out_of_order(arena, &extent)?,
+            known => known,
+        };
         match known.and_then(|known| Some((known, known.kind?))) {
             Some((known, kind)) => {
                 arena.write_extent_header(&known, kind)?;
+                if known.is_stray {
+                    arena.change_layout(); // Other handles may know its numbers as those of another extent.
+                }
                 passed = known.end();
                 fixed.push(match kind {
                     ExtentKind::Data { region } => {

@@ -11,6 +11,7 @@ use crate::file::continuity::{self, Continuity};
 use crate::file::grow::Growth;
 use crate::file::seat;
 use crate::format::control::Mark;
+use crate::format::epoch::Epoch;
 use crate::format::slot::{BLOCKS_MAX, block_of, first_of_block};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
@@ -75,6 +76,8 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     for word in [control.batched(), control.settled()] {
         word.store(known, Ordering::SeqCst);
     }
+    // What reads as zeros now is on disk before any other handle gets in.
+    control.given_back().store(Epoch::BEFORE, Ordering::SeqCst);
     // There is no borrow, and no slot is parked.
     for clock in control.clocks() {
         clock.store(0, Ordering::SeqCst);

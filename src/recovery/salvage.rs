@@ -355,14 +355,14 @@ fn extents(headers: &Headers<'_>) -> Vec<Extent> {
         // The last extent may be cut off: its slots are read as far as they are in the file.
         let is_rest = next.kind.is_none() && next.end() == end;
         let told = if is_rest { headers.at(passed.unit) } else { None };
-        let extent = told.filter(|told| told.group >= passed.group).unwrap_or(next);
+        let extent = told.filter(|told| told.is_stray || told.group >= passed.group).unwrap_or(next);
         match extent.kind {
             Some(ExtentKind::Index) => {
                 found.extend(headers.inside(&Extent { run: extent.end().min(end) - extent.unit, ..extent }))
             }
             Some(ExtentKind::Data { .. }) | None => found.push(extent),
         }
-        passed = Reached::with(&extent, geo);
+        passed = passed.with(&extent, geo);
     }
     found
 }

@@ -49,7 +49,9 @@ pub(crate) fn look_at_unmarked(
     verify: bool,
     out: Option<&mut Vec<u8>>,
 ) -> Look {
-    look_in_index::<false>(arena, hash, id, verify, out)
+    let layout = arena.numbers.layout();
+    let found = look_in_index::<false>(arena, hash, id, verify, out);
+    if arena.has_layout(layout) { found } else { Look::Moved }
 }
 
 /// The look at a region in which a batch has members: the index does not lead to them.
@@ -60,6 +62,7 @@ pub(crate) fn look_at_unmarked(
 #[cold]
 fn look_in_batch(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&mut Vec<u8>>) -> Look {
     let region = arena.geo.region_of(hash);
+    let layout = arena.numbers.layout();
     let shape = arena.shape(region);
     let committed = || batch_number(arena, arena.control().committed()).unwrap_or(0);
     let pending_now = || pending(arena, region);
@@ -67,7 +70,7 @@ fn look_in_batch(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&m
     if batch > committed() {
         let found = look_in_index::<true>(arena, hash, id, verify, out);
         // If the batch is still undecided, the index was right all the while.
-        return if batch > committed() { found } else { Look::Moved };
+        return if batch > committed() && arena.has_layout(layout) { found } else { Look::Moved };
     }
     if batch == 0 {
         return Look::Moved; // Its last moment, or a flipped bit.
@@ -86,7 +89,7 @@ fn look_in_batch(arena: &Arena, hash: u64, id: u64, verify: bool, out: Option<&m
         },
     };
     fence(Ordering::Acquire); // The looks below come after those at the slots.
-    let is_the_same = arena.shape(region) == shape && pending_now() == batch;
+    let is_the_same = arena.shape(region) == shape && pending_now() == batch && arena.has_layout(layout);
     if is_the_same { found } else { Look::Moved }
 }
 
@@ -184,6 +187,7 @@ pub(crate) fn look_at_every_slot(
 ) -> crate::error::Result<Look> {
     let region = arena.geo.region_of(hash);
     let next_seq = arena.head(region).next_seq();
+    let layout = arena.numbers.layout();
     let before = next_seq.load(Ordering::Acquire);
     let first = newest(arena, region, id)?;
     // A write during a pass may move the record from a slot ahead of the pass to a slot behind it. Then the pass finds
@@ -192,6 +196,9 @@ pub(crate) fn look_at_every_slot(
     let second = newest(arena, region, id)?;
     fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`.
     let is_quiet = next_seq.load(Ordering::Relaxed) == before;
+    if !arena.has_layout(layout) {
+        return Ok(Look::Moved); // An extent may have been given back, and used again.
+    }
     let (slot, header) = match (first, second) {
         (_, NewestIs::Neither(look)) => return Ok(look),
         (NewestIs::At(a, was), NewestIs::At(b, is)) if is_quiet && (a, was) == (b, is) => (b, is),
@@ -199,7 +206,11 @@ pub(crate) fn look_at_every_slot(
         _ => return Ok(Look::Moved),
     };
     let Some(words) = arena.slot(slot) else { return Ok(Look::Moved) };
-    Ok(match read(words, id, arena.geo.record_size as usize, true, out) {
+    let seen = read(words, id, arena.geo.record_size as usize, true, out);
+    if !arena.has_layout(layout) {
+        return Ok(Look::Moved);
+    }
+    Ok(match seen {
         Seen::Whole(now) if now.seq() == header.seq() => Look::Hit(now, slot),
         Seen::Damaged(_, what) => Look::Damaged { slot: Some(slot), what },
         _ => Look::Moved,

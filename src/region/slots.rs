@@ -303,7 +303,7 @@ impl<'a> Region<'a> {
                 Ok(extent) => extent,
                 // Before the write fails, it looks at the whole of both queues.
                 Err(Error::Full { .. }) if self.free_until(class, u32::MAX)? => continue,
-                Err(error @ Error::Full { .. }) => match self.take_longer(class)? {
+                Err(error @ Error::Full { .. }) if self.takes_longer => match self.take_longer(class)? {
                     Some(slot) => return Ok(slot),
                     None => return Err(self.explain(error, "an extent of slots").into()),
                 },
@@ -349,6 +349,17 @@ impl<'a> Region<'a> {
             }
         }
         Ok(is_any_freed)
+    }
+
+    /// Frees some of the retired and parked slots that nothing needs any more. Returns whether there may be more of them.
+    pub(crate) fn free_some(&self) -> Result<bool, Trouble> {
+        const CALLS: u32 = 64;
+        for _ in 0..CALLS {
+            if ![self.reclaim(u64::MAX)?, self.unpark()?].contains(&true) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A free slot of a longer class, if there is one: when the file can't grow.

@@ -412,13 +412,17 @@ impl<'a> Batch<'a> {
         store.check_write(0, 0)?;
         let deadline = store.handle.arena.deadline();
         let mut judges = None;
+        let mut is_last_try = false;
         let committed = loop {
             let batches = store.handle.lock_batches(&deadline)?; // Step 1.
-            if let Some(committed) = self.make(&deadline, judges.as_deref().unwrap_or_default())? {
-                break committed;
-            }
+            let made = self.make(&deadline, judges.as_deref().unwrap_or_default());
             drop(batches);
-            judges = Some(self.judges());
+            match made {
+                Ok(Some(committed)) => break committed,
+                Ok(None) => judges = Some(self.judges()),
+                Err(Error::Full { .. }) if !is_last_try && store.handle.has_made_room() => is_last_try = true,
+                Err(error) => return Err(error),
+            }
         };
         if matches!(committed, Commit::Done(_)) && !self.is_empty() {
             store.settle(durability)?;

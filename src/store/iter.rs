@@ -181,6 +181,8 @@ pub(crate) struct Cursor {
     stage: Stage,
     extents: Vec<Extent>,
     cut: u64,
+    /// The layout of the file when the extents were looked up.
+    layout: u64,
     /// The region's lock was free at the cut, and the region was not marked.
     was_free: bool,
     written_since: bool,
@@ -226,6 +228,7 @@ impl Cursor {
             stage: Stage::Start,
             extents: Vec::new(),
             cut: 0,
+            layout: 0,
             was_free: false,
             written_since: false,
             given: Vec::new(),
@@ -326,6 +329,7 @@ impl Cursor {
         let next_seq = head.next_seq().load(Ordering::Acquire);
         self.was_free = lock::is_free(head.lock()) && !handle.arena.shape(self.region).is_marked();
         self.cut = if self.was_free { next_seq } else { next_seq.wrapping_sub(1) };
+        self.layout = handle.arena.control().layout().load(Ordering::Acquire);
         self.extents = handle.arena.all_data_extents(self.region)?;
         self.given.clear();
         self.written_since = false;
@@ -379,6 +383,11 @@ impl Cursor {
                         let seen = read_any(words, capacity, verify, &mut self.data);
                         (seen, Data::Given(&mut self.data))
                     };
+                    if matches!(seen, Seen::Whole(_) | Seen::Damaged(..)) && !arena.has_layout(self.layout) {
+                        // The extents are others by now. Step 3 gives the rest.
+                        self.written_since = true;
+                        return Ok(ControlFlow::Continue(()));
+                    }
                     match seen {
                         Seen::Whole(header)
                             if header.seq() < cut
@@ -501,6 +510,7 @@ fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64
     if shape.is_marked() || !arena.table_is_sound(number, &shape) {
         return None;
     }
+    let layout = arena.numbers.layout();
     let mut found = Vec::new();
     for line_number in 0..shape.lines() {
         let words = arena.line(&shape, line_number)?;
@@ -531,7 +541,7 @@ fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64
             return None;
         }
     }
-    if arena.shape(number) != shape {
+    if arena.shape(number) != shape || !arena.has_layout(layout) {
         return None;
     }
     found.sort_unstable();
@@ -542,6 +552,7 @@ fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64
 /// The same from the region's slots, for a handle that can't repair its index.
 fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     let arena = &handle.arena;
+    let layout = arena.numbers.layout();
     let mut newest = Newest::default();
     for slot in pass::slots_of(arena, number)? {
         let (slot, words) = slot?;
@@ -553,6 +564,9 @@ fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
         {
             newest.offer(header.id(), header.seq(), is_record);
         }
+    }
+    if !arena.has_layout(layout) {
+        return gather_from_slots(handle, number); // An extent may have been given back, and used again.
     }
     Ok(newest.iter().filter(|(.., is_record)| **is_record).map(|(id, seq, _)| (id, seq)).collect())
 }

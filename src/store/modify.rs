@@ -319,8 +319,12 @@ impl Store {
                 }
                 let lone = durability == Durability::Disk;
                 let content = Content::Bytes(next, address);
-                let written = in_region(&region, |region| region.put(hash, id, content, lone))?;
+                let written = in_region(&region, |region| region.put(hash, id, content, lone));
                 unlock();
+                if let Err(Error::Full { .. }) = written {
+                    handle.has_made_room(); // For the next call: the closure can't be called twice.
+                }
+                let written = written?;
                 Ok((Some(self.settle_one(durability, number, &written)?), given))
             }
             (Action::Delete, _) if old.is_some() => {

@@ -159,7 +159,12 @@ impl Pin<'_> {
     fn lend(&self, id: u64, header: Header, slot: u32) -> Result<Option<(Version, &[u8])>> {
         let handle = &self.store.handle;
         let arena = &handle.arena;
+        let layout = arena.numbers.layout();
         let Some(words) = arena.slot(slot) else { return Ok(None) };
+        // The version's slot is in use, so its place is right if the notes are those of the present layout.
+        if !arena.has_layout(layout) {
+            return Ok(None);
+        }
         if header.len() > room(words).min(arena.geo.record_size as usize) {
             return Err(self.store.corrupt(id, Some(slot), "its length is impossible"));
         }

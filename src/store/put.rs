@@ -256,6 +256,9 @@ impl Store {
 
     /// Makes every earlier write, of any process, survive a loss of power. Calls at the same time share one flush.
     ///
+    /// If a region has many more free slots than records, its empty extents are given back then, and flushed once more: any region can use
+    /// the room, for records of any length, and the blocks go to the file system. This takes O(slots that are given back).
+    ///
     /// If the file was removed while it was open, or another file was put in its place, it is flushed all the same. Then the error
     /// says so, because a process that opens the path will not see these records. There is no error if the file was only renamed,
     /// never had a name, or belongs to a [`shared`](Self::shared) store.
@@ -278,7 +281,7 @@ impl Store {
     }
 
     /// [`sync`](Self::sync) that waits for locks at most `timeout`, instead of the handle's lock time-out: for the writers that are
-    /// inside a region when it begins, and for a flush that is under way. The time of the disk comes on top.
+    /// inside a region when it begins, and for a flush that is under way. The time of the disk comes on top. Gives no room back.
     ///
     /// ```
     /// # fn main() -> recstore::Result<()> {

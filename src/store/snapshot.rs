@@ -521,8 +521,19 @@ impl Snapshot<'_> {
         Ok((Version(header.version()), data.ok_or_else(|| corrupt("its length is impossible"))?))
     }
 
-    /// Steps 2 to 4: one pass over a region's slots.
+    /// Steps 2 to 4: one pass over a region's slots. One more, if an extent was given back meanwhile: another may be in its place.
     fn pass(&self, region: u32) -> Result<Versions> {
+        let arena = &self.store.handle.arena;
+        loop {
+            let layout = arena.numbers.layout();
+            let versions = self.pass_once(region)?;
+            if arena.has_layout(layout) {
+                return Ok(versions);
+            }
+        }
+    }
+
+    fn pass_once(&self, region: u32) -> Result<Versions> {
         let arena = &self.store.handle.arena;
         let mut versions = Versions::default();
         let mut buffer = Vec::new();

@@ -470,7 +470,8 @@ fn a_full_store_says_what_there_is_no_room_for_and_why_free_slots_are_no_help() 
         Err(error @ Error::Full { .. }) => error.to_string(),
         other => panic!("{other:?}"),
     };
-    store.put(here[0], b"two").unwrap(); // Takes an extent, and keeps the one before.
+    let snapshot = store.snapshot().unwrap();
+    store.put(here[0], b"two").unwrap(); // Takes an extent, and keeps the one before, which the snapshot may read.
     for id in of(0).skip(16).take(15) {
         store.put(id, b"one").unwrap();
     }
@@ -480,6 +481,11 @@ fn a_full_store_says_what_there_is_no_room_for_and_why_free_slots_are_no_help() 
     assert!(said.contains("an extent of slots"), "{said}");
     assert!(said.contains("1 slots are free in other regions"), "{said}");
     assert!(said.contains("1 slots hold replaced versions"), "{said}");
+    // Without the snapshot the store makes room by a flush.
+    drop(snapshot);
+    refuse_growth(1, Some(Refusal::Full));
+    store.put(of(0).nth(40).unwrap(), b"in the place of one").unwrap();
+    refuse_growth(0, None);
 }
 
 #[test]
@@ -596,18 +602,20 @@ fn a_healer_that_fails_leaves_the_last_write_of_the_dead_to_the_next() {
 #[test]
 fn a_write_looks_at_few_tombstones_however_many_there_are() {
     const RECORDS: u64 = 3000;
+    // Frees nothing itself.
+    let flush = |store: &Store| store.sync_timeout(Duration::from_secs(60)).unwrap();
     let dir = common::scratch();
     let store = small().create(dir.path().join("store")).unwrap();
     for data in [b"to be replaced", b"to be deleted "] {
         for id in 0..RECORDS {
             store.put(id, data).unwrap();
         }
-        store.sync().unwrap();
+        flush(&store);
     }
     for id in 0..RECORDS {
         store.delete(id).unwrap();
     }
-    store.sync().unwrap();
+    flush(&store);
     assert_eq!(store.stats().unwrap().retired_slots, 2 * RECORDS);
     let looks = Rc::new(Cell::new(0));
     let counted = looks.clone();
@@ -620,14 +628,14 @@ fn a_write_looks_at_few_tombstones_however_many_there_are() {
             store.put(RECORDS + round * RECORDS + id, b"another").unwrap();
             assert!(looks.get() <= 128, "round {round}: one write took {} slots from the queue", looks.get());
         }
-        store.sync().unwrap();
+        flush(&store);
         if round % 2 == 0 {
             for id in 0..RECORDS {
                 looks.set(0);
                 store.delete(RECORDS + round * RECORDS + id).unwrap();
                 assert!(looks.get() <= 128);
             }
-            store.sync().unwrap();
+            flush(&store);
         }
     }
     set_hook(None);

@@ -61,6 +61,13 @@ fn a_page(store: &Store) {
     put_long(store, 1000, 1, 900);
 }
 
+/// Pages of slots of two classes, of which hardly any is in use.
+fn deleted_pages(store: &Store) {
+    (0..200).for_each(|id| put(store, id, 1));
+    (200..220).for_each(|id| put_long(store, id, 1, 900));
+    (1..220).for_each(|id| assert!(store.delete(id).unwrap()));
+}
+
 fn put_long(store: &Store, id: u64, counter: u64, len: usize) {
     store.put(id, &value(id, 1, counter, len)).unwrap();
 }
@@ -178,6 +185,21 @@ const SCENARIOS: &[Scenario] = &[
             put(s, 0, 3);
         },
         operate: batch,
+    },
+    Scenario {
+        name: "room_is_given_back",
+        options: grown,
+        prepare: deleted_pages,
+        operate: |s| s.sync().unwrap(),
+    },
+    Scenario {
+        name: "room_is_used_again",
+        options: grown,
+        prepare: |s| {
+            deleted_pages(s);
+            s.sync().unwrap();
+        },
+        operate: |s| put_long(s, 2000, 1, 3000),
     },
     Scenario { name: "put_in_a_second_page", options: grown, prepare: a_page, operate: |s| put(s, 2000, 1) },
     Scenario {

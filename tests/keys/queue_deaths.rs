@@ -15,7 +15,7 @@ use crate::common::{self, End, Me, in_fork, wait_for};
 fn small() -> Options {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| recstore::testing::shorten_key_hash(8));
-    Options::new().record_size(128).regions(3).slots_per_extent(16)
+    Options::new().record_size(1024).regions(3).slots_per_extent(16)
 }
 
 fn jobs(store: &Store) -> Queue<'_> {

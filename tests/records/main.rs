@@ -28,6 +28,7 @@ mod pins;
 mod reservations;
 mod ring_tail;
 mod room;
+mod room_again;
 mod shared_memory;
 mod shared_names;
 mod small_calls;

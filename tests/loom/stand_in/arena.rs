@@ -43,6 +43,17 @@ pub(crate) struct Arena {
     pub(crate) geo: Geometry,
     pub(crate) path: PathBuf,
     pub(crate) owner: Option<Owner>,
+    pub(crate) numbers: Numbers,
+}
+
+/// In the models no extent is given back, so the layout stays.
+#[derive(Clone)]
+pub(crate) struct Numbers;
+
+impl Numbers {
+    pub(crate) fn layout(&self) -> u64 {
+        0
+    }
 }
 
 /// Asked for pages and lines; there are none.
@@ -122,6 +133,7 @@ impl Arena {
             geo,
             path: PathBuf::from("model"),
             owner: None,
+            numbers: Numbers,
         }
     }
 
@@ -202,6 +214,10 @@ impl Arena {
         Ok(u64::from(self.geo.regions) << self.geo.slots_log2)
     }
 
+    pub(crate) fn has_layout(&self, _layout: u64) -> bool {
+        true
+    }
+
     pub(crate) fn meet_again(&self) -> Result<()> {
         Ok(())
     }
@@ -219,7 +235,7 @@ impl Arena {
     pub(crate) fn extent_at(&self, extent: u32) -> Option<Extent> {
         let slots = self.words.slots.get(extent as usize)?.len() as u32;
         let kind = Some(ExtentKind::Data { region: extent });
-        Some(Extent { unit: extent, run: 1, group: extent, kind, slots, class: 0 })
+        Some(Extent { unit: extent, run: 1, group: extent, kind, slots, class: 0, is_stray: false })
     }
 
     pub(crate) fn says_data_of(&self, extent: u32, region: u32) -> bool {
