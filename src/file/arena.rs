@@ -209,9 +209,7 @@ impl Arena {
 
     #[cold]
     fn is_still(&self, layout: u64) -> bool {
-        // An error will come again where a slot is not found.
-        let _ = self.look_again();
-        self.numbers.layout() == layout
+        self.look_again().is_ok() && self.numbers.layout() == layout
     }
 
     /// Makes every handle look at the headers again. Returns the layout before, and the one now. The caller holds the growth lock, or
@@ -227,13 +225,23 @@ impl Arena {
         [was, now]
     }
 
+    /// Whether an extent was not given back since it was found. For a reader without a lock that has read its slots. If no header told
+    /// the extent, none was given back.
+    pub(crate) fn still_has(&self, extent: &Extent) -> bool {
+        fence(Ordering::Acquire); // As in `has_layout`.
+        let is_told = |told: Option<Extent>| told == Some(*extent);
+        extent.kind.is_none()
+            || is_told(self.extent_at(extent.unit))
+            || is_told(self.headers().twin_of(extent))
+    }
+
     /// Makes the notes those of the layout of the file. For the owner of a region's lock.
     #[inline]
-    pub(crate) fn keep_layout(&self) {
-        if self.control().layout().load(Ordering::Acquire) != self.numbers.layout() {
-            // As above.
-            let _ = self.look_again();
+    pub(crate) fn keep_layout(&self) -> Result<()> {
+        if self.control().layout().load(Ordering::Acquire) == self.numbers.layout() {
+            return Ok(());
         }
+        self.look_again()
     }
 
     #[cold]
@@ -307,8 +315,11 @@ impl Arena {
             if extent.kind.is_none() && extent.end() == end {
                 break;
             }
-            passed = passed.with(&extent, &self.geo);
             let guess = self.guessed(extent, false);
+            if extent.kind.is_none() && guess.kind.is_some() {
+                continue; // It has a header by now.
+            }
+            passed = passed.with(&extent, &self.geo);
             if guess.class == NO_CLASS {
                 notes.note_gap(&guess);
             }
@@ -325,7 +336,12 @@ impl Arena {
         }
         let headers = self.headers();
         let mut all = headers.may_have_been(extent, is_last);
-        all.find(|guess| self.region_by_slots(guess).is_some()).unwrap_or(extent)
+        let guess = all.find(|guess| self.region_by_slots(guess).is_some()).unwrap_or(extent);
+        // A growth may have added an extent meanwhile. Its header is stored before any of its slots.
+        fence(Ordering::Acquire);
+        let told =
+            self.extent_at(extent.unit).filter(|told| told.end() <= extent.end() && told.kind.is_some());
+        told.unwrap_or(guess)
     }
 
     /// Looks at all headers anew. The handle may have met one that was wrong.
@@ -450,7 +466,14 @@ impl Arena {
     /// The extent whose header lies at the beginning of a unit, if a valid one does.
     pub(crate) fn extent_at(&self, unit: u32) -> Option<Extent> {
         self.words(self.geo.unit_offset(unit), HEADER_WORDS)?; // Looks at the file's length if need be.
-        self.headers().at(unit)
+        let told = self.headers().at(unit);
+        // Which numbers are possible depends on the length, too.
+        let given_back = || self.control().given_back().load(Ordering::Relaxed) != Some(Epoch::BEFORE);
+        if told.is_none() && self.geo.grows && given_back() {
+            self.unit_count().ok()?;
+            return self.headers().at(unit);
+        }
+        told
     }
 
     /// Whether the header of an extent says that it holds slots of `region`. The checksum is not checked. Two loads.
@@ -521,9 +544,10 @@ impl Arena {
                 // Nothing was in use behind the noted units when the number was noted.
                 extent.run = noted - extent.unit;
             }
-            passed = passed.with(&extent, &self.geo);
             let is_last = extent.end() >= noted;
-            visit(&self.guessed(extent, is_last));
+            let guess = self.guessed(extent, is_last);
+            passed = passed.with(if guess.kind.is_some() { &guess } else { &extent }, &self.geo);
+            visit(&guess);
         }
         Ok(())
     }
@@ -568,14 +592,14 @@ impl Arena {
     pub(crate) fn all_data_extents(&self, region: u32) -> Result<Vec<Extent>> {
         // An extent has its header before it is counted (pairs with the Release of the count).
         let count = || self.head(region).extents().load(Ordering::Acquire).unwrap_or(0);
-        let mut counted = count();
-        let found = loop {
+        let layout = || self.control().layout().load(Ordering::Acquire);
+        let (found, counted) = loop {
+            let (before, counted) = (layout(), count());
             let found = self.data_extents(region)?;
-            // Some may have been given back meanwhile.
-            if found.len() as u64 >= counted || count() >= counted {
-                break found;
+            // Some may have been given back meanwhile, and others added.
+            if found.len() as u64 >= counted || count() == counted && layout() == before {
+                break (found, counted);
             }
-            counted = count();
         };
         if (found.len() as u64) < counted {
             let what = format!(

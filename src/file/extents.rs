@@ -90,7 +90,7 @@ pub(crate) struct Headers<'a> {
 
 /// Numbers out of order are those of at most so many groups for each unit of the file. An extent has no more groups than units, and the
 /// first numbers that no other extent has are taken, so this leaves room between them.
-pub(super) const GROUPS_PER_UNIT_MAX: u64 = 2;
+pub(crate) const GROUPS_PER_UNIT_MAX: u64 = 2;
 /// A search for a header passes over a hole after so many units.
 const UNITS_AT_ONCE: u32 = 64;
 

@@ -140,9 +140,11 @@ impl<'a> Growth<'a> {
         step("grow: page of the extent header there");
         let kind = ExtentKind::Data { region };
         let is_again = self.is_again(extent)?;
-        if is_again || !self.was_never_given_back() {
+        let groups = self.arena.control().groups();
+        if is_again || groups.load(Ordering::SeqCst).is_none_or(|end| u64::from(extent.group) < end) {
             self.change_layout();
         }
+        groups.raise_to(u64::from(extent.end_group(&self.arena.geo)));
         self.arena.write_extent_header(extent, kind)?;
         step("grow: extent header written");
         if is_again {
@@ -188,7 +190,7 @@ impl<'a> Growth<'a> {
         let used = if geo.grows { range.end - range.start } else { EXTENT_HEADER_BYTES + bytes };
         self.allocate(region, range.start, used, range.end)?;
         step("grow: blocks of an index run allocated");
-        if self.is_again(&extent)? || !self.was_never_given_back() {
+        if self.is_again(&extent)? {
             self.change_layout();
         }
         self.arena.write_extent_header(&extent, ExtentKind::Index)?;
@@ -252,11 +254,6 @@ impl<'a> Growth<'a> {
     fn is_again(&self, extent: &Extent) -> Result<bool> {
         let noted = self.arena.control().units().load(Ordering::SeqCst);
         Ok(noted.unwrap_or(u64::from(self.arena.unit_count()?)) > u64::from(extent.unit))
-    }
-
-    /// Whether no extent was given back since the store was recovered last.
-    fn was_never_given_back(&self) -> bool {
-        self.arena.control().given_back().load(Ordering::SeqCst) == Some(Epoch::BEFORE)
     }
 
     /// Whether the room that was given back reads as zeros even after a loss of power.
@@ -383,7 +380,7 @@ impl<'a> Growth<'a> {
         // Behind numbers out of order none is in order.
         let is_stray = geo.grows && slots > 0 && !self.extents.strays.is_empty();
         let group = if is_stray {
-            self.stray_group(geo.groups_for(slots)).unwrap_or(GROUPS_MAX)
+            self.stray_group(geo.groups_for(slots), unit.saturating_add(run)).unwrap_or(GROUPS_MAX)
         } else {
             passed.group
         };
@@ -411,7 +408,7 @@ impl<'a> Growth<'a> {
         }
         let geo = self.arena.geo;
         let groups = geo.groups_for(slots);
-        let stray = self.stray_group(groups);
+        let stray = self.stray_group(groups, 0);
         self.extents.gaps.retain(|gap| gap.run > 0);
         for gap in &mut self.extents.gaps {
             let is_stray = groups > geo.groups_for(gap.slots);
@@ -427,7 +424,8 @@ impl<'a> Growth<'a> {
     }
 
     /// The first of so many groups in a row that no extent has, behind those that are in order.
-    fn stray_group(&mut self, groups: u32) -> Option<u32> {
+    /// `end`: the unit at which the file ends then, at least.
+    fn stray_group(&mut self, groups: u32, end: u32) -> Option<u32> {
         self.extents.strays.sort_unstable_by_key(|taken| taken.start);
         let mut first = self.extents.cursor.group;
         for taken in &self.extents.strays {
@@ -436,10 +434,9 @@ impl<'a> Growth<'a> {
             }
             first = first.max(taken.end);
         }
+        let units = self.arena.unit_count().ok()?.max(end);
         let end = first.saturating_add(groups);
-        // A longer file has more numbers.
-        let most = u64::from(self.arena.unit_count().ok()?.saturating_add(groups)) * GROUPS_PER_UNIT_MAX;
-        (u64::from(end) <= most && end <= GROUPS_MAX).then_some(first)
+        (u64::from(end) <= u64::from(units) * GROUPS_PER_UNIT_MAX && end <= GROUPS_MAX).then_some(first)
     }
 
     /// Step 2 of growth: allocates the blocks of a range, and makes the file end at `end` or later. Fails if the descriptor leads

@@ -30,3 +30,25 @@ fn slots_of_extent(arena: &Arena, extent: Extent) -> impl Iterator<Item = Result
         }
     })
 }
+
+/// Takes something out of each slot of a region, without a lock, and keeps it. What is taken out of the bytes of an extent that is given
+/// back meanwhile is dropped: none of its slots holds anything, and another extent may be in its place.
+pub(crate) fn each_slot_of<T>(
+    arena: &Arena,
+    region: u32,
+    mut take: impl FnMut(u32, &[AtomicU64]) -> Option<T>,
+    mut keep: impl FnMut(u32, T),
+) -> Result<()> {
+    let mut taken = Vec::new();
+    for extent in arena.all_data_extents(region)? {
+        for slot in slots_of_extent(arena, extent) {
+            let (slot, words) = slot?;
+            taken.extend(take(slot, words).map(|it| (slot, it)));
+        }
+        if arena.still_has(&extent) {
+            taken.drain(..).for_each(|(slot, it)| keep(slot, it));
+        }
+        taken.clear();
+    }
+    Ok(())
+}

@@ -100,7 +100,9 @@ struct Layout {
     layout: u64,
     /// Checked: the epoch in which an extent was given back last. Its room is used again when that epoch is on disk.
     given_back: u64,
-    pad7: [u64; 4],
+    /// Checked: the group behind those of all extents that there were since the store was recovered last.
+    groups: u64,
+    pad7: [u64; 3],
 }
 
 const _: () = assert!(size_of::<Layout>() == 512);
@@ -146,6 +148,7 @@ impl<'a> Control<'a> {
         life: Checked<'a>,
         layout: &'a AtomicU64,
         given_back: EpochWord<'a>,
+        groups: Checked<'a>,
     }
 
     /// The three numbers of batches: begun, committed, ended.
@@ -203,6 +206,7 @@ impl<'a> Control<'a> {
             ("number of blocks of versions", self.blocks_given_out().is_none()),
             ("first block of versions of this life", number(self.life())),
             ("epoch in which room was given back last", epoch(self.given_back())),
+            ("number of groups of slots", number(self.groups())),
         ]
         .into_iter()
         .filter_map(|(name, is_damaged)| is_damaged.then_some(name))
@@ -287,6 +291,7 @@ pub(crate) fn empty_control(seen: &SeenThrough) -> [u64; CONTROL_WORDS] {
         version_blocks: one,
         life: zero,
         given_back: zero,
+        groups: zero,
         clock: zero,
         clock_twin: zero,
         ..Layout::zeroed()

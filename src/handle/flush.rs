@@ -149,7 +149,10 @@ impl Handle {
         }
         let Some(witness) = self.take_witness() else { return self.sync() };
         let durable = arena.control().durable_units().load(Ordering::SeqCst);
+        let layout = arena.numbers.layout();
         let place = arena.place(slot).filter(|place| durable.is_some_and(|n| u64::from(place.unit) < n));
+        // The lock is given back: the slot may be another one's by now.
+        let place = place.filter(|_| arena.has_layout(layout));
         let flushed = match place {
             Some(place) => {
                 let at = arena.geo.slot_within(place.unit, place.within, place.slot_size);

@@ -86,10 +86,16 @@ impl Handle {
         } else {
             self.wait_for(number, word, deadline)?
         };
-        self.arena.keep_layout();
         let region = Region::new(&self.arena, number);
         let healed = dead.is_some() || region.is_marked();
         let locked = Locked { arena: &self.arena, word, head: Some(head), healed };
+        if let Err(error) = self.arena.keep_layout() {
+            match dead {
+                Some(dead) if !region.is_being_rebuilt() => locked.leave_to(dead),
+                _ => drop(locked),
+            }
+            return Err(error);
+        }
         if !healed {
             return Ok(locked);
         }

@@ -69,8 +69,7 @@ impl Handle {
         if !self.arena.file.is_ours() {
             return Err(Error::Forked { path: self.arena.path.clone() });
         }
-        self.arena.keep_layout();
-        Ok(())
+        self.arena.keep_layout()
     }
 
     /// Refuses a handle that may not write.

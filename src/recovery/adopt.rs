@@ -4,7 +4,7 @@
 
 use crate::error::Result;
 use crate::file::arena::Arena;
-use crate::file::extents::{index_run, uniform};
+use crate::file::extents::{GROUPS_PER_UNIT_MAX, index_run, uniform};
 use crate::format::extent::{Extent, ExtentKind, NO_CLASS};
 use crate::format::geometry::{EXTENT_HEADER_BYTES, GROUPS_MAX};
 use crate::sys::atomic::Ordering;
@@ -60,7 +60,10 @@ fn known_out_of_order(arena: &Arena, extent: &Extent) -> Result<Option<Extent>> 
     let Some((_, best)) = best else { return Ok(None) };
     let mut group = 0;
     arena.each_extent(|extent| group = group.max(extent.end_group(geo)))?;
-    let has_numbers = group.saturating_add(geo.groups_for(best.slots)) <= GROUPS_MAX;
+    let end = group.saturating_add(geo.groups_for(best.slots));
+    let most = u64::from(arena.unit_count()?) * GROUPS_PER_UNIT_MAX;
+    let has_numbers = end <= GROUPS_MAX && u64::from(end) <= most;
+    arena.control().groups().raise_to(u64::from(end));
     Ok(has_numbers.then_some(Extent { group, ..best }))
 }
 
@@ -104,10 +107,10 @@ pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Resul
         };
         match known.and_then(|known| Some((known, known.kind?))) {
             Some((known, kind)) => {
-                arena.write_extent_header(&known, kind)?;
                 if known.is_stray {
                     arena.change_layout(); // Other handles may know its numbers as those of another extent.
                 }
+                arena.write_extent_header(&known, kind)?;
                 passed = known.end();
                 fixed.push(match kind {
                     ExtentKind::Data { region } => {

@@ -99,6 +99,9 @@ impl Region<'_> {
             mark_taken(words);
             if !self.shape().holds(slot) {
                 self.move_index(self.shape().lines_log2)?; // The file outgrew the entries' width.
+                if !self.shape().holds(slot) {
+                    return Err(Trouble::Flaw("the width of the entries of the index"));
+                }
             }
         }
         step("batch: slots taken");

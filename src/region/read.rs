@@ -9,7 +9,7 @@ use crate::protocol::index::{candidates, entry_is, load_line};
 use crate::protocol::slot::{Seen, read, read_any};
 use crate::region::batch::{Listed, batch_number, find_member, pending};
 use crate::region::decided::counts;
-use crate::sys::atomic::{Ordering, fence};
+use crate::sys::atomic::{AtomicU64, Ordering, fence};
 
 /// The result of a look without a lock.
 pub(crate) enum Look {
@@ -187,7 +187,6 @@ pub(crate) fn look_at_every_slot(
 ) -> crate::error::Result<Look> {
     let region = arena.geo.region_of(hash);
     let next_seq = arena.head(region).next_seq();
-    let layout = arena.numbers.layout();
     let before = next_seq.load(Ordering::Acquire);
     let first = newest(arena, region, id)?;
     // A write during a pass may move the record from a slot ahead of the pass to a slot behind it. Then the pass finds
@@ -196,15 +195,13 @@ pub(crate) fn look_at_every_slot(
     let second = newest(arena, region, id)?;
     fence(Ordering::Acquire); // Pairs with the Release fences of `publish` and `scrub`.
     let is_quiet = next_seq.load(Ordering::Relaxed) == before;
-    if !arena.has_layout(layout) {
-        return Ok(Look::Moved); // An extent may have been given back, and used again.
-    }
     let (slot, header) = match (first, second) {
         (_, NewestIs::Neither(look)) => return Ok(look),
         (NewestIs::At(a, was), NewestIs::At(b, is)) if is_quiet && (a, was) == (b, is) => (b, is),
         (NewestIs::Absent, NewestIs::Absent) if is_quiet => return Ok(Look::Miss),
         _ => return Ok(Look::Moved),
     };
+    let layout = arena.numbers.layout();
     let Some(words) = arena.slot(slot) else { return Ok(Look::Moved) };
     let seen = read(words, id, arena.geo.record_size as usize, true, out);
     if !arena.has_layout(layout) {
@@ -228,24 +225,33 @@ enum NewestIs {
 /// The newest version of `id`, by one pass over the slots of its region.
 fn newest(arena: &Arena, region: u32, id: u64) -> crate::error::Result<NewestIs> {
     let mut best: Option<(u32, Header, bool)> = None;
+    let mut neither = None;
     let mut buffer = Vec::new();
-    for slot in pass::slots_in(arena, arena.all_data_extents(region)?) {
-        let (slot, words) = slot?;
+    let take = |slot: u32, words: &[AtomicU64]| {
         let state = survey(words, region, &arena.geo, &mut buffer);
-        let (header, is_record) = match state {
-            SlotState::Version(header) => (header, true),
-            SlotState::Tombstone(header) => (header, false),
+        match state {
+            SlotState::Version(h) | SlotState::Tombstone(h) => {
+                let is_record = matches!(state, SlotState::Version(_));
+                (h.id() == id && counts(arena, region, slot, &h, is_record)).then_some(Ok((h, is_record)))
+            }
             SlotState::Damaged(..) => {
                 let what = "a damaged slot of the region may have been this record";
-                return Ok(NewestIs::Neither(Look::Damaged { slot: Some(slot), what }));
+                Some(Err(Look::Damaged { slot: Some(slot), what }))
             }
-            SlotState::Moved => return Ok(NewestIs::Neither(Look::Moved)),
-            _ => continue,
-        };
-        let is_newest = header.id() == id && best.is_none_or(|(_, best, _)| best.seq() < header.seq());
-        if is_newest && counts(arena, region, slot, &header, is_record) {
-            best = Some((slot, header, is_record));
+            SlotState::Moved => Some(Err(Look::Moved)),
+            _ => None,
         }
+    };
+    pass::each_slot_of(arena, region, take, |slot, found| match found {
+        Ok((header, is_record)) => {
+            if best.is_none_or(|(_, best, _)| best.seq() < header.seq()) {
+                best = Some((slot, header, is_record));
+            }
+        }
+        Err(look) => neither = neither.take().or(Some(look)),
+    })?;
+    if let Some(look) = neither {
+        return Ok(NewestIs::Neither(look));
     }
     Ok(match best {
         Some((slot, header, true)) => NewestIs::At(slot, header),

@@ -31,7 +31,7 @@ use crate::region::batch::{batch_number, pending};
 use crate::region::decided::counts;
 use crate::region::head::Region;
 use crate::store::Store;
-use crate::sys::atomic::Ordering;
+use crate::sys::atomic::{AtomicU64, Ordering};
 
 /// All records.
 impl Store {
@@ -352,7 +352,9 @@ impl Cursor {
             let Range { start, end } = current.slot_numbers(&arena.geo);
             let slot_bytes = current.slot_size(&arena.geo) as usize;
             let at_once = self.copies.of_slots(slot_bytes) as u32;
-            while *slot < end {
+            // If it is given back from here on, the layout changes before another is in its place.
+            let mut is_gone = !arena.still_has(current);
+            while *slot < end && !is_gone {
                 let are_copied = slot.wrapping_sub(self.first_copy) < self.copies.count() as u32;
                 let first = if are_copied { self.first_copy } else { *slot };
                 let Some(run) = arena.slots_in(current, first - start, at_once.min(end - first)) else {
@@ -384,9 +386,13 @@ impl Cursor {
                         (seen, Data::Given(&mut self.data))
                     };
                     if matches!(seen, Seen::Whole(_) | Seen::Damaged(..)) && !arena.has_layout(self.layout) {
-                        // The extents are others by now. Step 3 gives the rest.
+                        // Extents were given back. Their room may be used again, by versions since the cut.
                         self.written_since = true;
-                        return Ok(ControlFlow::Continue(()));
+                        self.layout = arena.numbers.layout();
+                        is_gone = !arena.still_has(current);
+                        if is_gone {
+                            break;
+                        }
                     }
                     match seen {
                         Seen::Whole(header)
@@ -510,7 +516,6 @@ fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64
     if shape.is_marked() || !arena.table_is_sound(number, &shape) {
         return None;
     }
-    let layout = arena.numbers.layout();
     let mut found = Vec::new();
     for line_number in 0..shape.lines() {
         let words = arena.line(&shape, line_number)?;
@@ -519,6 +524,7 @@ fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64
         let mut done = false;
         for _ in 0..TRIES {
             found.truncate(start);
+            let layout = arena.numbers.layout();
             let line = load_line(words);
             done = (owner == Beside::Stopped || line.holds(seed))
                 && line.0[..ENTRIES].iter().filter(|&&e| e != 0).all(|&entry| {
@@ -531,7 +537,8 @@ fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64
                     found.push((header.id(), header.seq()));
                     unchanged(slot, header)
                 })
-                && load_line(words).0 == line.0;
+                && load_line(words).0 == line.0
+                && arena.has_layout(layout);
             if done {
                 break;
             }
@@ -541,7 +548,7 @@ fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64
             return None;
         }
     }
-    if arena.shape(number) != shape || !arena.has_layout(layout) {
+    if arena.shape(number) != shape {
         return None;
     }
     found.sort_unstable();
@@ -552,21 +559,17 @@ fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64
 /// The same from the region's slots, for a handle that can't repair its index.
 fn gather_from_slots(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
     let arena = &handle.arena;
-    let layout = arena.numbers.layout();
     let mut newest = Newest::default();
-    for slot in pass::slots_of(arena, number)? {
-        let (slot, words) = slot?;
+    let take = |slot: u32, words: &[AtomicU64]| {
         let header = header(words);
         let is_record = header.kind() != SlotKind::Tombstone;
-        if header.seq() != 0
+        let is_here = header.seq() != 0
             && arena.geo.region_of(arena.geo.hash(header.id())) == number
-            && counts(arena, number, slot, &header, is_record)
-        {
-            newest.offer(header.id(), header.seq(), is_record);
-        }
-    }
-    if !arena.has_layout(layout) {
-        return gather_from_slots(handle, number); // An extent may have been given back, and used again.
-    }
+            && counts(arena, number, slot, &header, is_record);
+        is_here.then_some((header, is_record))
+    };
+    pass::each_slot_of(arena, number, take, |_, (header, is_record)| {
+        newest.offer(header.id(), header.seq(), is_record);
+    })?;
     Ok(newest.iter().filter(|(.., is_record)| **is_record).map(|(id, seq, _)| (id, seq)).collect())
 }

@@ -301,7 +301,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         extents: Mutex::default(),
         numbers: Numbers::new(&geo, 0),
     };
-    arena.keep_layout(); // So that the notes have the layout of the file.
+    arena.keep_layout()?; // So that the notes have the layout of the file.
     let mut report = RepairReport::default();
     see_to_reads(&arena)?;
     arena.owner = if writable {

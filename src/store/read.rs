@@ -214,9 +214,17 @@ impl Store {
         region: &Region<'_>,
         hash: u64,
         id: u64,
-        out: Option<&mut Vec<u8>>,
+        mut out: Option<&mut Vec<u8>>,
     ) -> Result<Option<(Header, u32)>, Trouble> {
-        match look(region.arena, hash, id, self.handle.verify_reads, out) {
+        let found = loop {
+            let layout = region.arena.numbers.layout();
+            match look(region.arena, hash, id, self.handle.verify_reads, out.as_deref_mut()) {
+                // The layout changed, by an extent of another region: that is no flaw of this one.
+                Look::Moved if region.arena.numbers.layout() != layout => {}
+                found => break found,
+            }
+        };
+        match found {
             Look::Hit(header, slot) => Ok(Some((header, slot))),
             Look::Miss => Ok(None),
             Look::Damaged { slot, what } => Err(self.corrupt(id, slot, what).into()),

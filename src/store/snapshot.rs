@@ -521,24 +521,12 @@ impl Snapshot<'_> {
         Ok((Version(header.version()), data.ok_or_else(|| corrupt("its length is impossible"))?))
     }
 
-    /// Steps 2 to 4: one pass over a region's slots. One more, if an extent was given back meanwhile: another may be in its place.
+    /// Steps 2 to 4: one pass over a region's slots.
     fn pass(&self, region: u32) -> Result<Versions> {
-        let arena = &self.store.handle.arena;
-        loop {
-            let layout = arena.numbers.layout();
-            let versions = self.pass_once(region)?;
-            if arena.has_layout(layout) {
-                return Ok(versions);
-            }
-        }
-    }
-
-    fn pass_once(&self, region: u32) -> Result<Versions> {
         let arena = &self.store.handle.arena;
         let mut versions = Versions::default();
         let mut buffer = Vec::new();
-        for slot in pass::slots_of(arena, region)? {
-            let (slot, words) = slot?;
+        let take = |slot: u32, words: &[AtomicU64]| {
             let mut state = SlotState::Moved;
             for _ in 0..LOOKS_AT_SLOT {
                 state = survey(words, region, &arena.geo, &mut buffer);
@@ -548,24 +536,24 @@ impl Snapshot<'_> {
                 std::hint::spin_loop();
             }
             let (header, state) = match state {
-                SlotState::Version(header) => (header, KeptState::Record),
-                SlotState::Tombstone(header) => (header, KeptState::Tombstone),
+                SlotState::Version(header) => (header, Ok(KeptState::Record)),
+                SlotState::Tombstone(header) => (header, Ok(KeptState::Tombstone)),
                 // If it is a record's current version, the index shows its id. Nothing shows its `seq` and its epoch.
                 SlotState::Damaged(header, what) if self.leads_to(region, header.id(), slot) => {
-                    (header.with_seq(u64::MAX), KeptState::Damaged(what))
+                    return Some((header.with_seq(u64::MAX), Ok(KeptState::Damaged(what))));
                 }
-                SlotState::Damaged(header, what) => {
-                    versions.unknown.push((slot, header, what));
-                    continue;
-                }
-                _ => continue,
+                SlotState::Damaged(header, what) => return Some((header, Err(what))),
+                _ => return None,
             };
-            if header.epoch() > self.moment.epoch && !matches!(state, KeptState::Damaged(_)) {
-                continue;
+            (header.epoch() <= self.moment.epoch).then_some((header, state))
+        };
+        pass::each_slot_of(arena, region, take, |slot, (header, state)| match state {
+            Ok(state) => {
+                let seq = header.seq();
+                versions.newest.offer(header.id(), seq, Kept { seq, slot, state });
             }
-            let seq = header.seq();
-            versions.newest.offer(header.id(), seq, Kept { seq, slot, state });
-        }
+            Err(what) => versions.unknown.push((slot, header, what)),
+        })?;
         Ok(versions)
     }
 
