@@ -17,6 +17,7 @@ use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
 use crate::region::batch::{batch_number, end_undecided, may_have_undecided};
 use crate::region::head::Region;
+use crate::region::slots::keep_longer;
 use crate::region::watch;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
@@ -222,25 +223,21 @@ impl Handle {
         number: u32,
         mut work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
     ) -> Result<T> {
-        let done = {
-            let _locked = self.lock(number)?;
-            in_region(&Region::new(&self.arena, number).without_longer(), &mut work)
-        };
-        match done {
-            Err(Error::Full { .. }) => self.with_region_in_full_store(number, work),
-            done => done,
+        let mut is_last_try = false;
+        loop {
+            let locked = self.lock(number)?;
+            keep_longer(!is_last_try);
+            let done = in_region(&Region::new(&self.arena, number), &mut work);
+            keep_longer(false);
+            drop(locked);
+            match done {
+                Err(Error::Full { .. }) if !is_last_try => {
+                    self.has_made_room();
+                    is_last_try = true;
+                }
+                done => return done,
+            }
         }
-    }
-
-    #[cold]
-    fn with_region_in_full_store<T>(
-        &self,
-        number: u32,
-        work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
-    ) -> Result<T> {
-        self.has_made_room();
-        let _locked = self.lock(number)?;
-        in_region(&Region::new(&self.arena, number), work)
     }
 
     /// Rebuilds the region of a dead owner. A region whose owner lives is left alone, even if that owner has just taken it from the

@@ -21,8 +21,6 @@ pub(crate) struct Region<'a> {
     pub(crate) arena: &'a Arena,
     pub(crate) number: u32,
     pub(crate) head: Head<'a>,
-    /// A record that finds no room may have a slot that is longer than it needs.
-    pub(super) takes_longer: bool,
 }
 
 pub(super) const COUNT: Trouble = Trouble::Flaw("a count in the region's head");
@@ -49,13 +47,7 @@ impl<'a> Region<'a> {
     /// The region, whose lock the caller holds.
     #[inline]
     pub(crate) fn new(arena: &'a Arena, number: u32) -> Self {
-        Self { arena, number, head: arena.head(number), takes_longer: true }
-    }
-
-    /// The same, for a caller that can make room: see `handle::room`.
-    #[inline]
-    pub(crate) fn without_longer(self) -> Self {
-        Self { takes_longer: false, ..self }
+        Self { arena, number, head: arena.head(number) }
     }
 
     /// The sequence number of the next write, if both words of the head agree.

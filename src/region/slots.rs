@@ -1,6 +1,7 @@
 //! The slots of a region that hold no live record: free ones, retired and parked ones; and taking a slot. For the region's
 //! owner.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use crate::error::Error;
@@ -50,6 +51,17 @@ const AT_ONCE: usize = 32;
 const LOOKS_AT_ONCE: u64 = 4 * AT_ONCE as u64;
 /// How often a write asks the queues for slots before it adds an extent, if those that they free are of other classes.
 const ASKED_AT_MOST: u32 = 8;
+
+thread_local! {
+    /// The thread's caller can make room: see `handle::room`. Before that, no record gets a longer slot than it needs.
+    static KEEPS_LONGER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says whether records of this thread get a longer slot if there is no room for another.
+#[inline]
+pub(crate) fn keep_longer(keep: bool) {
+    KEEPS_LONGER.set(keep);
+}
 
 /// A slot that was taken, and its words.
 pub(super) type Taken<'a> = (u32, &'a [AtomicU64]);
@@ -303,7 +315,7 @@ impl<'a> Region<'a> {
                 Ok(extent) => extent,
                 // Before the write fails, it looks at the whole of both queues.
                 Err(Error::Full { .. }) if self.free_until(class, u32::MAX)? => continue,
-                Err(error @ Error::Full { .. }) if self.takes_longer => match self.take_longer(class)? {
+                Err(error @ Error::Full { .. }) if !KEEPS_LONGER.get() => match self.take_longer(class)? {
                     Some(slot) => return Ok(slot),
                     None => return Err(self.explain(error, "an extent of slots").into()),
                 },
