@@ -98,10 +98,7 @@ impl Region<'_> {
             // Without this mark a free list that runs in a circle could give the slot again before it is written.
             mark_taken(words);
             if !self.shape().holds(slot) {
-                self.move_index(self.shape().lines_log2)?; // The file outgrew the entries' width.
-                if !self.shape().holds(slot) {
-                    return Err(Trouble::Flaw("the width of the entries of the index"));
-                }
+                self.widen_index(slot)?;
             }
         }
         step("batch: slots taken");

@@ -49,9 +49,7 @@ pub(crate) fn look_at_unmarked(
     verify: bool,
     out: Option<&mut Vec<u8>>,
 ) -> Look {
-    let layout = arena.numbers.layout();
-    let found = look_in_index::<false>(arena, hash, id, verify, out);
-    if arena.has_layout(layout) { found } else { Look::Moved }
+    look_in_index::<false>(arena, hash, id, verify, out)
 }
 
 /// The look at a region in which a batch has members: the index does not lead to them.
@@ -103,6 +101,7 @@ fn look_in_index<const IN_BATCH: bool>(
     mut out: Option<&mut Vec<u8>>,
 ) -> Look {
     let region = arena.geo.region_of(hash);
+    let layout = arena.numbers.layout();
     let head = arena.head(region);
     let word = head.shape().bits(Ordering::Acquire); // Pairs with the store in `set_shape`.
     let shape = Shape::decode(word);
@@ -124,7 +123,7 @@ fn look_in_index<const IN_BATCH: bool>(
             let entry = line.0[i];
             let Some(slot) = shape.slot(entry) else { continue };
             let Some(slot_words) = arena.slot(slot) else {
-                return if entry_is(words, i, entry) {
+                return if entry_is(words, i, entry) && arena.has_layout(layout) {
                     Look::Broken("its index names a slot outside the file")
                 } else {
                     Look::Moved
@@ -137,10 +136,14 @@ fn look_in_index<const IN_BATCH: bool>(
                     let current = unlinked || line.holds(shape.seed(region, number));
                     // The slot may have been used again, for a version that is not visible yet.
                     let visible = current && entry_is(words, i, entry);
-                    let hit = visible && head.shape().bits(Ordering::Acquire) == word;
+                    let hit =
+                        visible && head.shape().bits(Ordering::Acquire) == word && arena.has_layout(layout);
                     return if hit { Look::Hit(header, slot) } else { Look::Moved };
                 }
-                Seen::Damaged(_, what) => return Look::Damaged { slot: Some(slot), what },
+                Seen::Damaged(_, what) => {
+                    let damaged = entry_is(words, i, entry) && arena.has_layout(layout);
+                    return if damaged { Look::Damaged { slot: Some(slot), what } } else { Look::Moved };
+                }
                 Seen::InMotion => return Look::Moved,
                 Seen::Other(other) => {
                     // Another record with the same tag, if the entry still stands and the other record is whole. If it is not
@@ -163,7 +166,7 @@ fn look_in_index<const IN_BATCH: bool>(
             break;
         }
     }
-    if head.shape().bits(Ordering::Acquire) != word {
+    if head.shape().bits(Ordering::Acquire) != word || !arena.has_layout(layout) {
         return Look::Moved;
     }
     match suspect {

@@ -22,6 +22,17 @@ const LINES_AHEAD: u64 = 2;
 const OUTSIDE: Trouble = Trouble::Flaw("the index lies outside the file");
 
 impl Region<'_> {
+    /// Moves the index to a table whose entries are wide enough for a slot: the file outgrew their width.
+    #[cold]
+    pub(super) fn widen_index(&self, slot: u32) -> Result<(), Trouble> {
+        self.move_index(self.shape().lines_log2)?;
+        if self.shape().holds(slot) {
+            Ok(())
+        } else {
+            Err(Trouble::Flaw("the width of the entries of the index"))
+        }
+    }
+
     /// Moves the index to a table of `lines_log2` with entries wide enough for the file as it is,
     /// and makes that the region's. The old table stays as it is, for readers that are still in it.
     pub(crate) fn move_index(&self, lines_log2: u32) -> Result<(), Trouble> {

@@ -128,12 +128,7 @@ impl<'a> Region<'a> {
         };
         if !self.shape().holds(slot) {
             // The file outgrew the entries' width.
-            let moved = self.move_index(self.shape().lines_log2).and_then(|()| {
-                if !self.shape().holds(slot) {
-                    return Err(Trouble::Flaw("the width of the entries of the index"));
-                }
-                self.find(hash, id)
-            });
+            let moved = self.widen_index(slot).and_then(|()| self.find(hash, id));
             found = match moved {
                 Ok(found) => found,
                 Err(trouble) => {

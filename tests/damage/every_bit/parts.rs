@@ -24,7 +24,7 @@ pub(crate) struct Parts {
     parts: Vec<Part>,
 }
 
-const CONTROL_WORDS: [(usize, usize, &str); 26] = [
+const CONTROL_WORDS: [(usize, usize, &str); 29] = [
     (0, 8, "control: epoch"),
     (8, 8, "control: durable epoch"),
     (64, 16, "control: boot id"),
@@ -51,6 +51,9 @@ const CONTROL_WORDS: [(usize, usize, &str); 26] = [
     (424, 8, "control: epoch of settled batches"),
     (448, 8, "control: blocks of versions"),
     (456, 8, "control: first block of this life"),
+    (464, 8, "control: layout"),
+    (472, 8, "control: epoch of room given back"),
+    (480, 8, "control: groups of slots"),
 ];
 const SEAT_WORDS: [&str; 8] = [
     "seat: generation",
