@@ -18,7 +18,7 @@ use crate::format::index::{LINE_BYTES, Shape};
 use crate::format::seat::GROWTH_BYTE;
 use crate::format::slot::HEADER_BYTES;
 use crate::format::{PAGE_BYTES, round_up};
-use crate::sys::atomic::Ordering;
+use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
 use crate::sys::file;
 use crate::sys::step::step;
@@ -47,7 +47,11 @@ impl Drop for Growth<'_> {
 impl<'a> Growth<'a> {
     /// Waits for the growth lock.
     pub(crate) fn lock(arena: &'a Arena) -> Result<Self> {
-        let deadline = arena.deadline();
+        Self::lock_by(arena, &arena.deadline())
+    }
+
+    /// [`lock`](Self::lock), with the patience of the caller.
+    pub(crate) fn lock_by(arena: &'a Arena, deadline: &Deadline) -> Result<Self> {
         match fault::refused_growth() {
             None => {}
             Some(Refusal::Full) => {
@@ -59,8 +63,8 @@ impl<'a> Growth<'a> {
                 return Err(Error::Busy { path, lock: Lock::Growth, owner: None, waited });
             }
         }
-        let extents = Self::exclude_threads(arena, &deadline)?;
-        byte_lock::take(arena, GROWTH_BYTE, Lock::Growth, arena.control().grower(), &deadline)?;
+        let extents = Self::exclude_threads(arena, deadline)?;
+        byte_lock::take(arena, GROWTH_BYTE, Lock::Growth, arena.control().grower(), deadline)?;
         Ok(Self { arena, extents })
     }
 
@@ -188,7 +192,10 @@ impl<'a> Growth<'a> {
         let range = extent.range(&geo);
         // All of it, if the copy of its header is at its end.
         let used = if geo.grows { range.end - range.start } else { EXTENT_HEADER_BYTES + bytes };
-        self.allocate(region, range.start, used, range.end)?;
+        if let Err(error) = self.allocate(region, range.start, used, range.end) {
+            self.forget(); // The room may have been taken out of a gap.
+            return Err(error);
+        }
         step("grow: blocks of an index run allocated");
         if self.is_again(&extent)? {
             self.change_layout();
@@ -297,6 +304,8 @@ impl<'a> Growth<'a> {
     pub(crate) fn give_back(&mut self, extents: &[Extent], epoch: Epoch) -> Result<()> {
         let arena = self.arena;
         let file = arena.file.same().map_err(arena.io("giving room back"))?;
+        // Its units count as used, even if the process that added it died before it had noted them.
+        self.note_units(extents.iter().map(Extent::end).max().unwrap_or(0))?;
         // First: room that reads as zeros is not used before this epoch is on disk.
         arena.control().given_back().store(epoch, Ordering::SeqCst);
         for extent in extents {
@@ -305,7 +314,9 @@ impl<'a> Growth<'a> {
             if file::punch(file, range.start, range.end - range.start).is_err() {
                 // The file system can't. The blocks stay.
                 let words = arena.words(range.start, ((range.end - range.start) / 8) as usize);
-                words.into_iter().flatten().for_each(|word| word.store(0, Ordering::Relaxed));
+                // Not where there may be no block: links may be a hole.
+                let is_set = |word: &&AtomicU64| word.load(Ordering::Relaxed) != 0;
+                words.into_iter().flatten().filter(is_set).for_each(|word| word.store(0, Ordering::Relaxed));
             }
             step("give back: an extent is gone");
         }

@@ -155,8 +155,15 @@ impl Handle {
         let place = place.filter(|_| arena.has_layout(layout));
         let flushed = match place {
             Some(place) => {
-                let at = arena.geo.slot_within(place.unit, place.within, place.slot_size);
-                arena.map.flush(at, place.slot_size).and_then(|()| witness.ask())
+                let mut range = arena.geo.slot_within(place.unit, place.within, place.slot_size)..0;
+                range.end = range.start + place.slot_size;
+                if arena.control().given_back().load(Ordering::SeqCst) != Some(Epoch::BEFORE) {
+                    // The extent may be in room that was given back, and the process that put it there may have died before it
+                    // had flushed the header.
+                    range.start = arena.geo.unit_offset(place.unit);
+                    range.end = range.start + arena.geo.filled_bytes(u64::from(place.slots), place.slot_size);
+                }
+                arena.map.flush(range.start, range.end - range.start).and_then(|()| witness.ask())
             }
             None => self.flush_extents(&witness),
         };

@@ -10,6 +10,7 @@
 //!    then the extent is the region's, as it was. Whatever versions come back with it have successors that are on disk.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::file::grow::Growth;
 use crate::format::extent::Extent;
@@ -19,7 +20,11 @@ use crate::protocol::slot::{header, is_free, scrub};
 use crate::region::Trouble;
 use crate::region::head::{Region, add, count};
 use crate::sys::atomic::Ordering;
+use crate::sys::deadline::Deadline;
 use crate::sys::step::step;
+
+/// A region's lock is held while the growth lock is waited for, so this is short.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What a region may give back.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +75,7 @@ impl Region<'_> {
             return Ok(0);
         }
         let epoch = arena.epoch()?;
-        let mut growth = Growth::lock(arena)?; // First: if another process holds it, nothing is changed.
+        let mut growth = Growth::lock_by(arena, &Deadline::after(Some(PATIENCE)))?; // First: if another process holds it, nothing is changed.
         self.take_off(&given)?;
         add(self.head.extents(), -(given.len() as i64))?;
         step("give back: slots off the lists");
