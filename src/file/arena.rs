@@ -568,6 +568,13 @@ impl Arena {
         Ok(end)
     }
 
+    /// The group of slot numbers behind those of all extents.
+    pub(crate) fn groups_in_use(&self) -> Result<u32> {
+        let mut end = 0;
+        self.each_extent(|extent| end = end.max(extent.end_group(&self.geo)))?;
+        Ok(end)
+    }
+
     /// The region of a data extent. An extent with a damaged header belongs to the region whose slots lie in it.
     pub(crate) fn owner_of(&self, extent: &Extent) -> Option<u32> {
         match extent.kind {

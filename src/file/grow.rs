@@ -89,6 +89,16 @@ impl<'a> Growth<'a> {
     /// Adds a data extent with slots of a class to a region; the caller holds the region's lock. If there is no room for an extent of
     /// the usual size, adds a smaller one.
     pub(crate) fn add_data_extent(&mut self, region: u32, class: u32, with_links: bool) -> Result<Extent> {
+        match self.try_add_data_extent(region, class, with_links) {
+            Err(Error::Full { .. }) => {}
+            added => return added,
+        }
+        // A process that died while it gave room back may have left a gap that this handle has passed.
+        self.forget();
+        self.try_add_data_extent(region, class, with_links)
+    }
+
+    fn try_add_data_extent(&mut self, region: u32, class: u32, with_links: bool) -> Result<Extent> {
         self.classify()?;
         let geo = &self.arena.geo;
         let slots = self.extents.slots.get(&(region, class)).copied().unwrap_or(0);

@@ -223,21 +223,36 @@ impl Handle {
         number: u32,
         mut work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
     ) -> Result<T> {
-        let mut is_last_try = false;
-        loop {
-            let locked = self.lock(number)?;
-            keep_longer(!is_last_try);
-            let done = in_region(&Region::new(&self.arena, number), &mut work);
-            keep_longer(false);
-            drop(locked);
-            match done {
-                Err(Error::Full { .. }) if !is_last_try => {
-                    self.has_made_room();
-                    is_last_try = true;
-                }
-                done => return done,
-            }
+        match self.with_region_once(number, &mut work) {
+            Err(Error::Full { .. }) => self.with_region_in_full_store(number, work),
+            done => done,
         }
+    }
+
+    /// The same without a second try. No record gets a longer slot than it needs.
+    #[inline]
+    pub(crate) fn with_region_once<T>(
+        &self,
+        number: u32,
+        work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
+    ) -> Result<T> {
+        let _locked = self.lock(number)?;
+        keep_longer(true);
+        let done = in_region(&Region::new(&self.arena, number), work);
+        keep_longer(false);
+        done
+    }
+
+    /// The second try, for a caller whose first one found no room.
+    #[cold]
+    pub(crate) fn with_region_in_full_store<T>(
+        &self,
+        number: u32,
+        work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
+    ) -> Result<T> {
+        self.has_made_room();
+        let _locked = self.lock(number)?;
+        in_region(&Region::new(&self.arena, number), work)
     }
 
     /// Rebuilds the region of a dead owner. A region whose owner lives is left alone, even if that owner has just taken it from the

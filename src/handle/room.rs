@@ -7,7 +7,6 @@
 //! A write that finds the store full does the same for all regions, and keeps nothing.
 
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::extent::Extent;
@@ -15,7 +14,7 @@ use crate::handle::Handle;
 use crate::handle::lock::in_region;
 use crate::handle::turn::{Had, LastLook};
 use crate::region::head::Region;
-use crate::region::room::Spare;
+use crate::region::room::{PATIENCE, Spare};
 use crate::sys::atomic::Ordering;
 use crate::sys::deadline::Deadline;
 
@@ -28,8 +27,6 @@ const KEPT_PART: u64 = 8;
 const WRITES: std::ops::RangeInclusive<u64> = 64..=4096;
 /// A flush looks again so often: tombstones are freed after the flush that makes the versions before them go.
 const ROUNDS: u32 = 3;
-/// A look waits at most this long for the owner of a lock.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The idle slots of a region.
 struct IdleRegion {

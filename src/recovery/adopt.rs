@@ -58,8 +58,7 @@ fn known_out_of_order(arena: &Arena, extent: &Extent) -> Result<Option<Extent>> 
     };
     let best = (0..geo.classes).filter_map(of_class).max_by_key(|(found, _)| *found);
     let Some((_, best)) = best else { return Ok(None) };
-    let mut group = 0;
-    arena.each_extent(|extent| group = group.max(extent.end_group(geo)))?;
+    let group = arena.groups_in_use()?;
     let end = group.saturating_add(geo.groups_for(best.slots));
     let most = u64::from(arena.unit_count()?) * GROUPS_PER_UNIT_MAX;
     let has_numbers = end <= GROUPS_MAX && u64::from(end) <= most;

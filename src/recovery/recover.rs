@@ -78,6 +78,7 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     }
     // What reads as zeros now is on disk before any other handle gets in.
     control.given_back().store(Epoch::BEFORE, Ordering::SeqCst);
+    control.groups().store(u64::from(arena.groups_in_use()?), Ordering::SeqCst);
     // There is no borrow, and no slot is parked.
     for clock in control.clocks() {
         clock.store(0, Ordering::SeqCst);

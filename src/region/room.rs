@@ -23,8 +23,8 @@ use crate::sys::atomic::Ordering;
 use crate::sys::deadline::Deadline;
 use crate::sys::step::step;
 
-/// A region's lock is held while the growth lock is waited for, so this is short.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// A look for room waits at most this long for the owner of a lock: a region's lock is held while the growth lock is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What a region may give back.
 #[derive(Clone, Copy, Debug)]

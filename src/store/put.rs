@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::format::slot::{Address, PRESENT};
 use crate::handle::inside::is_inside;
 use crate::record::{Durability, Swap, Version};
+use crate::region::head::Region;
 use crate::region::write::{Content, Written};
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
@@ -64,9 +65,12 @@ impl Store {
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
         let lone = durability == Durability::Disk;
-        let written = self
-            .handle
-            .with_region(number, |region| region.put(hash, id, Content::Bytes(data, address), lone))?;
+        // By value, and once: so the compiler makes one function of it.
+        let put = |region: &Region<'_>| region.put(hash, id, Content::Bytes(data, address), lone);
+        let written = match self.handle.with_region_once(number, put) {
+            Err(Error::Full { .. }) => self.handle.with_region_in_full_store(number, put)?,
+            written => written?,
+        };
         self.settle_one(durability, number, &written)
     }
 

@@ -185,9 +185,7 @@ impl Store {
                 .push("the epoch in which room was given back was taken to be the present one".to_owned());
         }
         if arena.control().groups().load(Ordering::SeqCst).is_none() {
-            let mut groups = 0;
-            arena.each_extent(|extent| groups = groups.max(extent.end_group(&arena.geo)))?;
-            arena.control().groups().store(u64::from(groups), Ordering::SeqCst);
+            arena.control().groups().store(u64::from(arena.groups_in_use()?), Ordering::SeqCst);
             report.fixed.push("the number of groups of slots was counted anew".to_owned());
         }
         if borrow::mend_clock(arena) {
