@@ -17,7 +17,7 @@ use crate::format::extent::{Extent, ExtentHeader, ExtentKind, HEADER_WORDS, Loca
 use crate::format::geometry::{EXTENT_HEADER_BYTES, Geometry, LINK_BYTES};
 use crate::format::region::{CLASS_WORDS, ClassWords, HEAD_WORDS, Head};
 use crate::format::seat::{self, SEAT_WORDS, Seat};
-use crate::format::slot::first_of_block;
+use crate::format::slot::{PRESENT, first_of_block};
 use crate::format::word::Link;
 use crate::format::{PAGE_BYTES, index};
 use crate::protocol::lock::Owner;
@@ -512,14 +512,33 @@ impl Arena {
             && unit.is_none_or(|unit| self.headers().twin_before(unit) == Some(*extent))
     }
 
-    /// Whether an extent is unused: all zeros, or a process died while it wrote the header, whose first word is stored last.
+    /// Whether an extent is unused: all zeros, but for headers that a process died in, whose first word is stored last. Room that was
+    /// given back may lie before such a header.
     pub(crate) fn is_unused(&self, extent: &Extent) -> bool {
         let range = extent.range(&self.geo);
         let words = self.words(range.start, ((range.end - range.start) / 8) as usize);
         let is_zero = |words: &[AtomicU64]| words.iter().all(|word| word.load(Ordering::Relaxed) == 0);
+        let is_unused_unit = |unit: &[AtomicU64]| {
+            let header_of_slot = unit[HEADER_WORDS / 2].load(Ordering::Relaxed);
+            is_zero(&unit[..1]) && header_of_slot & PRESENT == 0 && is_zero(&unit[HEADER_WORDS..])
+        };
         // Room that was given back is a hole. It is not read: that would take memory.
         let is_hole = || self.headers().first_written(extent.unit) >= extent.end();
-        words.is_some_and(|words| is_zero(&words[..1]) && (is_hole() || is_zero(&words[HEADER_WORDS..])))
+        words.is_some_and(|words| {
+            is_zero(&words[..1])
+                && (is_hole() || words.chunks((self.geo.unit / 8) as usize).all(is_unused_unit))
+        })
+    }
+
+    /// Clears what is left of headers that a process died in, in an extent that is unused.
+    pub(crate) fn clear_half_headers(&self, extent: &Extent) {
+        let mut unit = self.headers().first_written(extent.unit);
+        while unit < extent.end() {
+            let words = self.words(self.geo.unit_offset(unit), HEADER_WORDS).unwrap_or_default();
+            let is_set = |word: &&AtomicU64| word.load(Ordering::Relaxed) != 0;
+            words.iter().filter(is_set).for_each(|word| word.store(0, Ordering::Relaxed));
+            unit = self.headers().first_written(unit + 1);
+        }
     }
 
     /// Visits every extent in order. One without a kind has no valid header. Units are passed over behind the noted ones, and behind
@@ -543,6 +562,8 @@ impl Arena {
             if may_be_hole && self.geo.grows && (extent.unit + 1..extent.end()).contains(&noted) {
                 // Nothing was in use behind the noted units when the number was noted.
                 extent.run = noted - extent.unit;
+                // An extent has no more groups than units, so the other numbers are those of what lies behind it.
+                extent.slots = extent.slots.min(self.geo.slots_of_groups(extent.run));
             }
             let is_last = extent.end() >= noted;
             let guess = self.guessed(extent, is_last);

@@ -158,6 +158,7 @@ impl<'a> Growth<'a> {
         if is_again || groups.load(Ordering::SeqCst).is_none_or(|end| u64::from(extent.group) < end) {
             self.change_layout();
         }
+        self.arena.clear_half_headers(extent);
         groups.raise_to(u64::from(extent.end_group(&self.arena.geo)));
         self.arena.write_extent_header(extent, kind)?;
         step("grow: extent header written");

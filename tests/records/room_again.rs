@@ -2,7 +2,8 @@
 //! misled.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use rand::rngs::StdRng;
@@ -175,5 +176,34 @@ fn handles_that_knew_a_place_before_find_what_is_there_now() {
     drop(stores);
     let store = Store::open(&path).unwrap();
     check_all(&store, &model);
+    check_clean(&store);
+}
+
+/// A process that dies in a growth may leave all words of a header but the first one. Extents before it may be given back later.
+#[test]
+fn a_header_that_a_process_died_in_does_not_spoil_the_room_around_it() {
+    let dir = common::scratch();
+    let path = dir.path().join("store");
+    let store = Options::new().record_size(1000).regions(1).create(&path).unwrap();
+    (0..2000).for_each(|id| _ = store.put(id, [7; 60]).unwrap());
+    let extents = store.extents().unwrap();
+    let middle = &extents[extents.len() / 2];
+    (1..2000).for_each(|id| assert!(store.delete(id).unwrap()));
+    store.sync().unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let mut half = [0x11; 56]; // Words 1 to 7. The fourth has the number of regions in its upper half.
+    half[31] = 0;
+    file.write_all_at(&half, middle.offset + 8).unwrap();
+    check_clean(&store);
+    let size = store.stats().unwrap().file_size;
+    for id in 0..400 {
+        store.put(id, value(id, 0, 1, 900)).unwrap();
+    }
+    assert!(store.stats().unwrap().file_size < size * 4, "{size} bytes before");
+    (0..400).for_each(|id| assert_eq!(parse(id, &store.get(id).unwrap().unwrap()), Ok((0, 1))));
+    check_clean(&store);
+    store.close().unwrap();
+    let store = Store::open(&path).unwrap();
+    assert!(store.opened().fixed.is_empty());
     check_clean(&store);
 }
