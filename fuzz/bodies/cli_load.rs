@@ -99,7 +99,7 @@ pub fn run(input: &[u8]) {
     let expected = expected(&meant, text, skip_lines, skips);
     let read = (&loaded, rejected);
     assert_eq!(read, (&expected.records, expected.rejected), "{meant:?}: {}", text.escape_ascii());
-    assert_eq!(end.is_ok(), expected.is_good, "{end:?}");
+    assert_eq!(end.is_ok(), expected.is_good, "{meant:?} {}: {end:?}", text.escape_ascii());
     for (_, target, data) in &loaded {
         let line = jsonl::encode(target, data, None);
         assert!(!line.contains('\n'));
@@ -316,6 +316,8 @@ fn each_row_of_csv(
 
 /// The rows: the line, the bytes, the columns.
 fn rows_of_csv(text: &[u8], delimiter: u8) -> Vec<(u64, Vec<u8>, ::csv::ByteRecord)> {
+    // Behind a first blank line the reader takes a second byte order mark for text, as it is.
+    let text = &[b"\n", text].concat()[..];
     let mut reader =
         ::csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(text);
     let mut rows = Vec::new();
@@ -325,7 +327,7 @@ fn rows_of_csv(text: &[u8], delimiter: u8) -> Vec<(u64, Vec<u8>, ::csv::ByteReco
         let end = reader.position().byte() as usize;
         let is_blank = |byte: &u8| matches!(byte, b'\r' | b'\n');
         begin += text[begin..end].iter().take_while(|byte| is_blank(byte)).count();
-        let line = 1 + text[..begin].iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let line = text[..begin].iter().filter(|&&byte| byte == b'\n').count() as u64;
         let row = &text[begin..end];
         let row = if row.last().is_some_and(is_blank) { &row[..row.len() - 1] } else { row };
         rows.push((line, row.to_vec(), columns.clone()));

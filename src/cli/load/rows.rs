@@ -188,8 +188,12 @@ struct Csv {
 
 impl Csv {
     fn new(delimiter: u8) -> Self {
+        let mut core = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
+        // Passes over a byte order mark by itself where a first read has all of it, and here it is past the
+        // head: what follows is text, however the reads cut it.
+        core.read_record(b"\n", &mut [0], &mut [0]);
         Self {
-            core: csv_core::ReaderBuilder::new().delimiter(delimiter).build(),
+            core,
             lines: 0,
             raw: Vec::new(),
             columns: vec![0; 1024],
@@ -360,6 +364,17 @@ mod tests {
         let (seen, ..) = rows(Rows::csv(b','), text.as_bytes(), 700);
         assert_eq!((seen[0].2.len(), seen[0].2[0].len(), seen[1].2.len()), (1, 5000, 500));
         assert!(rows(Rows::csv(b','), &[b'\n'; 5000], 64).0.is_empty());
+    }
+
+    #[test]
+    fn a_second_byte_order_mark_is_text() {
+        let text = "\u{feff}\u{feff}1;x\n\u{feff}".as_bytes();
+        for piece in 1..=text.len() {
+            let (seen, _, open) = rows(Rows::csv(b';'), text, piece);
+            let expected = [csv(1, "\u{feff}1;x", &["\u{feff}1", "x"]), csv(2, "\u{feff}", &["\u{feff}"])];
+            assert_eq!((&seen[..], open), (&expected[..], None), "{piece}");
+        }
+        assert_eq!(rows(Rows::csv(b';'), &text[..6], 6).0, [csv(1, "\u{feff}", &["\u{feff}"])]);
     }
 
     #[test]
