@@ -62,6 +62,8 @@ pub(crate) struct Salvaged {
     pub(crate) missing: Vec<Missing>,
     /// Questions that could not be answered, in words.
     pub(crate) unknown: Vec<String>,
+    /// The tag of the type of the records; 0: none, or not known.
+    pub(crate) type_tag: u64,
 }
 
 /// Searches a file. `record_size`: given by the user, for a file in which nothing gives it. `boot`: the present boot.
@@ -91,6 +93,7 @@ pub(crate) fn search(
             let what = "which batches counted: the records may include members of an unfinished batch";
             found.unknown.push(what.to_owned());
         }
+        found.take_tag(map);
         return found;
     };
     let geo = &identity.geometry;
@@ -102,6 +105,7 @@ pub(crate) fn search(
     let mut found = tally.end(Some(*geo));
     let damaged = std::mem::take(&mut found.lost_slots);
     found.source = identity.source();
+    found.take_tag(map);
     if given_up != 0 {
         found.unknown.push(format!(
             "whether {given_up} writes of batches that no sync had made durable were whole: they were given up, \
@@ -133,6 +137,19 @@ pub(crate) fn search(
 }
 
 impl Salvaged {
+    /// Takes the tag of the type from the two words that tell it.
+    fn take_tag(&mut self, map: &Mapping) {
+        let Some(control) = control(map) else { return };
+        let [tag, durable] =
+            [control.type_tag(), control.durable_tag()].map(|word| word.load(Ordering::SeqCst));
+        if durable == tag {
+            self.type_tag = tag;
+        } else {
+            let what = "the type of the records: the two words of its tag contradict each other; the copy has no tag";
+            self.unknown.push(what.to_owned());
+        }
+    }
+
     /// Step 4: compares the found records with the derived parts.
     fn compare(
         &mut self,
@@ -337,6 +354,7 @@ impl Tally {
             lost_slots,
             missing: Vec::new(),
             unknown: Vec::new(),
+            type_tag: 0,
         }
     }
 }

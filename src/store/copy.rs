@@ -200,10 +200,15 @@ impl Store {
 pub(super) fn carry_tag(from: &Store, copy: &Store) -> Result<()> {
     from.handle.check()?;
     let tag = from.handle.arena.control().type_tag().load(Ordering::SeqCst);
+    set_tag(copy, tag);
+    Ok(())
+}
+
+/// Gives a copy this tag of a type. The copy has no name before it is on disk.
+pub(super) fn set_tag(copy: &Store, tag: u64) {
     let control = copy.handle.arena.control();
     control.type_tag().store(tag, Ordering::SeqCst);
-    control.durable_tag().store(tag, Ordering::SeqCst); // The copy has no name before it is on disk.
-    Ok(())
+    control.durable_tag().store(tag, Ordering::SeqCst);
 }
 
 /// Fills a copy.

@@ -12,6 +12,7 @@ use crate::record::Durability;
 use crate::recovery::salvage::{read, search};
 use crate::report::{Damage, Progress, SalvageReport};
 use crate::store::Store;
+use crate::store::copy::set_tag;
 use crate::store::open;
 use crate::store::options::Options;
 use crate::sys::file;
@@ -20,7 +21,7 @@ use crate::sys::mapping::Mapping;
 /// Copies every record with a good checksum from the file at `from` into a new store at `to`, even if all other parts of the file
 /// are destroyed. `from` is only read. Of each id the newest whole version is taken, or none if the newest is a deletion. The records
 /// may include a write in which its process died. They do not include members of a batch that did not count, if the words that
-/// decide this can be read.
+/// decide this can be read. The copy has the [tag](Store::typed_tagged) of the store.
 ///
 /// The report tells the losses: damaged records by their ids, and per region the number of records that the index leads to, or the
 /// head counts, and no slot holds. Questions that the file does not answer are in [`unknown`](SalvageReport::unknown).
@@ -120,6 +121,7 @@ pub fn salvage_with_progress(
     // Another process may write to the file meanwhile, and use a found slot again.
     let mut moved = Vec::new();
     let fill = |copy: &Store| {
+        set_tag(copy, found.type_tag);
         let mut data = Vec::new();
         let count = found.records.len() as u64;
         for (done, remains) in (1..).zip(&found.records) {

@@ -350,3 +350,35 @@ fn verify_of_a_store_that_grows_finds_no_extent_without_a_header() {
     assert!(report.is_clean(), "{report:?}");
     assert!(store.verify().unwrap().is_clean());
 }
+
+#[test]
+fn salvage_gives_the_copy_the_tag_of_the_store_unless_its_words_contradict_each_other() {
+    /// The two words of the tag.
+    const TAGS: [usize; 2] = [PAGE + 320, PAGE + 328];
+    let bench = Bench::new();
+    let path = bench.path("store.rec");
+    let store = options().create(&path).unwrap();
+    store.typed_tagged::<u64>("price").unwrap().put(1, &7).unwrap();
+    store.close().unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let saved = |bytes: &[u8]| {
+        let (wreck, saved) = (bench.path("tagged.rec"), bench.path("tagged copy.rec"));
+        let _ = std::fs::remove_file(&saved);
+        std::fs::write(&wreck, bytes).unwrap();
+        let report = salvage(&wreck, &saved, None).unwrap();
+        assert_eq!(report.records, 1);
+        let said = report.unknown.iter().any(|unknown| unknown.contains("tag"));
+        let is_tagged = Store::open(&saved).unwrap().typed_tagged::<f64>("price of another type").is_err();
+        assert_eq!(Store::open(&saved).unwrap().typed_tagged::<u64>("price").is_ok(), is_tagged);
+        (is_tagged, said)
+    };
+    assert_eq!(saved(&good), (true, false));
+    for at in TAGS {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        assert_eq!(saved(&bad), (false, true));
+    }
+    let mut without = good.clone();
+    TAGS.iter().for_each(|&at| without[at..at + 8].fill(0));
+    assert_eq!(saved(&without), (false, false));
+}
