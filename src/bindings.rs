@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use crate::store::raw_ring::RawRing;
+
 use crate::error::Result;
 use crate::record::Version;
 use crate::store::queue::Job;

@@ -277,6 +277,20 @@ pub enum Error {
         /// The expected type and the found one, in words.
         what: String,
     },
+    /// A key of a space holds another shape than the caller asked for: see [`ValueShape`](crate::ValueShape).
+    #[error("{}: key {key:?} of space {space:?} is {found}, and not {wanted}; ask for what it is, or delete it first", path.display())]
+    OtherShape {
+        /// The file.
+        path: PathBuf,
+        /// The name of the space.
+        space: String,
+        /// The key, escaped.
+        key: String,
+        /// What the key holds, in words.
+        found: Box<str>,
+        /// What the caller asked for, in words.
+        wanted: Box<str>,
+    },
     /// An option is out of its range.
     #[error("invalid option: {what}")]
     InvalidOption {
@@ -353,6 +367,7 @@ impl Error {
             | Self::NoSuchPlace { path, .. }
             | Self::OtherGeometry { path, .. }
             | Self::TypeMismatch { path, .. }
+            | Self::OtherShape { path, .. }
             | Self::FlushFailed { path, .. }
             | Self::Unlinked { path, .. }
             | Self::Io { path, .. } => Some(path),

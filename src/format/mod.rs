@@ -10,6 +10,7 @@ pub(crate) mod index;
 pub(crate) mod keyed;
 pub(crate) mod region;
 pub(crate) mod seat;
+pub(crate) mod shaped;
 pub(crate) mod slot;
 pub(crate) mod superblock;
 pub(crate) mod word;

@@ -6,6 +6,7 @@ pub(crate) mod delete;
 pub(crate) mod find;
 pub(crate) mod head;
 pub(crate) mod read;
+pub(crate) mod rewrite;
 pub(crate) mod room;
 pub(crate) mod slots;
 pub(crate) mod table;

@@ -99,7 +99,7 @@ impl<'a> Region<'a> {
 
     /// Steps 1 to 4 of a write (see [`crate::protocol`]). `found` is the result of `find` just now.
     #[inline]
-    fn write(
+    pub(super) fn write(
         &self,
         hash: u64,
         id: u64,

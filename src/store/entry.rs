@@ -289,7 +289,7 @@ impl Space<'_> {
     }
 
     /// The durability of a change, and the end of its value: that of the value before it, unless a time to live is asked for.
-    fn of_change(&self, options: PutOptions) -> Result<(Durability, Life)> {
+    pub(super) fn of_change(&self, options: PutOptions) -> Result<(Durability, Life)> {
         let durability = options.durability.unwrap_or(self.store.handle.durability);
         let end = self.end_of_new(options.ttl)?;
         Ok((durability, if options.ttl.is_some() { Life::Renewed(end) } else { Life::Kept(end) }))

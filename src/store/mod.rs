@@ -107,6 +107,16 @@ pub(crate) mod key_changes;
 
 pub(crate) mod queue;
 
+pub(crate) mod shape;
+
+pub(crate) mod key_counter;
+
+pub(crate) mod key_typed;
+
+pub(crate) mod raw_ring;
+
+pub(crate) mod key_ring;
+
 // Other kinds of records, and other ways to them.
 pub(crate) mod counter;
 

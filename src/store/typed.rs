@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
+use crate::format::shaped::tag_of_type;
 use crate::record::Version;
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
@@ -23,16 +24,6 @@ pub struct Typed<'a, T> {
 pub struct Slices<'a, T> {
     store: &'a Store,
     of: PhantomData<fn(T) -> T>,
-}
-
-/// The tag of a type: FNV-1a (64 bits) of the bytes of its name, then of its size in bytes as eight bytes, little-endian. 0 means no
-/// tag, so a tag of 0 becomes 1.
-fn tag(name: &str, size: usize) -> u64 {
-    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0100_0000_01b3;
-    let size = (size as u64).to_le_bytes();
-    let bytes = name.bytes().chain(size);
-    bytes.fold(BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME)).max(1)
 }
 
 /// Records of a Rust type.
@@ -88,7 +79,7 @@ impl Store {
         self.handle.check()?;
         let typed = self.typed()?;
         let arena = &self.handle.arena;
-        let (word, mine) = (arena.control().type_tag(), tag(name, size_of::<T>()));
+        let (word, mine) = (arena.control().type_tag(), tag_of_type(name, size_of::<T>()));
         let found = match word.load(Ordering::SeqCst) {
             0 => {
                 self.handle.check_writable()?;
@@ -315,19 +306,4 @@ impl<T: Pod> Slices<'_, T> {
     pub fn put(&self, id: u64, slice: &[T]) -> Result<Version> {
         self.store.put(id, bytemuck::cast_slice(slice))
     }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::tag;
-
-    #[test]
-    fn a_tag_is_what_the_format_says_it_is() {
-        assert_eq!(tag("", 0), 0xa8c7_f832_281a_39c5);
-        assert_eq!(tag("exchange.tick.v1", 16), TICK);
-        assert_ne!(tag("exchange.tick.v1", 8), TICK);
-    }
-
-    /// Computed by another program.
-    const TICK: u64 = 0x95d9_fb28_1097_5e1a;
 }

@@ -391,3 +391,22 @@ pub(crate) fn wait_for(child: Pid) -> End {
         other => panic!("a child ended otherwise: {other:?}"),
     }
 }
+
+/// Writes a store as the disk may be after a loss of power: each sector as it was at the flush, or as it is now.
+#[cfg(feature = "testing")]
+pub(crate) fn lose_power(
+    image: &std::path::Path,
+    synced: &[u8],
+    now: &[u8],
+    share: f64,
+    rng: &mut impl rand::Rng,
+) {
+    let mut bytes = now.to_vec();
+    for (at, sector) in synced.chunks(512).enumerate() {
+        if rng.random_bool(share) {
+            bytes[at * 512..][..sector.len()].copy_from_slice(sector);
+        }
+    }
+    std::fs::write(image, bytes).unwrap();
+    recstore::testing::set_boot_id(image).unwrap();
+}

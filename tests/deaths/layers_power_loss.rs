@@ -8,25 +8,12 @@
 #![cfg(feature = "testing")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::common;
+use crate::common::{self, lose_power};
 use rand::Rng;
 use recstore::testing::set_boot_id;
 use recstore::{Durability, Error, Options, Store, Ttl};
-
-/// As the disk may be: each sector as it was at the flush, or as it is now.
-fn lose_power(image: &Path, synced: &[u8], now: &[u8], share: f64, rng: &mut impl Rng) {
-    let mut bytes = now.to_vec();
-    for (at, sector) in synced.chunks(512).enumerate() {
-        if rng.random_bool(share) {
-            bytes[at * 512..][..sector.len()].copy_from_slice(sector);
-        }
-    }
-    std::fs::write(image, bytes).unwrap();
-    set_boot_id(image).unwrap();
-}
 
 #[test]
 fn a_ring_goes_on_behind_all_that_came_back() {

@@ -1,4 +1,4 @@
-//! Records that are found by keys: spaces, deadlines, queues.
+//! Records that are found by keys: spaces, deadlines, queues, counters, rings, values of a type.
 //!
 //! Each module says at its top what it fails for. A worker is this binary again, with the `child_entry` of its module. All of them cut
 //! the hash of a key to 8 bits, so keys share ids all the time.
@@ -13,4 +13,6 @@ mod expiry;
 mod expiry_races;
 mod queue_deaths;
 mod queues;
+mod shapes;
 mod spaces;
+mod steps;

@@ -7,10 +7,9 @@ use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
-use recstore::testing::arm;
 use recstore::{Commit, Durability, Options, Queue, Store};
 
-use crate::common::{self, End, Me, in_fork, wait_for};
+use crate::common::{self, Me};
 
 fn small() -> Options {
     static ONCE: Once = Once::new();
@@ -123,30 +122,14 @@ fn prepared(path: &Path, prepare: fn(&Store)) -> Store {
     store
 }
 
-/// Calls `call` in a process that dies at each step in turn, and gives what it left to `check`, with whether the process came to the end.
 fn at_every_step(name: &str, prepare: fn(&Store), call: fn(&Store), check: impl Fn(&Store, bool)) {
-    let mut deaths = 0;
-    for step in 1.. {
-        let dir = common::scratch();
-        let path = dir.path().join("s");
-        let store = prepared(&path, prepare);
-        let ends = wait_for(in_fork(|| {
-            let store = small().open(&path).unwrap();
-            arm(step);
-            call(&store);
-            arm(0);
-            0
-        }));
-        check(&store, ends != End::Killed);
-        assert!(store.verify().unwrap().is_clean(), "{name}, step {step}");
-        if ends != End::Killed {
-            assert_eq!(ends, End::Exited(0), "{name}");
-            break;
-        }
-        deaths += 1;
-    }
-    println!("{name}: {deaths} deaths");
-    assert!(deaths > 5, "{name}");
+    crate::steps::at_every_step(
+        name,
+        |path| prepared(path, prepare),
+        |path| small().open(path).unwrap(),
+        call,
+        check,
+    );
 }
 
 fn die_in_calls() {

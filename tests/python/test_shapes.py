@@ -21,14 +21,16 @@ import workers
 def test_a_counter_is_exact_and_stays_in_its_range(store: recstore.Store) -> None:
     hits = store.counter("hits")
     assert (hits.value, hits.add(), hits.add(5), hits.add(-2), int(hits)) == (0, 1, 6, 4, 4)
-    assert store["hits"] == (4).to_bytes(8, "little")
+    assert len(store["hits"]) == 16 and store["hits"][:8] == (4).to_bytes(8, "little")
     assert (hits.fetch_max(10), hits.fetch_max(3), hits.set(2), hits.value) == (4, 10, 10, 2)
     for wrong in (-3, 2**64 - 1):
         with pytest.raises(OverflowError, match="at 2"):
             hits.add(wrong)
     store["text"] = b"no counter"
-    with pytest.raises(recstore.TypeMismatch):
+    with pytest.raises(recstore.OtherShape, match="10 bytes without a shape, and not a counter") as raised:
         store.counter("text").add(1)
+    assert (raised.value.key, raised.value.wanted) == ("text", "a counter")
+    assert issubclass(recstore.OtherShape, recstore.TypeMismatch)
     assert pickle.loads(pickle.dumps(hits)).add(1) == 3
     assert store.counter(7).add(2**64 - 1) == 2**64 - 1
 
@@ -62,8 +64,14 @@ def test_a_ring_has_the_last_values(store: recstore.Store) -> None:
     with pytest.raises(IndexError):
         ring[-9]
     for dtype, length in ((np.float32, 8), (np.float64, 4), (np.int64, 8)):
-        with pytest.raises(recstore.TypeMismatch, match="cpu"):
+        with pytest.raises(recstore.OtherShape, match='ring cpu.* is a ring of 8 values of type "<f8"'):
             store.ring("cpu", dtype, length)
+    assert store.spaces() == ["ring cpu"] and len(store.space("ring cpu", keys=bytes)) == 9
+    # The bytes are those of the table in the chapter on the format.
+    place = store.space("ring cpu", keys=bytes)[b"ring\0" + bytes(7) + b"\3"]
+    assert place[8:16] == (19).to_bytes(8, "little") and place[16:20] == b"\x04\0\xff~"
+    fields = store.ring("many", [(f"a field with number {n}", "f8") for n in range(100)], 4)
+    assert fields.push(np.zeros((), fields.dtype)) == 0
     pair = store.ring("pairs", [("at", "u8"), ("value", "f4")], 4)
     pair.push((7, 0.5))
     assert pair.latest()["at"][0] == 7 and pickle.loads(pickle.dumps(pair)).latest()["value"][0] == 0.5

@@ -18,6 +18,8 @@
 //! | `slot_publish` | `put` of one id | less `lock_pair`: a slot taken, written, published, and one freed |
 //! | `get_by_id`, `get_by_key` | `get_into`, random, values of 64 bytes | side by side: what a key of 16 bytes takes more than an id |
 //! | `put_by_id`, `put_by_key` | `put`, likewise | the same of writes |
+//! | `add_by_id`, `add_by_key`, `update_by_key` | `add` of one counter; for the last, by hand with `update` | what a counter under a key takes |
+//! | `push_by_id`, `push_by_key` | `push` into a ring of 1000 numbers | the same of rings: two writes |
 //! | `pin` | `pin`, dropped | begin and end of a borrow |
 //! | `pin_get` | `get` from a pin that lasts, unverified | a probe and a slice; the same for every size |
 //! | `reserve_commit` | `reserve`, filled, and `commit` | as `slot_publish`, without the copy, with two locks |
@@ -160,6 +162,42 @@ fn put_by_key(bencher: Bencher, records: u64) {
     let (s, mut random) = (keyed(records), Random::new(1));
     let space = s.store.space("s").expect("a name");
     bencher.bench_local(|| space.put(u128::from(random.below(records)).to_le_bytes(), [8; 64]).unwrap());
+}
+
+#[divan::bench(sample_size = 1_000)]
+fn add_by_id(bencher: Bencher) {
+    let s = store(Store::options(), 64, 1);
+    let counter = s.store.counter(7);
+    bencher.bench_local(|| counter.add(1).unwrap());
+}
+
+#[divan::bench(sample_size = 1_000)]
+fn add_by_key(bencher: Bencher) {
+    let s = keyed(1);
+    let counter = s.store.space("counters").expect("a name").counter("a key of 16 byt");
+    bencher.bench_local(|| counter.add(1).unwrap());
+}
+
+#[divan::bench(sample_size = 1_000)]
+fn update_by_key(bencher: Bencher) {
+    let s = keyed(1);
+    let space = s.store.space("counters").expect("a name");
+    let next = |old: Option<&[u8]>| old.and_then(|old| old.try_into().ok()).map_or(0, u64::from_le_bytes) + 1;
+    bencher.bench_local(|| space.update("a key of 16 byt", |old| Some(next(old).to_le_bytes())).unwrap());
+}
+
+#[divan::bench(sample_size = 1_000)]
+fn push_by_id(bencher: Bencher) {
+    let s = store(Store::options(), 64, 1);
+    let ring = s.store.ring::<u64>(1000, 1000).expect("a ring");
+    bencher.bench_local(|| ring.push(&7).unwrap());
+}
+
+#[divan::bench(sample_size = 1_000)]
+fn push_by_key(bencher: Bencher) {
+    let s = keyed(1);
+    let ring = s.store.space("rings").expect("a name").ring::<u64>("ring", "<u8", 1000).expect("a ring");
+    bencher.bench_local(|| ring.push(&7).unwrap());
 }
 
 #[divan::bench(sample_size = 1_000)]

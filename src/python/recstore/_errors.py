@@ -33,6 +33,7 @@ __all__ = [
     "NoSuchPlace",
     "OtherGeometry",
     "TypeMismatch",
+    "OtherShape",
     "InvalidOption",
     "FlushFailed",
     "Unlinked",
@@ -212,6 +213,17 @@ class OtherGeometry(Error, ValueError):
 
 class TypeMismatch(Error, TypeError):
     """A record is of another type than the caller's."""
+
+
+class OtherShape(TypeMismatch):
+    """A key holds something else than a counter, or than this ring."""
+
+    space: str
+    key: str
+    found: str
+    """What the key holds, in words."""
+    wanted: str
+    """What was asked for, in words."""
 
 
 class InvalidOption(Error, ValueError):

@@ -134,7 +134,12 @@ class Ring(_native.Ring):
         if kind.hasobject:
             raise TypeError(f"dtype {kind}: objects can't be shared; use a dtype of plain numbers or bytes")
         descr = np.lib.format.dtype_to_descr(kind)
-        self = super().__new__(cls, map, name, kind.itemsize, length, repr(descr))
+        # A program in Rust gives the same name: "<f8" for a number.
+        type_name = descr if isinstance(descr, str) else repr(descr)
+        if len(type_name.encode()) > 255:
+            digest = importlib.import_module("hashlib").sha256(type_name.encode()).hexdigest()
+            type_name = f"dtype of {len(descr)} fields, SHA-256 {digest}"
+        self = super().__new__(cls, map, name, kind.itemsize, length, type_name)
         self._dtype, self._name = kind, name
         self._pack = np.asarray
         return self

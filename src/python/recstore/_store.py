@@ -87,7 +87,8 @@ class _Map(_native.Map):
 
 
     def counter(self, key: Key) -> Counter:
-        """The record as a counter, which any number of processes change: 8 bytes, little-endian. Absent, it counts as 0."""
+        """The record as a counter, which any number of processes change. Absent, it counts as 0. Under an id it is 8 bytes, little-endian;
+        a counter under a key knows what it is, and a key that holds something else raises OtherShape."""
         return Counter(self, key)
 
     def watch(self, key: Key) -> Watch:
@@ -271,7 +272,8 @@ class Store(_Map):
         return Snapshot(self)
 
     def ring(self, name: str, dtype: Any, length: int) -> Ring:
-        """The last `length` values of a series, which any number of processes append to. All give the same dtype and length."""
+        """The last `length` values of a series, which any number of processes append to. All give the same dtype and length, or
+        OtherShape is raised. A program in Rust opens it as `store.space("ring NAME")?.ring("ring", DTYPE, LENGTH)`."""
         return Ring(self, name, dtype, length)
 
     def queue(self, name: str, *, lease: float | None = None, claims_max: int | None = None) -> Queue:

@@ -1,4 +1,5 @@
-//! Exact counters: a record of 8 bytes, little-endian, as the library's counters are. An absent record counts as 0.
+//! Exact counters, as the library's are: a record of 8 bytes, little-endian, under an id, and a value that knows what it is under a key.
+//! An absent one counts as 0.
 
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
@@ -24,21 +25,21 @@ fn number(path: &std::path::Path, data: &[u8]) -> recstore::Result<u64> {
 impl Counter {
     /// Changes the counter as one step. Returns its old value and its new one; the latter is `None` if it would be out of range.
     fn change(&self, py: Python<'_>, to: impl Fn(u64) -> Option<u64> + Sync) -> PyResult<(u64, u64)> {
-        let (old, new) = self.map.get().call(py, &self.key, |at| {
-            let path = match at {
-                At::Id(store, _) => store.path(),
-                At::Key(space, _) => space.store().path(),
-            };
-            let change = |old: Option<&[u8]>| {
-                let old = old.map_or(Ok(0), |data| number(path, data))?;
+        let (old, new) = self.map.get().call(py, &self.key, |at| match at {
+            At::Id(store, id) => store.modify(id, |old| {
+                let old = old.map_or(Ok(0), |data| number(store.path(), data))?;
                 Ok::<_, Error>(match to(old) {
                     Some(new) => (Action::Put(new.to_le_bytes()), (old, Some(new))),
                     None => (Action::Keep, (old, None)),
                 })
-            };
-            match at {
-                At::Id(store, id) => store.modify(id, change),
-                At::Key(space, key) => space.modify(key, change),
+            }),
+            At::Key(space, key) => {
+                let mut new = None;
+                let updated = space.counter(key).fetch_update(|old| {
+                    new = to(old);
+                    new
+                })?;
+                Ok((updated.unwrap_or_else(|old| old), new))
             }
         })?;
         match new {
@@ -92,9 +93,7 @@ impl Counter {
     fn value(&self, py: Python<'_>) -> PyResult<u64> {
         self.map.get().call(py, &self.key, |at| match at {
             At::Id(store, id) => store.get(id)?.map_or(Ok(0), |record| number(store.path(), &record)),
-            At::Key(space, key) => {
-                space.get(key)?.map_or(Ok(0), |record| number(space.store().path(), &record))
-            }
+            At::Key(space, key) => space.counter(key).get(),
         })
     }
 

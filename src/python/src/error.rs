@@ -68,7 +68,7 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
         Error::AlreadyExists { .. } => "AlreadyExists",
         Error::NotAStore { .. } => "NotAStore",
         Error::UnsupportedVersion { found, supported, .. } => {
-            fields.set_item("found", found)?;
+            fields.set_item("found", &**found)?;
             fields.set_item("supported", supported)?;
             "UnsupportedVersion"
         }
@@ -153,6 +153,13 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
         Error::NoSuchPlace { .. } => "NoSuchPlace",
         Error::OtherGeometry { .. } => "OtherGeometry",
         Error::TypeMismatch { .. } => "TypeMismatch",
+        Error::OtherShape { space, key, found, wanted, .. } => {
+            fields.set_item("space", space)?;
+            fields.set_item("key", key)?;
+            fields.set_item("found", &**found)?;
+            fields.set_item("wanted", &**wanted)?;
+            "OtherShape"
+        }
         Error::InvalidOption { .. } => "InvalidOption",
         Error::FlushFailed { source, .. } => {
             errno(source)?;
