@@ -14,6 +14,7 @@ use crate::format::region::{HEAD_WORDS, Head};
 use crate::handle::flush::EXTENT_FLUSHED;
 pub use crate::handle::flush::FLUSHED;
 use crate::recovery::recover::REGIONS_FLUSHED;
+use crate::store::Store;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::clock::{Reading, injected};
 use crate::sys::step::armed;
@@ -72,6 +73,11 @@ pub fn shorten_key_hash(bits: u32) {
 /// the machine.
 pub fn set_clocks(to: Option<([u64; 2], u64, u64)>) {
     injected::set(to.map(|(boot, up_ms, wall_ms)| Reading { boot, up_ms, wall_ms }));
+}
+
+/// Extents that passes over all extents came to, since the handle was opened.
+pub fn extents_looked_at(store: &Store) -> u64 {
+    store.handle.arena.looks.load(Ordering::Relaxed)
 }
 
 /// Growths of this thread since [`refuse_growth`].

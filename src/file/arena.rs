@@ -48,6 +48,9 @@ pub(crate) struct Arena {
     pub(crate) extents: Mutex<Extents>,
     /// If extents grow: the places of the slot numbers that the handle met.
     pub(crate) numbers: Numbers,
+    /// Extents that passes over all extents came to.
+    #[cfg(feature = "testing")]
+    pub(crate) looks: AtomicU64,
 }
 
 impl Arena {
@@ -544,20 +547,27 @@ impl Arena {
     /// Visits every extent in order. One without a kind has no valid header. Units are passed over behind the noted ones, and behind
     /// an extent without a header, if they were never written to: their number may be large if another program extended the file,
     /// whatever number is noted. Written units behind the noted ones are visited, because the note may be damaged.
-    pub(crate) fn each_extent(&self, mut visit: impl FnMut(&Extent)) -> Result<()> {
+    pub(crate) fn each_extent(&self, visit: impl FnMut(&Extent)) -> Result<()> {
+        self.each_extent_from(Reached::default(), visit).map(drop)
+    }
+
+    /// The same for the extents behind those that were passed. Returns the place behind the last one that has a header.
+    pub(crate) fn each_extent_from(&self, from: Reached, mut visit: impl FnMut(&Extent)) -> Result<Reached> {
         let count = self.unit_count()?;
+        let headers = self.headers();
         let noted = self.control().units().load(Ordering::SeqCst).unwrap_or(0);
         let noted = u32::try_from(noted).unwrap_or(u32::MAX).min(count);
-        let mut passed = Reached::default();
+        let (mut passed, mut told) = (from, from);
         let mut may_be_hole = false;
         while passed.unit < count {
             if may_be_hole || passed.unit >= noted {
-                passed.unit = self.headers().first_written(passed.unit);
+                passed.unit = headers.first_written(passed.unit);
                 if passed.unit >= count {
                     break;
                 }
             }
-            let Some(mut extent) = self.headers().next(passed, count) else { break };
+            let Some(mut extent) = headers.next(passed, count) else { break };
+            self.count_look();
             may_be_hole = extent.kind.is_none();
             if may_be_hole && self.geo.grows && (extent.unit + 1..extent.end()).contains(&noted) {
                 // Nothing was in use behind the noted units when the number was noted.
@@ -568,9 +578,19 @@ impl Arena {
             let is_last = extent.end() >= noted;
             let guess = self.guessed(extent, is_last);
             passed = passed.with(if guess.kind.is_some() { &guess } else { &extent }, &self.geo);
+            if guess.kind.is_some() {
+                told = passed;
+            }
             visit(&guess);
         }
-        Ok(())
+        Ok(told)
+    }
+
+    /// Counts an extent that a pass over all extents comes to, for tests.
+    #[inline(always)]
+    fn count_look(&self) {
+        #[cfg(feature = "testing")]
+        self.looks.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The number of units in use: behind them all bytes are zeros.
@@ -616,7 +636,8 @@ impl Arena {
         Ok(found)
     }
 
-    /// The data extents of a region, at least as many as its head counts. Fewer are an error: the header of one is wrong.
+    /// The data extents of a region, at least as many as its head counts. Fewer are an error: the header of one is wrong. A pass over all
+    /// regions asks [`ByRegion`](crate::file::by_region::ByRegion).
     pub(crate) fn all_data_extents(&self, region: u32) -> Result<Vec<Extent>> {
         // An extent has its header before it is counted (pairs with the Release of the count).
         let count = || self.head(region).extents().load(Ordering::Acquire).unwrap_or(0);
@@ -678,9 +699,14 @@ impl Arena {
         self.region_by_slots(&uniform(&self.geo, unit)).is_some()
     }
 
-    /// Makes the kernel begin to read the slots of an extent, for a caller that will read all of them.
+    /// Makes the kernel begin to read the slots of an extent, for a caller that will read all of them. A short extent is not worth the
+    /// call.
     pub(crate) fn will_read(&self, extent: &Extent) {
-        self.map.will_read(self.geo.unit_offset(extent.unit), extent.filled_bytes(&self.geo));
+        const SHORT: u64 = 4 * PAGE_BYTES;
+        let bytes = extent.filled_bytes(&self.geo);
+        if bytes > SHORT {
+            self.map.will_read(self.geo.unit_offset(extent.unit), bytes);
+        }
     }
 
     /// Whether the table of `shape` can be `region`'s: it is the region's first table, or lies in an index run and does not

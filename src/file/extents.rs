@@ -59,6 +59,8 @@ pub(crate) struct Extents {
     pub(super) slots: HashMap<(u32, u32), u64>,
     /// The index extents among them.
     pub(super) index_runs: Vec<Range<u32>>,
+    /// The data extents among them, by region.
+    pub(super) data: HashMap<u32, Vec<Extent>>,
 }
 
 impl Extents {
@@ -71,6 +73,7 @@ impl Extents {
                     self.strays.push(extent.group..extent.end_group(geo));
                 }
                 *self.slots.entry((region, extent.class)).or_default() += u64::from(extent.slots);
+                self.data.entry(region).or_default().push(*extent);
             }
             None => {}
         }

@@ -224,7 +224,7 @@ impl<'a> Growth<'a> {
     /// Allocates the blocks of the links of a region's extents. They are holes before.
     pub(crate) fn allocate_links(&mut self, region: u32) -> Result<()> {
         let geo = self.arena.geo;
-        for extent in self.arena.data_extents(region)? {
+        for extent in self.data_extents(region)? {
             let range = extent.range(&geo);
             let at = range.start + extent.filled_bytes(&geo);
             if at < range.end {
@@ -232,6 +232,17 @@ impl<'a> Growth<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The data extents of a region, by those that the handle knows.
+    fn data_extents(&mut self, region: u32) -> Result<Vec<Extent>> {
+        self.classify()?;
+        let known = self.extents.data.get(&region).map_or(&[][..], Vec::as_slice);
+        match self.arena.head(region).extents().load(Ordering::Relaxed) {
+            Some(counted) if counted <= known.len() as u64 => Ok(known.to_vec()),
+            // The header of one is wrong.
+            _ => self.arena.data_extents(region),
+        }
     }
 
     /// Notes that the units before `end` are in use, so that a file that was cut off is recognized. Bytes behind them, if some

@@ -3,6 +3,7 @@
 pub(crate) mod arena;
 pub(crate) mod blocks;
 pub(crate) mod borrow;
+pub(crate) mod by_region;
 pub(crate) mod byte_lock;
 pub(crate) mod continuity;
 pub(crate) mod extents;

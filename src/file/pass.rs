@@ -36,11 +36,21 @@ fn slots_of_extent(arena: &Arena, extent: Extent) -> impl Iterator<Item = Result
 pub(crate) fn each_slot_of<T>(
     arena: &Arena,
     region: u32,
+    take: impl FnMut(u32, &[AtomicU64]) -> Option<T>,
+    keep: impl FnMut(u32, T),
+) -> Result<()> {
+    each_slot_in(arena, arena.all_data_extents(region)?, take, keep)
+}
+
+/// The same for all extents of a region, which the caller has looked up.
+pub(crate) fn each_slot_in<T>(
+    arena: &Arena,
+    extents: Vec<Extent>,
     mut take: impl FnMut(u32, &[AtomicU64]) -> Option<T>,
     mut keep: impl FnMut(u32, T),
 ) -> Result<()> {
     let mut taken = Vec::new();
-    for extent in arena.all_data_extents(region)? {
+    for extent in extents {
         for slot in slots_of_extent(arena, extent) {
             let (slot, words) = slot?;
             taken.extend(take(slot, words).map(|it| (slot, it)));

@@ -12,6 +12,7 @@ use crate::file::grow::Growth;
 use crate::file::survey::{SlotState, survey};
 use crate::file::{borrow, pass, seat};
 use crate::format::epoch::Epoch;
+use crate::format::extent::Extent;
 use crate::format::index::{FIRST_LINES_LOG2, LINES_LOG2_MAX, Shape};
 use crate::format::region::Losses;
 use crate::format::slot::{BLOCK_LOG2, BLOCKS_MAX, FIRST_SEQ, Header, PRESENT, begins_block, block_of};
@@ -115,11 +116,28 @@ struct Slots {
     seq_max: u64,
 }
 
+/// What a pass over all regions knows of the one that it rebuilds, so that the rebuild need not look at all extents.
+pub(crate) struct Surroundings {
+    /// The region's data extents, in order.
+    pub(crate) extents: Vec<Extent>,
+    /// Its table can be its own: see [`Arena::table_is_sound`](crate::file::arena::Arena::table_is_sound).
+    pub(crate) table_is_sound: bool,
+}
+
 /// Rebuilds the region. After an error the region is marked, and the next owner begins anew. The mark says that the last write
 /// of a dead owner is decided. So after a death only step 3 sets it. If step 3 was not reached, the caller leaves the lock to
 /// the dead owner.
 pub(crate) fn rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt> {
-    let rebuilt = try_rebuild(region, cause);
+    rebuild_known(region, cause, None)
+}
+
+/// The same, by what is known of the region.
+pub(crate) fn rebuild_known(
+    region: &Region<'_>,
+    cause: Cause,
+    known: Option<Surroundings>,
+) -> Result<Rebuilt> {
+    let rebuilt = try_rebuild(region, cause, known);
     if rebuilt.is_err() && cause != Cause::Death && !region.is_being_rebuilt() {
         region.mark();
     }
@@ -132,16 +150,19 @@ pub(crate) fn rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt> {
     }
 }
 
-fn try_rebuild(region: &Region<'_>, cause: Cause) -> Result<Rebuilt, Trouble> {
+fn try_rebuild(region: &Region<'_>, cause: Cause, known: Option<Surroundings>) -> Result<Rebuilt, Trouble> {
     let arena = region.arena;
     let mut shape = region.shape();
-    let trusted = arena.table_is_sound(region.number, &shape);
+    let trusted = match &known {
+        Some(known) => known.table_is_sound,
+        None => arena.table_is_sound(region.number, &shape),
+    };
     if !trusted {
         let version = region.shape().version.wrapping_add(1);
         shape = Shape { rebuilding: true, ..Shape::first(&arena.geo, region.number, version) };
     }
     let mut rebuilt = Rebuilt::default();
-    let mut slots = look_at_slots(region, trusted.then_some(&shape), cause, &mut rebuilt)?; // Step 1.
+    let mut slots = look_at_slots(region, trusted.then_some(&shape), cause, known, &mut rebuilt)?; // Step 1.
     step("rebuild: slots looked at");
     if cause == Cause::Death && trusted {
         take_back_last(region, &shape, &mut slots)?; // Step 2.
@@ -422,6 +443,7 @@ fn look_at_slots(
     region: &Region<'_>,
     table: Option<&Shape>,
     cause: Cause,
+    known: Option<Surroundings>,
     rebuilt: &mut Rebuilt,
 ) -> Result<Slots, Trouble> {
     let arena = region.arena;
@@ -430,7 +452,11 @@ fn look_at_slots(
     }
     let mut slots = Slots::default();
     let mut buffer = Vec::new();
-    let mut extents = arena.data_extents(region.number)?;
+    let is_known = known.is_some();
+    let mut extents = match known {
+        Some(known) => known.extents,
+        None => arena.data_extents(region.number)?,
+    };
     let counted = region.head.extents().load(Ordering::Relaxed);
     let is_lost = counted.is_some_and(|counted| counted > extents.len() as u64)
         || extents.iter().any(|extent| arena.extent_at(extent.unit) != Some(*extent));
@@ -442,8 +468,10 @@ fn look_at_slots(
         }
         extents = arena.data_extents(region.number)?;
     }
-    // This handle may have met a header that was wrong.
-    arena.meet_again()?;
+    if !is_known || is_lost {
+        // This handle may have met a header that was wrong.
+        arena.meet_again()?;
+    }
     slots.extents = extents.len() as u64;
     slots.is_short = counted.is_some_and(|counted| counted > slots.extents);
     let mut used = Vec::new();

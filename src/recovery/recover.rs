@@ -1,12 +1,13 @@
 //! Recovery after a crash of the operating system, or if memory is not known to be that of the last users. The caller holds the
 //! whole store. The numbered steps are in the chapter on recovery.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::file::arena::Arena;
 use crate::file::blocks::see_to_all;
+use crate::file::by_region::ByRegion;
 use crate::file::continuity::{self, Continuity};
 use crate::file::grow::Growth;
 use crate::file::seat;
@@ -15,7 +16,7 @@ use crate::format::epoch::Epoch;
 use crate::format::slot::{BLOCKS_MAX, block_of, first_of_block};
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
-use crate::recovery::rebuild::{Cause, Rebuilt, rebuild};
+use crate::recovery::rebuild::{Cause, Rebuilt, Surroundings, rebuild_known};
 use crate::region::head::Region;
 use crate::report::RepairReport;
 use crate::sys::atomic::Ordering;
@@ -238,34 +239,52 @@ fn flush(arena: &Arena) -> Result<()> {
     arena.file.sync_data().map_err(arena.io("flushing during recovery"))
 }
 
-/// Rebuilds all regions. Returns the sum of the results.
-fn rebuild_all(arena: &Arena, cause: Cause, report: &mut RepairReport) -> Result<Rebuilt> {
-    let regions = arena.geo.regions;
+/// Does a work for each of so many regions, in as many threads as there are processors. Returns the results in the order of the
+/// regions.
+pub(crate) fn in_parallel<T: Send>(regions: u32, work: impl Fn(u32) -> T + Sync) -> Vec<T> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(regions as usize);
     let next = AtomicU32::new(0);
-    let results: Mutex<Vec<(u32, Result<Rebuilt>)>> = Mutex::default();
-    let work = || {
+    let results: Mutex<Vec<(u32, T)>> = Mutex::default();
+    let part = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= regions {
                 return;
             }
-            let result = rebuild(&Region::new(arena, number), cause);
-            results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((number, result));
+            let result = work(number);
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
         }
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // If the thread can't be made, this one does its part.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+            let _ = std::thread::Builder::new().spawn_scoped(scope, part);
         }
-        work();
+        part();
     });
-    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    results.sort_by_key(|(number, _)| *number);
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_unstable_by_key(|(number, _)| *number);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Rebuilds all regions. Returns the sum of the results.
+fn rebuild_all(arena: &Arena, cause: Cause, report: &mut RepairReport) -> Result<Rebuilt> {
+    arena.meet_again()?; // The handle may have met a header that was wrong.
+    let extents = Mutex::new(ByRegion::of(arena)?);
+    let results = in_parallel(arena.geo.regions, |number| {
+        let region = Region::new(arena, number);
+        let known = {
+            let mut extents = extents.lock().unwrap_or_else(PoisonError::into_inner);
+            Surroundings {
+                extents: extents.found_of(arena, number)?.to_vec(),
+                table_is_sound: extents.table_is_sound(arena, number, &region.shape())?,
+            }
+        };
+        rebuild_known(&region, cause, Some(known))
+    });
     let mut all = Rebuilt::default();
     report.regions_rebuilt.clear();
-    for (number, result) in results {
+    for (number, result) in (0..).zip(results) {
         let rebuilt = result?;
         all.epoch_max = all.epoch_max.max(rebuilt.epoch_max);
         all.tombstones += rebuilt.tombstones;

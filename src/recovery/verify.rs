@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use crate::error::Result;
 use crate::file::arena::Arena;
+use crate::file::by_region::ByRegion;
 use crate::file::extents::Reached;
 use crate::file::pass;
 use crate::file::seat::damaged_seats;
@@ -171,9 +172,14 @@ impl Census {
 }
 
 /// Checks one region. `at_rest`: no process writes to it meanwhile. If one may, each slot is checked only by its own bytes.
-pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut VerifyReport) -> Result<()> {
+pub(crate) fn check_region(
+    region: &Region<'_>,
+    extents: &mut ByRegion,
+    at_rest: bool,
+    report: &mut VerifyReport,
+) -> Result<()> {
     let number = region.number;
-    let census = take_census(region, report)?;
+    let census = take_census(region, extents, report)?;
     report.slots += census.slots;
     report.records += census.live;
     if !at_rest {
@@ -194,7 +200,7 @@ pub(crate) fn check_region(region: &Region<'_>, at_rest: bool, report: &mut Veri
         flaws.push("a rebuild was begun and not finished".to_owned());
     } else if shape.batch {
         flaws.push("a batch was begun and not finished".to_owned());
-    } else if !region.arena.table_is_sound(number, &shape) {
+    } else if !extents.table_is_sound(region.arena, number, &shape)? {
         flaws.push("its head gives an impossible place for its index".to_owned());
     } else {
         check_index(region, &census, &mut flaws);
@@ -229,12 +235,12 @@ fn missing(region: &Region<'_>, census: &Census) -> Option<Missing> {
     }
 }
 
-fn take_census(region: &Region<'_>, report: &mut VerifyReport) -> Result<Census> {
+fn take_census(region: &Region<'_>, extents: &mut ByRegion, report: &mut VerifyReport) -> Result<Census> {
     let (arena, number) = (region.arena, region.number);
     let mut census = Census::default();
     let mut not_entries = HashSet::new();
     let mut buffer = Vec::new();
-    let extents = arena.data_extents(number)?;
+    let extents = extents.found_of(arena, number)?.to_vec();
     census.extents = extents.len() as u64;
     for slot in pass::slots_in(arena, extents) {
         let (slot, words) = slot?;

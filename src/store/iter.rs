@@ -16,9 +16,10 @@ use std::ops::{ControlFlow, Range};
 
 use crate::error::{Error, Result};
 use crate::file::arena::Arena;
+use crate::file::by_region::ByRegion;
 use crate::file::pass;
 use crate::format::extent::Extent;
-use crate::format::index::ENTRIES;
+use crate::format::index::{ENTRIES, LINES_LOG2_MAX};
 use crate::format::slot::{Address, Header, SlotKind};
 use crate::handle::Handle;
 use crate::protocol::index::load_line;
@@ -179,6 +180,8 @@ pub(crate) struct Cursor {
     address: Address,
     region: u32,
     stage: Stage,
+    of_all: ByRegion,
+    /// Those of the region.
     extents: Vec<Extent>,
     cut: u64,
     /// The layout of the file when the extents were looked up.
@@ -226,6 +229,7 @@ impl Cursor {
             address,
             region: 0,
             stage: Stage::Start,
+            of_all: ByRegion::default(),
             extents: Vec::new(),
             cut: 0,
             layout: 0,
@@ -330,7 +334,8 @@ impl Cursor {
         self.was_free = lock::is_free(head.lock()) && !handle.arena.shape(self.region).is_marked();
         self.cut = if self.was_free { next_seq } else { next_seq.wrapping_sub(1) };
         self.layout = handle.arena.control().layout().load(Ordering::Acquire);
-        self.extents = handle.arena.all_data_extents(self.region)?;
+        self.extents.clear();
+        self.extents.extend_from_slice(self.of_all.all_of(&handle.arena, self.region)?);
         self.given.clear();
         self.written_since = false;
         let first = self.extents.first().inspect(|first| handle.arena.will_read(first));
@@ -513,7 +518,12 @@ enum Beside {
 fn try_gather(arena: &Arena, number: u32, owner: Beside) -> Option<Vec<(u64, u64)>> {
     const TRIES: u32 = 1000;
     let shape = arena.shape(number);
-    if shape.is_marked() || !arena.table_is_sound(number, &shape) {
+    // A line that holds says of which region, place and version of the table it is.
+    let is_sound = match owner {
+        Beside::None => shape.lines_log2 <= LINES_LOG2_MAX,
+        Beside::Stopped => arena.table_is_sound(number, &shape),
+    };
+    if shape.is_marked() || !is_sound {
         return None;
     }
     let mut found = Vec::new();

@@ -300,6 +300,8 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         notice: options.notice.clone(),
         extents: Mutex::default(),
         numbers: Numbers::new(&geo, 0),
+        #[cfg(feature = "testing")]
+        looks: crate::sys::atomic::AtomicU64::new(0),
     };
     arena.keep_layout()?; // So that the notes have the layout of the file.
     let mut report = RepairReport::default();

@@ -13,11 +13,12 @@
 //!    the index leads is no stand-in: none is newer.
 
 use std::ops::RangeBounds;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytemuck::Pod;
 
 use crate::error::Result;
+use crate::file::by_region::ByRegion;
 use crate::file::pass;
 use crate::file::survey::{SlotState, survey};
 use crate::format::slot::{Address, HEADER_WORDS, Header};
@@ -59,6 +60,8 @@ pub struct Snapshot<'a> {
     before: Box<[u64]>,
     /// The snapshot's version of each record, for each region for which it was needed.
     versions: Box<[OnceLock<Box<Versions>>]>,
+    /// The extents, for passes over the slots of regions.
+    extents: Mutex<ByRegion>,
 }
 
 /// The versions of a region that were current at the moment.
@@ -143,6 +146,7 @@ impl Store {
             verify: self.handle.verify_reads,
             before,
             versions: regions.map(|_| OnceLock::new()).collect(),
+            extents: Mutex::default(),
         })
     }
 }
@@ -547,7 +551,11 @@ impl Snapshot<'_> {
             };
             (header.epoch() <= self.moment.epoch).then_some((header, state))
         };
-        pass::each_slot_of(arena, region, take, |slot, (header, state)| match state {
+        let extents = {
+            let mut extents = self.extents.lock().unwrap_or_else(PoisonError::into_inner);
+            extents.all_of(arena, region)?.to_vec()
+        };
+        pass::each_slot_in(arena, extents, take, |slot, (header, state)| match state {
             Ok(state) => {
                 let seq = header.seq();
                 versions.newest.offer(header.id(), seq, Kept { seq, slot, state });

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::file::borrow;
+use crate::file::by_region::ByRegion;
 use crate::file::grow::Growth;
 use crate::file::seat::damaged_seats;
 use crate::format::epoch::Epoch;
@@ -9,7 +10,7 @@ use crate::format::geometry::SUPERBLOCK_B;
 use crate::format::superblock::Superblock;
 use crate::protocol::lock;
 use crate::recovery::adopt::adopt;
-use crate::recovery::rebuild::{Cause, epochs_hold, rebuild};
+use crate::recovery::rebuild::{Cause, Surroundings, epochs_hold, rebuild_known};
 use crate::recovery::recover::{blocks_in_use, end_batches, is_wholly_clean, leave_clean, mark_lies};
 use crate::recovery::verify::{check_region, check_store, superblock_holds};
 use crate::region::head::Region;
@@ -68,20 +69,26 @@ impl Store {
         let handle = &self.handle;
         let mut report = VerifyReport::default();
         check_store(&handle.arena, &mut report)?;
+        let mut extents = ByRegion::default();
         for number in 0..handle.arena.geo.regions {
             let region = Region::new(&handle.arena, number);
             if handle.is_writable() {
                 let _locked = handle.lock(number)?;
-                check_region(&region, true, &mut report)?;
+                check_region(&region, &mut extents, true, &mut report)?;
             } else {
-                self.verify_unlocked(&region, &mut report)?;
+                self.verify_unlocked(&region, &mut extents, &mut report)?;
             }
             tell(Progress::of(u64::from(number) + 1, handle.arena.geo.regions.into()));
         }
         Ok(report)
     }
 
-    fn verify_unlocked(&self, region: &Region<'_>, report: &mut VerifyReport) -> Result<()> {
+    fn verify_unlocked(
+        &self,
+        region: &Region<'_>,
+        extents: &mut ByRegion,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
         let (mut look, mut others) = (0, 0);
         while look < LOOKS_AT_REGION {
             let layout = region.arena.numbers.layout();
@@ -90,7 +97,7 @@ impl Store {
                 matches!(lock::state(before.lock()), lock::LockState::Free | lock::LockState::Clean);
             let at_rest = is_free && look + 1 < LOOKS_AT_REGION;
             let mut found = VerifyReport::default();
-            check_region(region, at_rest, &mut found)?;
+            check_region(region, extents, at_rest, &mut found)?;
             let is_last = others == OTHER_LAYOUTS_MAX;
             if !region.arena.has_layout(layout) && !is_last {
                 others += 1;
@@ -198,19 +205,25 @@ impl Store {
             ));
         }
         let mut epoch_max = Epoch::BEFORE;
+        arena.meet_again()?; // The handle may have met a header that was wrong.
+        let mut extents = ByRegion::default();
         for number in 0..arena.geo.regions {
             tell(Progress::of(number.into(), arena.geo.regions.into()));
             let locked = handle.lock(number)?;
             let region = Region::new(arena, number);
             let mut found = VerifyReport::default();
-            check_region(&region, true, &mut found)?;
+            check_region(&region, &mut extents, true, &mut found)?;
             if found.is_clean() && epochs_hold(&region) && !adopted.contains(&number) {
                 if locked.healed {
                     report.regions_rebuilt.push(number);
                 }
                 continue;
             }
-            let rebuilt = rebuild(&region, Cause::Repair)?;
+            let known = Surroundings {
+                extents: extents.found_of(arena, number)?.to_vec(),
+                table_is_sound: extents.table_is_sound(arena, number, &region.shape())?,
+            };
+            let rebuilt = rebuild_known(&region, Cause::Repair, Some(known))?;
             epoch_max = epoch_max.max(rebuilt.epoch_max);
             report.regions_rebuilt.push(number);
             report.dropped.extend(rebuilt.dropped);

@@ -19,6 +19,7 @@ mod histories;
 mod iteration;
 mod lacking;
 mod lent_or_copied;
+mod many_regions;
 mod mirror_deaths;
 mod mirror_places;
 mod mirrors;
