@@ -68,7 +68,7 @@ fn describe(error: &Error, fields: &Bound<'_, PyDict>) -> PyResult<&'static str>
         Error::AlreadyExists { .. } => "AlreadyExists",
         Error::NotAStore { .. } => "NotAStore",
         Error::UnsupportedVersion { found, supported, .. } => {
-            fields.set_item("found", &**found)?;
+            fields.set_item("found", found)?;
             fields.set_item("supported", supported)?;
             "UnsupportedVersion"
         }
