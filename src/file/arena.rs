@@ -11,6 +11,7 @@ use crate::file::extents::{Extents, Headers, Reached, twin_offset, uniform};
 use crate::file::notice::Notice;
 use crate::file::numbers::{Numbers, Spot};
 use crate::file::survey::{SlotState, survey};
+use crate::format::board::BOARDS;
 use crate::format::control::{CONTROL, CONTROL_WORDS, Control};
 use crate::format::epoch::Epoch;
 use crate::format::extent::{Extent, ExtentHeader, ExtentKind, HEADER_WORDS, Location, NO_CLASS};
@@ -51,6 +52,15 @@ pub(crate) struct Arena {
     /// Extents that passes over all extents came to.
     #[cfg(feature = "testing")]
     pub(crate) looks: AtomicU64,
+    /// The places of boards that the handle has looked at: see `file::boards`.
+    pub(crate) boards: [KnownBoard; BOARDS.len()],
+}
+
+/// The places that a handle has looked at, of one kind of board: words of the control page.
+#[derive(Debug, Default)]
+pub(crate) struct KnownBoard {
+    pub(super) believed: AtomicU64,
+    pub(super) refused: AtomicU64,
 }
 
 impl Arena {

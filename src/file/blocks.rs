@@ -18,6 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use crate::error::Result;
 use crate::file::arena::Arena;
 use crate::file::extents::twin_offset;
+use crate::format::board::BOARDS;
 use crate::format::extent::{ExtentKind, NO_CLASS};
 use crate::format::geometry::EXTENT_HEADER_BYTES;
 use crate::format::{PAGE_BYTES, checked, round_up};
@@ -120,6 +121,9 @@ fn in_use(arena: &Arena) -> Result<Vec<Range<u64>>> {
         if from >= geo.base && to <= arena.map.len() {
             add(from, to);
         }
+    }
+    for range in BOARDS.iter().filter_map(|&board| arena.board_range(board)) {
+        add(range.start, range.end);
     }
     found.sort_by_key(|range| range.start);
     Ok(merged(found))

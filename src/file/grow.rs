@@ -11,6 +11,7 @@ use crate::fault::{self, Fault, Refusal};
 use crate::file::arena::Arena;
 use crate::file::byte_lock;
 use crate::file::extents::{Extents, GROUPS_PER_UNIT_MAX, Reached, index_run, twin_offset};
+use crate::format::board::BOARDS;
 use crate::format::epoch::Epoch;
 use crate::format::extent::{Extent, ExtentHeader, ExtentKind, Location, NO_CLASS};
 use crate::format::geometry::{EXTENT_HEADER_BYTES, GROUPS_MAX, LINK_BYTES};
@@ -181,6 +182,7 @@ impl<'a> Growth<'a> {
         let mut used: Vec<Range<u64>> = (0..geo.regions)
             .map(|r| self.arena.shape(r))
             .map(|s| s.offset()..s.offset() + s.bytes())
+            .chain(BOARDS.iter().filter_map(|&board| self.arena.board_range(board)))
             .collect();
         used.sort_by_key(|r| r.start);
         for run in &self.extents.index_runs {

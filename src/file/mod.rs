@@ -2,6 +2,7 @@
 
 pub(crate) mod arena;
 pub(crate) mod blocks;
+pub(crate) mod boards;
 pub(crate) mod borrow;
 pub(crate) mod by_region;
 pub(crate) mod byte_lock;

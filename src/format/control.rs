@@ -68,7 +68,9 @@ struct Layout {
     // Line 4: watchers of the whole store.
     /// Raised by a write that finds the store watched.
     changes: u64,
-    pad4: [u64; 7],
+    /// Checked, or 0: the place of the bells: see `format::board`.
+    bells: u64,
+    pad4: [u64; 6],
     // Line 5: the type of the records.
     /// Hash of the type of the records; 0: any.
     type_tag: u64,
@@ -136,6 +138,7 @@ impl<'a> Control<'a> {
         clock: Checked<'a>,
         clock_twin: Checked<'a>,
         changes: &'a AtomicU64,
+        bells: &'a AtomicU64,
         type_tag: &'a AtomicU64,
         durable_tag: &'a AtomicU64,
         batch_lock: &'a AtomicU64,

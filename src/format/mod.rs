@@ -1,5 +1,6 @@
 #![doc = include_str!("mod.md")]
 
+pub(crate) mod board;
 pub(crate) mod checked;
 pub(crate) mod control;
 pub(crate) mod epoch;

@@ -49,7 +49,8 @@ struct Layout {
     /// Checked: the last epoch in which a slot was freed whose version may be on disk. Until that
     /// epoch is durable, a deletion leaves a tombstone.
     reclaimed: u64,
-    /// Bit 0: a watcher waits for a change of the region; bit 1: of the store. A writer clears it when it wakes them.
+    /// Bit 0: a watcher waits for a change of the region; bit 1: of the store. A writer clears it when it wakes them. Bit 2: of one
+    /// record, at its bell.
     watched: u64,
     /// Checked: first slot of the retired queue.
     retired_first: u64,

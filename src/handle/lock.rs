@@ -18,7 +18,7 @@ use crate::region::Trouble;
 use crate::region::batch::{batch_number, end_undecided, may_have_undecided};
 use crate::region::head::Region;
 use crate::region::slots::keep_longer;
-use crate::region::watch;
+use crate::region::watch::{self, Changed};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::deadline::Deadline;
 use crate::sys::step::step;
@@ -38,6 +38,7 @@ pub(crate) struct Locked<'a> {
     head: Option<Head<'a>>,
     /// The region was rebuilt on the way in.
     pub(crate) healed: bool,
+    changed: Changed,
 }
 
 impl Drop for Locked<'_> {
@@ -50,12 +51,21 @@ impl Drop for Locked<'_> {
             futex::wake(self.word, 1);
         }
         if let Some(head) = self.head {
-            watch::notify(self.arena, head);
+            watch::notify(self.arena, head, self.changed);
         }
     }
 }
 
 impl Locked<'_> {
+    /// Notes which records the owner changes at most, so that only their watchers are woken.
+    #[inline]
+    pub(crate) fn will_change(&mut self, changed: Changed) {
+        // A healer may have made the change of a dead owner visible, of any record.
+        if !self.healed {
+            self.changed = changed;
+        }
+    }
+
     /// Puts the dead owner's word back. The dead owner's last write is not decided yet: the next owner decides, as after a
     /// death.
     #[cold]
@@ -89,7 +99,7 @@ impl Handle {
         };
         let region = Region::new(&self.arena, number);
         let healed = dead.is_some() || region.is_marked();
-        let locked = Locked { arena: &self.arena, word, head: Some(head), healed };
+        let locked = Locked { arena: &self.arena, word, head: Some(head), healed, changed: Changed::Any };
         if let Err(error) = self.arena.keep_layout() {
             match dead {
                 Some(dead) if !region.is_being_rebuilt() => locked.leave_to(dead),
@@ -143,7 +153,7 @@ impl Handle {
         if !lock::try_lock(word, self.own_word) {
             self.wait_for(self.arena.geo.regions, word, Some(deadline))?;
         }
-        Ok(Locked { arena: &self.arena, word, head: None, healed: false })
+        Ok(Locked { arena: &self.arena, word, head: None, healed: false, changed: Changed::None })
     }
 
     /// Waits for a lock that is held, and takes it: the lock of a region or, by the number after the last region, the lock of
@@ -215,16 +225,17 @@ impl Handle {
         }
     }
 
-    /// Does `work` in a region, holding its lock: see [`in_region`]. If the store is full, gives back what room it can, and tries
-    /// once more.
+    /// Does `work` in a region, holding its lock: see [`in_region`]. It changes the records of `changed` at most. If the store is
+    /// full, gives back what room it can, and tries once more.
     #[inline]
     pub(crate) fn with_region<T>(
         &self,
         number: u32,
+        changed: Changed,
         mut work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
     ) -> Result<T> {
-        match self.with_region_once(number, &mut work) {
-            Err(Error::Full { .. }) => self.with_region_in_full_store(number, work),
+        match self.with_region_once(number, changed, &mut work) {
+            Err(Error::Full { .. }) => self.with_region_in_full_store(number, changed, work),
             done => done,
         }
     }
@@ -234,9 +245,11 @@ impl Handle {
     pub(crate) fn with_region_once<T>(
         &self,
         number: u32,
+        changed: Changed,
         work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
     ) -> Result<T> {
-        let _locked = self.lock(number)?;
+        let mut locked = self.lock(number)?;
+        locked.will_change(changed);
         keep_longer(true);
         let done = in_region(&Region::new(&self.arena, number), work);
         keep_longer(false);
@@ -248,10 +261,12 @@ impl Handle {
     pub(crate) fn with_region_in_full_store<T>(
         &self,
         number: u32,
+        changed: Changed,
         work: impl FnMut(&Region<'_>) -> Result<T, Trouble>,
     ) -> Result<T> {
         self.has_made_room();
-        let _locked = self.lock(number)?;
+        let mut locked = self.lock(number)?;
+        locked.will_change(changed);
         in_region(&Region::new(&self.arena, number), work)
     }
 

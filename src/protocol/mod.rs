@@ -1,5 +1,6 @@
 #![doc = include_str!("mod.md")]
 
+pub(crate) mod bell;
 pub(crate) mod index;
 pub(crate) mod lock;
 pub(crate) mod newest;

@@ -5,6 +5,7 @@
 use crate::error::Result;
 use crate::file::arena::Arena;
 use crate::file::extents::{GROUPS_PER_UNIT_MAX, index_run, uniform};
+use crate::format::board::BOARDS;
 use crate::format::extent::{Extent, ExtentKind, NO_CLASS};
 use crate::format::geometry::{EXTENT_HEADER_BYTES, GROUPS_MAX};
 use crate::sys::atomic::Ordering;
@@ -36,9 +37,12 @@ fn known(arena: &Arena, extent: &Extent) -> Option<Extent> {
     }
     // An extent for index tables begins where the first of its tables does.
     let start = arena.geo.unit_offset(extent.unit) + EXTENT_HEADER_BYTES;
-    let mut tables = (0..arena.geo.regions).map(|region| arena.shape(region));
-    let first = tables.find(|shape| shape.offset() == start)?;
-    let run = index_run(&arena.geo, first.bytes());
+    let tables = (0..arena.geo.regions).map(|region| arena.shape(region));
+    let tables = tables.map(|shape| (shape.offset(), shape.bytes()));
+    let boards = BOARDS.iter().filter_map(|&board| arena.board_range(board));
+    let mut all = tables.chain(boards.map(|range| (range.start, range.end - range.start)));
+    let (_, bytes) = all.find(|(offset, _)| *offset == start)?;
+    let run = index_run(&arena.geo, bytes);
     Some(Extent { run, slots: 0, class: 0, kind: Some(ExtentKind::Index), ..*extent })
 }
 

@@ -84,6 +84,7 @@ pub(crate) fn recover(arena: &Arena, here: &Continuity, why: &str) -> Result<Rep
     for clock in control.clocks() {
         clock.store(0, Ordering::SeqCst);
     }
+    arena.forget_boards();
     end_batches(arena);
     begin_life(arena, &mut report.fixed);
     step("recover: epochs raised");

@@ -11,6 +11,7 @@ use crate::handle::lock::in_region;
 use crate::record::{Durability, Version};
 use crate::region::batch::{Group, Member, commit, give_back};
 use crate::region::head::Region;
+use crate::region::watch::{Changed, notify};
 use crate::store::Store;
 use crate::store::entry::{Judge, append};
 use crate::store::space::Space;
@@ -503,7 +504,7 @@ impl<'a> Batch<'a> {
         regions.sort_unstable();
         regions.dedup();
         let locked = regions.iter().map(|&number| handle.lock_by(number, Some(deadline)));
-        let _locked = locked.collect::<Result<Vec<_>>>()?;
+        let mut locked = locked.collect::<Result<Vec<_>>>()?;
         match self.conflict(judges)? {
             Met::All => {}
             Met::NotKnown => return Ok(None),
@@ -528,6 +529,11 @@ impl<'a> Batch<'a> {
             }
         }
         commit(arena, &mut groups, epoch)?;
+        locked.iter_mut().for_each(|locked| locked.will_change(Changed::None));
+        drop(locked);
+        for member in members.iter() {
+            notify(arena, arena.head(region_of(member.hash)), Changed::Record(member.hash));
+        }
         let mut versions: Vec<(u64, Version)> = members
             .iter()
             .filter(|member| member.data.is_some())

@@ -19,6 +19,7 @@ use std::thread;
 use crate::error::{Error, Result};
 use crate::format::keyed::{self, Entry, NotEntries, entries};
 use crate::format::slot::{Address, Header};
+use crate::region::watch::Changed;
 use crate::region::write::Content;
 use crate::report::Progress;
 use crate::store::Store;
@@ -409,7 +410,7 @@ impl<C: Fn(Candidate<'_>) -> bool + Sync> Copier<'_, '_, C> {
         let mut done = 0;
         for group in sorted.chunk_by(|a, b| a.0 == b.0) {
             let end = done + group.len();
-            copy.handle.with_region(group[0].0, |region| {
+            copy.handle.with_region(group[0].0, Changed::Any, |region| {
                 for &(_, hash, n) in &sorted[done..end] {
                     copy.ask_ahead(done, hash_of);
                     let WaitingRecord { id, address, at } = &waiting.records[n];

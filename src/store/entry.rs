@@ -8,6 +8,7 @@ use crate::format::slot::Address;
 use crate::record::{Durability, Record, Swap, Version};
 use crate::region::Trouble;
 use crate::region::head::Region;
+use crate::region::watch::Changed;
 use crate::region::write::Content;
 use crate::store::Store;
 use crate::store::modify::Action;
@@ -155,7 +156,7 @@ impl Space<'_> {
         append(store, entry, &mut record)?;
         let number = store.handle.arena.geo.region_of(hash);
         let lone = durability == Durability::Disk;
-        let written = store.handle.with_region(number, |region| {
+        let written = store.handle.with_region(number, Changed::Record(hash), |region| {
             if region.has_other_keys(hash, id, &record)? {
                 let shared = self.merged(region, hash, id, entry)?;
                 return region.put(hash, id, Content::Bytes(&shared, Address::Key), lone);

@@ -31,6 +31,7 @@ use crate::region::Trouble;
 use crate::region::batch::{batch_number, pending};
 use crate::region::decided::counts;
 use crate::region::head::Region;
+use crate::region::watch::Changed;
 use crate::store::Store;
 use crate::sys::atomic::{AtomicU64, Ordering};
 
@@ -60,7 +61,7 @@ impl Store {
                 Ok(_) if left_by_the_dead => Cursor::count(&self.handle, number)?,
                 Ok(live) => live,
                 Err(_) if self.is_read_only() => Cursor::count(&self.handle, number)?,
-                Err(_) => self.handle.with_region(number, |region| region.live())?,
+                Err(_) => self.handle.with_region(number, Changed::None, |region| region.live())?,
             };
         }
         Ok(live)
@@ -470,7 +471,7 @@ pub(super) fn gather(handle: &Handle, number: u32) -> Result<Vec<(u64, u64)>> {
         }
     }
     if handle.is_writable() {
-        handle.with_region(number, |region| {
+        handle.with_region(number, Changed::None, |region| {
             try_gather(region.arena, number, Beside::None)
                 .ok_or(Trouble::Flaw("its index and its slots contradict each other"))
         })

@@ -8,6 +8,7 @@ use crate::format::shaped::{self, Shaped};
 use crate::handle::inside::Inside;
 use crate::record::Durability;
 use crate::region::rewrite::Rewritten;
+use crate::region::watch::Changed;
 use crate::store::modify::Action;
 use crate::store::shape::ValueShape;
 use crate::store::space::Space;
@@ -191,7 +192,7 @@ impl KeyCounter<'_> {
         let durability = store.handle.durability;
         let mut record = RECORD.take();
         record.resize(self.record.len(), 0);
-        let rewritten = store.handle.with_region(number, |region| {
+        let rewritten = store.handle.with_region(number, Changed::Record(hash), |region| {
             let lone = durability == Durability::Disk;
             region.rewrite_number((hash, id), &self.record, &mut record, lone, &mut to)
         });

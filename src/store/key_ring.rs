@@ -8,7 +8,7 @@ use bytemuck::Pod;
 use crate::error::{Error, Result};
 use crate::store::raw_ring::RawRing;
 use crate::store::space::Space;
-use crate::store::watch::wait_in_region;
+use crate::store::watch::wait_for_record;
 
 /// A bounded series of values under a key, which any number of processes append to: see [`Space::ring`].
 #[derive(Clone, Debug)]
@@ -300,8 +300,7 @@ impl<T: Pod> KeyTail<'_, T> {
             return Ok(Some(found));
         }
         let store = self.ring.space.store;
-        let region = store.region_of(self.ring.space.id_of(&self.ring.key));
-        wait_in_region(store, region, timeout, || self.read_next())
+        wait_for_record(store, self.ring.space.id_of(&self.ring.key), timeout, || self.read_next())
     }
 
     /// The next value, if there is one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::record::Version;
 use crate::store::space::Space;
-use crate::store::watch::{Event, wait_in_region};
+use crate::store::watch::{Event, wait_for_record};
 
 /// Waits for changes of one key: see [`Space::watch`].
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl KeyWatch<'_> {
     ) -> Result<Option<T>> {
         let Self { space, key, last } = self;
         let (mut data, mut is_seen) = (Vec::new(), false);
-        wait_in_region(space.store, space.store.region_of(space.id_of(&*key)), timeout, || {
+        wait_for_record(space.store, space.id_of(&*key), timeout, || {
             let now = space.get_into(&*key, &mut data)?;
             if is_seen && now == *last {
                 return Ok(None);

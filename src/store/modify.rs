@@ -6,6 +6,7 @@ use crate::handle::inside::Inside;
 use crate::handle::lock::in_region;
 use crate::record::{Durability, Record, Swap, Version};
 use crate::region::head::Region;
+use crate::region::watch::Changed;
 use crate::region::write::Content;
 use crate::store::Store;
 
@@ -295,9 +296,15 @@ impl Store {
         let mut data = Vec::new();
         // In the order of regions, as a batch does.
         let other = beside.map(|beside| self.region_of(beside)).filter(|other| *other != number);
-        let before = other.filter(|other| *other < number).map(|other| handle.lock(other)).transpose()?;
-        let locked = handle.lock(number)?;
-        let after = other.filter(|other| *other > number).map(|other| handle.lock(other)).transpose()?;
+        let lock = |other| {
+            let mut locked = handle.lock(other)?;
+            locked.will_change(Changed::None);
+            Ok::<_, Error>(locked)
+        };
+        let before = other.filter(|other| *other < number).map(lock).transpose()?;
+        let mut locked = handle.lock(number)?;
+        locked.will_change(Changed::Record(hash));
+        let after = other.filter(|other| *other > number).map(lock).transpose()?;
         let beside = beside.map(|beside| self.read_beside(beside)).transpose()?.flatten();
         let region = Region::new(&handle.arena, number);
         let found = in_region(&region, |region| self.read_in(region, hash, id, Some(&mut data)))?;

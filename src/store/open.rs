@@ -302,6 +302,7 @@ fn enter(options: &Options, file: ForkFile, path: &Path, writable: bool) -> Resu
         numbers: Numbers::new(&geo, 0),
         #[cfg(feature = "testing")]
         looks: crate::sys::atomic::AtomicU64::new(0),
+        boards: Default::default(),
     };
     arena.keep_layout()?; // So that the notes have the layout of the file.
     let mut report = RepairReport::default();

@@ -10,6 +10,7 @@ use crate::record::Version;
 use crate::region::Trouble;
 use crate::region::batch::between_batches;
 use crate::region::read::{Look, look, look_at_unmarked};
+use crate::region::watch::Changed;
 use crate::store::Store;
 use crate::store::read::{Looked, look_again};
 use crate::store::typed::{as_slice, as_value};
@@ -146,7 +147,8 @@ impl Pin<'_> {
         }
         // Under the lock nothing is in motion.
         self.store.check_outside(hash)?;
-        self.store.handle.with_region(self.store.handle.arena.geo.region_of(hash), |region| {
+        let number = self.store.handle.arena.geo.region_of(hash);
+        self.store.handle.with_region(number, Changed::None, |region| {
             let found = self.store.read_in(region, hash, id, None)?;
             let Some((header, slot)) = found else { return Ok(None) };
             let moved = Trouble::Flaw("a slot changed under its region's lock");

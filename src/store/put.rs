@@ -5,6 +5,7 @@ use crate::format::slot::{Address, PRESENT};
 use crate::handle::inside::is_inside;
 use crate::record::{Durability, Swap, Version};
 use crate::region::head::Region;
+use crate::region::watch::{Changed, notify};
 use crate::region::write::{Content, Written};
 use crate::store::Store;
 use crate::sys::atomic::Ordering;
@@ -67,8 +68,10 @@ impl Store {
         let lone = durability == Durability::Disk;
         // By value, and once: so the compiler makes one function of it.
         let put = |region: &Region<'_>| region.put(hash, id, Content::Bytes(data, address), lone);
-        let written = match self.handle.with_region_once(number, put) {
-            Err(Error::Full { .. }) => self.handle.with_region_in_full_store(number, put)?,
+        let written = match self.handle.with_region_once(number, Changed::Record(hash), put) {
+            Err(Error::Full { .. }) => {
+                self.handle.with_region_in_full_store(number, Changed::Record(hash), put)?
+            }
             written => written?,
         };
         self.settle_one(durability, number, &written)
@@ -113,7 +116,7 @@ impl Store {
     pub(super) fn delete_of(&self, id: u64, address: Address, durability: Durability) -> Result<bool> {
         let hash = self.check_write(id, 0)?;
         let number = self.handle.arena.geo.region_of(hash);
-        let deleted = self.handle.with_region(number, |region| {
+        let deleted = self.handle.with_region(number, Changed::Record(hash), |region| {
             let deleted = region.delete(hash, id, address)?;
             if !deleted {
                 // A damaged slot may be this record's: then the reader's look gives the error.
@@ -173,7 +176,7 @@ impl Store {
         let data = data.as_ref();
         let hash = self.check_write(id, data.len())?;
         let number = self.handle.arena.geo.region_of(hash);
-        let swapped = self.handle.with_region(number, |region| {
+        let swapped = self.handle.with_region(number, Changed::Record(hash), |region| {
             let found = self.read_in(region, hash, id, Some(&mut Vec::new()))?;
             let found = found.filter(|(header, _)| header.address() == Address::Id);
             let current = found.map(|(header, _)| Version(header.version()));
@@ -238,8 +241,8 @@ impl Store {
         self.ask_for_first(hash_of);
         let mut done = 0;
         for group in sorted.chunk_by(|a, b| a.0 == b.0) {
-            let end = done + group.len();
-            self.handle.with_region(group[0].0, |region| {
+            let (begin, end) = (done, done + group.len());
+            let written = self.handle.with_region(group[0].0, Changed::None, |region| {
                 for (_, hash, id, data) in &sorted[done..end] {
                     self.ask_ahead(done, hash_of);
                     let data = data.as_ref();
@@ -250,7 +253,12 @@ impl Store {
                     done += 1;
                 }
                 Ok(())
-            })?;
+            });
+            let arena = &self.handle.arena;
+            for (number, hash, ..) in &sorted[begin..end] {
+                notify(arena, arena.head(*number), Changed::Record(*hash));
+            }
+            written?;
         }
         if !sorted.is_empty() {
             self.settle(durability)?;

@@ -11,6 +11,7 @@ use crate::protocol::index::{candidates, load_line};
 use crate::region::Trouble;
 use crate::region::head::Region;
 use crate::region::read::{Look, look, look_at_every_slot, look_at_unmarked};
+use crate::region::watch::Changed;
 use crate::store::Store;
 use crate::sys::deadline::Deadline;
 
@@ -202,7 +203,8 @@ impl Store {
         deadline: &Deadline,
     ) -> Result<Option<(Header, u32)>> {
         let number = self.handle.arena.geo.region_of(hash);
-        let _locked = self.handle.lock_by(number, Some(deadline))?;
+        let mut locked = self.handle.lock_by(number, Some(deadline))?;
+        locked.will_change(Changed::None);
         in_region(&Region::new(&self.handle.arena, number), |region| {
             self.read_in(region, hash, id, out.as_deref_mut())
         })

@@ -13,6 +13,7 @@ use crate::format::slot::{Address, HEADER_WORDS};
 use crate::record::{Durability, Version};
 use crate::region::Trouble;
 use crate::region::head::Region;
+use crate::region::watch::Changed;
 use crate::region::write::{Content, Written};
 use crate::store::Store;
 use crate::store::entry::too_long;
@@ -94,7 +95,8 @@ impl Store {
     fn reserve_slot(&self, id: u64, hash: u64, len: usize) -> Result<u32> {
         let arena = &self.handle.arena;
         let owner = arena.owner.ok_or_else(|| Error::ReadOnly { path: arena.path.clone() })?;
-        self.handle.with_region(arena.geo.region_of(hash), |region| region.reserve(id, len, owner))
+        let number = arena.geo.region_of(hash);
+        self.handle.with_region(number, Changed::None, |region| region.reserve(id, len, owner))
     }
 }
 
@@ -320,7 +322,7 @@ impl Reservation<'_> {
         let number = store.handle.arena.geo.region_of(self.hash);
         let durability = store.handle.durability;
         let lone = durability == Durability::Disk;
-        let written = store.handle.with_region(number, |region| {
+        let written = store.handle.with_region(number, Changed::Record(self.hash), |region| {
             region.check_reserved(self.slot)?;
             if let Some(of_key) = &self.of_key
                 && region.has_other_keys(self.hash, self.id, &of_key.end)?
@@ -373,7 +375,7 @@ impl Drop for Reservation<'_> {
         if self.is_open && self.store.check_write(self.id, 0).is_ok() {
             let number = handle.arena.geo.region_of(self.hash);
             // If the room can't be freed now, it is freed when the handle is gone.
-            let _ = handle.with_region(number, |region| {
+            let _ = handle.with_region(number, Changed::None, |region| {
                 region.check_reserved(self.slot)?;
                 region.cancel(self.slot)
             });

@@ -14,7 +14,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::error::{Error, Result};
 use crate::format::slot::{FIRST_SEQ, PRESENT};
 use crate::store::Store;
-use crate::store::watch::wait_in_region;
+use crate::store::watch::wait_for_record;
 
 /// A bounded series of values that any number of processes append to: see [`Store::ring`].
 #[derive(Debug)]
@@ -333,7 +333,7 @@ impl<T: Pod> Tail<'_, T> {
         if let Some(found) = self.read_next()? {
             return Ok(Some(found));
         }
-        wait_in_region(store, store.region_of(base), timeout, || self.read_next())
+        wait_for_record(store, base, timeout, || self.read_next())
     }
 
     /// The next value, if there is one.

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::board::Board;
 use crate::protocol::lock;
 use crate::record::Version;
-use crate::region::watch::{REGION, STORE};
+use crate::region::watch::{BELLS, REGION, STORE};
 use crate::store::Store;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
 use crate::sys::futex;
@@ -86,21 +87,19 @@ impl Store {
     }
 }
 
-/// Sleeps on `changes` until `look` gives a result, or the time is over. `arm` sets the mark by which writers see that a watcher
-/// sleeps. `heal` heals the regions of dead writers, which could not wake it. It is called by the clock: a busy store wakes a
+/// Sleeps until `look` gives a result, or the time is over. `arm` sets the mark by which writers see that a watcher sleeps, and returns
+/// the word to sleep on with the count that it has. `heal` heals the regions of dead writers, which could not wake it. It is called by the clock: a busy store wakes a
 /// sleeper all the time.
-fn sleep_until<T>(
+fn sleep_until<'a, T>(
     timeout: Option<Duration>,
-    changes: &AtomicU64,
-    arm: impl Fn(),
+    arm: impl Fn() -> (&'a AtomicU64, u32),
     mut look: impl FnMut() -> Result<Option<T>>,
     heal: impl Fn() -> Result<()>,
 ) -> Result<Option<T>> {
     let started = Instant::now();
     let mut healed = started;
     loop {
-        let count = changes.load(Ordering::SeqCst);
-        arm();
+        let (word, count) = arm();
         fence(Ordering::SeqCst); // The look comes after the mark.
         if let Some(found) = look()? {
             return Ok(Some(found));
@@ -112,7 +111,7 @@ fn sleep_until<T>(
                 _ => return Ok(None),
             },
         };
-        futex::wait(changes, count as u32, left);
+        futex::wait(word, count, left);
         if healed.elapsed() >= LOOK_EVERY {
             heal()?;
             healed = Instant::now();
@@ -120,17 +119,40 @@ fn sleep_until<T>(
     }
 }
 
-/// Sleeps until `look` gives a result, or the time is over. Every change that becomes visible in the region wakes it.
-pub(super) fn wait_in_region<T>(
+/// Sleeps until `look` gives a result, or the time is over. Every change of the record that becomes visible wakes it. If the store has
+/// no bells, every change in the record's region does.
+pub(super) fn wait_for_record<T>(
     store: &Store,
-    region: u32,
+    id: u64,
     timeout: Option<Duration>,
-    look: impl FnMut() -> Result<Option<T>>,
+    mut look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<Option<T>> {
     store.handle.check()?; // A forked child has no mapping to sleep on.
-    let head = store.handle.arena.head(region);
-    let arm = || _ = head.watched().fetch_or(REGION, Ordering::SeqCst);
-    sleep_until(timeout, head.changes(), arm, look, || store.handle.heal(region))
+    if let Some(found) = look()? {
+        return Ok(Some(found));
+    }
+    if timeout == Some(Duration::ZERO) {
+        return Ok(None);
+    }
+    let arena = &store.handle.arena;
+    // A watch works without them: nothing is wrong if there is no room, or if another process keeps the growth lock.
+    let _ = arena.ensure_board(Board::Bells);
+    let hash = arena.geo.hash(id);
+    let region = arena.geo.region_of(hash);
+    let head = arena.head(region);
+    let arm = || match arena.bells() {
+        Some(bells) => {
+            let count = bells.arm(hash);
+            head.watched().fetch_or(BELLS, Ordering::SeqCst);
+            (bells.of_record(hash), count)
+        }
+        None => {
+            let count = head.changes().load(Ordering::SeqCst);
+            head.watched().fetch_or(REGION, Ordering::SeqCst);
+            (head.changes(), count as u32)
+        }
+    };
+    sleep_until(timeout, arm, look, || store.handle.heal(region))
 }
 
 impl<'a> Watch<'a> {
@@ -161,9 +183,8 @@ impl Watch<'_> {
     /// As [`Store::get`].
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Event> {
         let (store, id, last) = (self.store, self.id, self.last);
-        let changed = wait_in_region(store, store.region_of(id), timeout, || {
-            Ok(Some(store.version(id)?).filter(|now| *now != last))
-        })?;
+        let changed =
+            wait_for_record(store, id, timeout, || Ok(Some(store.version(id)?).filter(|now| *now != last)))?;
         Ok(match changed {
             None => Event::TimedOut,
             Some(now) => {
@@ -199,7 +220,7 @@ impl Watch<'_> {
     ) -> Result<Option<T>> {
         let Self { store, id, last } = self;
         let (mut data, mut is_seen) = (Vec::new(), false);
-        wait_in_region(store, store.region_of(*id), timeout, || {
+        wait_for_record(store, *id, timeout, || {
             if is_seen && store.version(*id)? == *last {
                 return Ok(None);
             }
@@ -233,12 +254,15 @@ pub(super) fn wait_in_store<T>(
 ) -> Result<Option<T>> {
     store.handle.check()?;
     let arena = &store.handle.arena;
+    let changes = arena.control().changes();
     let arm = || {
+        let count = changes.load(Ordering::SeqCst);
         for region in 0..arena.geo.regions {
             arena.head(region).watched().fetch_or(STORE, Ordering::SeqCst);
         }
+        (changes, count as u32)
     };
-    sleep_until(timeout, arena.control().changes(), arm, look, || Ok(()))
+    sleep_until(timeout, arm, look, || Ok(()))
 }
 
 /// Heals the regions of dead owners. Tries all regions, and returns the first error.

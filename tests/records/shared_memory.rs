@@ -175,6 +175,68 @@ fn a_watch_tells_writes_deletions_and_the_end_of_its_time() {
     assert!(matches!(reader.watch_all(), Err(Error::ReadOnly { .. })));
 }
 
+/// How often the kernel has put a thread of this process to sleep.
+fn sleeps(thread: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// Fails when a write wakes the watchers of other records, or a kind of write does not wake those of its own.
+#[test]
+fn a_watcher_sleeps_while_other_records_are_written_and_every_kind_of_write_of_its_own_wakes_it() {
+    const PUTS: u64 = 5000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = &small().regions(1).create(dir.path().join("s.rec")).unwrap();
+    let writes: [(&str, &dyn Fn()); 8] = [
+        ("put", &|| _ = store.put(1, b"put").unwrap()),
+        ("update", &|| _ = store.update(1, |_| Some(b"update".to_vec())).unwrap()),
+        ("swap", &|| _ = store.compare_and_swap(1, store.version(1).unwrap(), b"swap").unwrap()),
+        ("delete", &|| assert!(store.delete(1).unwrap())),
+        ("many", &|| _ = store.write_many((0..3).map(|id| (id, "many"))).unwrap()),
+        ("batch", &|| {
+            let mut batch = store.batch();
+            batch.put(1, &b"batch"[..]).unwrap();
+            batch.put(2, &b"batch"[..]).unwrap();
+            let _ = batch.commit().unwrap();
+        }),
+        ("deleting batch", &|| {
+            let mut batch = store.batch();
+            batch.delete(1);
+            let _ = batch.commit().unwrap();
+        }),
+        ("reservation", &|| {
+            let mut room = store.reserve(1, 4).unwrap();
+            room.write_at(0, b"room").unwrap();
+            let _ = room.commit().unwrap();
+        }),
+    ];
+    std::thread::scope(|scope| {
+        let (told, tells) = std::sync::mpsc::channel();
+        let count = writes.len();
+        scope.spawn(move || {
+            let mut watch = store.watch(1).unwrap();
+            // SAFETY: the call has no arguments and changes nothing.
+            told.send(unsafe { libc::gettid() }).unwrap();
+            for _ in 0..count {
+                watch.wait(None).unwrap();
+                told.send(0).unwrap();
+            }
+        });
+        let thread = tells.recv().unwrap();
+        for (name, write) in writes {
+            let before = sleeps(thread);
+            for n in 0..PUTS {
+                store.put(10 + n % 50, b"another").unwrap();
+            }
+            let woken = sleeps(thread) - before;
+            assert!(woken < PUTS / 20, "woken {woken} times by {PUTS} writes of other records");
+            write();
+            tells.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("not woken by: {name}"));
+        }
+    });
+}
+
 #[test]
 fn who_watches_all_is_told_of_a_deletion() {
     let dir = tempfile::tempdir().unwrap();

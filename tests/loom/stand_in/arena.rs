@@ -14,6 +14,7 @@ use crate::format::region::{ClassWords, Head, empty_head};
 use crate::format::slot::HEADER_WORDS;
 use crate::format::word::{Link, Reference};
 use crate::format::{index, seat};
+use crate::protocol::bell::Bells;
 use crate::protocol::lock::Owner;
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::file_lock::Kernel;
@@ -32,6 +33,7 @@ pub(crate) struct Words {
     links: Vec<Vec<Vec<AtomicU64>>>,
     control: Vec<AtomicU64>,
     seats: Vec<Vec<AtomicU64>>,
+    bells: Vec<AtomicU64>,
 }
 
 /// One handle's view.
@@ -108,13 +110,14 @@ impl Arena {
             links: of_each(2),
             control: words(empty_control(&seen)),
             seats,
+            bells: words([0]),
         };
         // Loom lets a SeqCst load see the value that a word was made with for ever; what is stored
         // as SeqCst it knows to be older than a later SeqCst store.
         let locks = all.heads.iter().map(|head| head_of(head).lock());
         let control = control_of(&all.control);
         let hints = [control.moments(), control.borrowed(), control.changes()];
-        for word in all.seats.iter().flatten().chain(locks).chain(hints) {
+        for word in all.seats.iter().flatten().chain(locks).chain(hints).chain(&all.bells) {
             word.store(word.load(Ordering::Relaxed), Ordering::SeqCst);
         }
         control.epoch().store(Epoch::FIRST.next(), Ordering::SeqCst);
@@ -171,6 +174,11 @@ impl Arena {
 
     pub(crate) fn control(&self) -> Control<'_> {
         control_of(&self.words.control)
+    }
+
+    /// All records have one bell, and their tags differ.
+    pub(crate) fn bells(&self) -> Option<Bells<'_>> {
+        Bells::of(&self.words.bells)
     }
 
     pub(crate) fn slot(&self, slot: u32) -> Option<&[AtomicU64]> {

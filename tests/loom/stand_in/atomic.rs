@@ -152,4 +152,12 @@ impl AtomicU64 {
         exchanged(order);
         was
     }
+
+    pub(crate) fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
+        about_to_store();
+        let was = self.word.fetch_and(value, order);
+        self.last.store(was & value, Ordering::Relaxed);
+        exchanged(order);
+        was
+    }
 }
