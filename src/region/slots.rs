@@ -249,6 +249,39 @@ impl<'a> Region<'a> {
         if slots.last().copied() == referenced(ends.last)? { Ok(slots) } else { Err(QUEUE) }
     }
 
+    /// Some slots of the retired queue, each with the epoch in which it was given up: those behind `after`, or from the first one on.
+    /// Returns whether they are the last ones.
+    pub(crate) fn retired_behind(
+        &self,
+        after: Option<u32>,
+        most: usize,
+        mut each: impl FnMut(u32, Epoch),
+    ) -> Result<bool, Trouble> {
+        let ends = self.ends(SlotQueue::Retired);
+        let last = referenced(ends.last)?;
+        let mut next = match after {
+            _ if after == last => return Ok(true),
+            None => referenced(ends.first)?,
+            Some(after) => referenced(self.link(SlotQueue::Retired, after)?.next)?,
+        };
+        for _ in 0..most {
+            let slot = next.ok_or(QUEUE)?;
+            let link = self.link(SlotQueue::Retired, slot)?;
+            each(slot, retired_in(link).ok_or(QUEUE)?);
+            if next == last {
+                return Ok(true);
+            }
+            next = referenced(link.next)?;
+        }
+        Ok(false)
+    }
+
+    /// The first slot of the retired queue, with the epoch in which it was given up.
+    pub(crate) fn first_retired(&self) -> Result<Option<(u32, Epoch)>, Trouble> {
+        let first = self.first(SlotQueue::Retired)?;
+        Ok(first.map(|(slot, stamp)| (slot, Epoch::of(stamp & !SCRUBBED))))
+    }
+
     /// The slots of a queue, as far as its links go: all that were in it, even if its owner died while it appended one.
     pub(crate) fn queued_at_least(&self, queue: SlotQueue) -> Vec<u32> {
         let most = self.arena.slots_end().unwrap_or(0);

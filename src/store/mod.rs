@@ -84,6 +84,7 @@ pub(crate) mod read;
 // Several records as one.
 pub(crate) mod batch;
 
+pub(crate) mod replaced;
 pub(crate) mod snapshot;
 
 // Records that are found by keys.
