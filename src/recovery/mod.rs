@@ -7,4 +7,5 @@ pub(crate) mod rebuild;
 pub(crate) mod recover;
 pub(crate) mod salvage;
 pub(crate) mod search;
+pub(crate) mod sound;
 pub(crate) mod verify;

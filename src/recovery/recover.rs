@@ -240,29 +240,56 @@ fn flush(arena: &Arena) -> Result<()> {
     arena.file.sync_data().map_err(arena.io("flushing during recovery"))
 }
 
-/// Does a work for each of so many regions, in as many threads as there are processors. Returns the results in the order of the
-/// regions.
-pub(crate) fn in_parallel<T: Send>(regions: u32, work: impl Fn(u32) -> T + Sync) -> Vec<T> {
+/// What the extents of the file tell of a region.
+pub(crate) fn surroundings(region: &Region<'_>, extents: &Mutex<ByRegion>) -> Result<Surroundings> {
+    let (arena, number) = (region.arena, region.number);
+    let mut extents = extents.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Surroundings {
+        extents: extents.found_of(arena, number)?.to_vec(),
+        table_is_sound: extents.table_is_sound(arena, number, &region.shape())?,
+    })
+}
+
+/// Does a work for each of so many regions, in as many threads as there are processors. `tell` is told how many are done, each number
+/// once. Returns the results in the order of the regions.
+pub(crate) fn in_parallel<T: Send>(
+    regions: u32,
+    work: impl Fn(u32) -> T + Sync,
+    mut tell: impl FnMut(u32),
+) -> Vec<T> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(regions as usize);
     let next = AtomicU32::new(0);
     let results: Mutex<Vec<(u32, T)>> = Mutex::default();
-    let part = || {
+    let part = |tell: &mut dyn FnMut(u32)| {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= regions {
                 return;
             }
             let result = work(number);
-            results.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
+            let done = {
+                let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                results.push((number, result));
+                results.len() as u32
+            };
+            tell(done);
+        }
+    };
+    let mut told = 0;
+    let mut tell_up_to = |done: u32| {
+        while told < done {
+            told += 1;
+            tell(told);
         }
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // If the thread can't be made, this one does its part.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, part);
+            let _ = std::thread::Builder::new().spawn_scoped(scope, || part(&mut |_| {}));
         }
-        part();
+        part(&mut tell_up_to);
     });
+    tell_up_to(regions);
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_unstable_by_key(|(number, _)| *number);
     results.into_iter().map(|(_, result)| result).collect()
@@ -272,17 +299,12 @@ pub(crate) fn in_parallel<T: Send>(regions: u32, work: impl Fn(u32) -> T + Sync)
 fn rebuild_all(arena: &Arena, cause: Cause, report: &mut RepairReport) -> Result<Rebuilt> {
     arena.meet_again()?; // The handle may have met a header that was wrong.
     let extents = Mutex::new(ByRegion::of(arena)?);
-    let results = in_parallel(arena.geo.regions, |number| {
+    let rebuild = |number| {
         let region = Region::new(arena, number);
-        let known = {
-            let mut extents = extents.lock().unwrap_or_else(PoisonError::into_inner);
-            Surroundings {
-                extents: extents.found_of(arena, number)?.to_vec(),
-                table_is_sound: extents.table_is_sound(arena, number, &region.shape())?,
-            }
-        };
+        let known = surroundings(&region, &extents)?;
         rebuild_known(&region, cause, Some(known))
-    });
+    };
+    let results = in_parallel(arena.geo.regions, rebuild, |_| {});
     let mut all = Rebuilt::default();
     report.regions_rebuilt.clear();
     for (number, result) in (0..).zip(results) {

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 
 use crate::error::Result;
 use crate::file::arena::Arena;
-use crate::file::by_region::ByRegion;
 use crate::file::extents::Reached;
 use crate::file::pass;
 use crate::file::seat::damaged_seats;
@@ -25,6 +24,7 @@ use crate::protocol::newest::Newest;
 use crate::protocol::slot::{header, is_free};
 use crate::recovery::adopt::{headless, unsound};
 use crate::recovery::evidence::{self, Held, Told};
+use crate::recovery::rebuild::Surroundings;
 use crate::recovery::recover::mark_lies;
 use crate::region::find::Found;
 use crate::region::head::Region;
@@ -174,12 +174,12 @@ impl Census {
 /// Checks one region. `at_rest`: no process writes to it meanwhile. If one may, each slot is checked only by its own bytes.
 pub(crate) fn check_region(
     region: &Region<'_>,
-    extents: &mut ByRegion,
+    around: Surroundings,
     at_rest: bool,
     report: &mut VerifyReport,
 ) -> Result<()> {
     let number = region.number;
-    let census = take_census(region, extents, report)?;
+    let census = take_census(region, around.extents, report)?;
     report.slots += census.slots;
     report.records += census.live;
     if !at_rest {
@@ -200,7 +200,7 @@ pub(crate) fn check_region(
         flaws.push("a rebuild was begun and not finished".to_owned());
     } else if shape.batch {
         flaws.push("a batch was begun and not finished".to_owned());
-    } else if !extents.table_is_sound(region.arena, number, &shape)? {
+    } else if !around.table_is_sound {
         flaws.push("its head gives an impossible place for its index".to_owned());
     } else {
         check_index(region, &census, &mut flaws);
@@ -235,12 +235,11 @@ fn missing(region: &Region<'_>, census: &Census) -> Option<Missing> {
     }
 }
 
-fn take_census(region: &Region<'_>, extents: &mut ByRegion, report: &mut VerifyReport) -> Result<Census> {
+fn take_census(region: &Region<'_>, extents: Vec<Extent>, report: &mut VerifyReport) -> Result<Census> {
     let (arena, number) = (region.arena, region.number);
     let mut census = Census::default();
     let mut not_entries = HashSet::new();
     let mut buffer = Vec::new();
-    let extents = extents.found_of(arena, number)?.to_vec();
     census.extents = extents.len() as u64;
     for slot in pass::slots_in(arena, extents) {
         let (slot, words) = slot?;
@@ -279,7 +278,7 @@ fn take_census(region: &Region<'_>, extents: &mut ByRegion, report: &mut VerifyR
 }
 
 /// Whether all entries of a keyed record are of keys with its id.
-fn is_of_its_keys(arena: &Arena, header: &Header, data: &[u8]) -> bool {
+pub(crate) fn is_of_its_keys(arena: &Arena, header: &Header, data: &[u8]) -> bool {
     entries(data).all(|entry| {
         entry.is_ok_and(|entry| KeyHash::new(arena.geo.hash_key, entry.name).id(entry.key) == header.id())
     })

@@ -276,6 +276,23 @@ impl<'a> Region<'a> {
         Ok(false)
     }
 
+    /// Whether a slot can be appended to a queue, and one be taken out of it, by its ends.
+    pub(crate) fn has_sound_ends(&self, queue: SlotQueue) -> bool {
+        let ends = self.ends(queue);
+        let (first, last) = (referenced(ends.first), referenced(ends.last));
+        match (first, last) {
+            (Ok(None), Ok(None)) => ends.count.is_zero(Ordering::Relaxed),
+            (Ok(Some(_)), Ok(Some(last))) => {
+                let has_no_next = self.link(queue, last).is_ok_and(|link| {
+                    link.next.load(Ordering::Relaxed) == Reference::NONE
+                        && link.stamp.load(Ordering::Relaxed).is_some()
+                });
+                has_no_next && self.first(queue).is_ok()
+            }
+            _ => false,
+        }
+    }
+
     /// The first slot of the retired queue, with the epoch in which it was given up.
     pub(crate) fn first_retired(&self) -> Result<Option<(u32, Epoch)>, Trouble> {
         let first = self.first(SlotQueue::Retired)?;

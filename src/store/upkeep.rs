@@ -1,17 +1,24 @@
 //! Verify and repair: the whole store, region by region.
 
+use std::sync::Mutex;
+
 use crate::error::Result;
 use crate::file::borrow;
 use crate::file::by_region::ByRegion;
 use crate::file::grow::Growth;
 use crate::file::seat::damaged_seats;
 use crate::format::epoch::Epoch;
+use crate::format::extent::Extent;
 use crate::format::geometry::SUPERBLOCK_B;
+use crate::format::index::Shape;
 use crate::format::superblock::Superblock;
-use crate::protocol::lock;
+use crate::protocol::lock::{self, LockState};
 use crate::recovery::adopt::adopt;
-use crate::recovery::rebuild::{Cause, Surroundings, epochs_hold, rebuild_known};
-use crate::recovery::recover::{blocks_in_use, end_batches, is_wholly_clean, leave_clean, mark_lies};
+use crate::recovery::rebuild::{Cause, epochs_hold, rebuild_known};
+use crate::recovery::recover::{
+    blocks_in_use, end_batches, in_parallel, is_wholly_clean, leave_clean, mark_lies, surroundings,
+};
+use crate::recovery::sound::{self, Sighting};
 use crate::recovery::verify::{check_region, check_store, superblock_holds};
 use crate::region::head::Region;
 use crate::report::{Progress, RepairReport, VerifyReport};
@@ -24,11 +31,33 @@ const LOOKS_AT_REGION: u32 = 8;
 /// Looks that don't count, because extents were given back meanwhile.
 const OTHER_LAYOUTS_MAX: u32 = 100;
 
+/// Looks at a region without its lock, if it changes meanwhile so that a look tells nothing: its index moves, or it grows.
+const LOOKS_WITHOUT_LOCK: u32 = 4;
+/// Slots or lines that are looked at again while the lock is held: as long as a few writes take.
+const AT_ONCE: usize = 16;
+
+/// What a look at a region shows without its lock.
+enum Glance {
+    Sound {
+        slots: u64,
+        records: u64,
+    },
+    /// Its index moved meanwhile, or its extents are others.
+    Changed,
+    /// Something may be wrong, or it can't be told.
+    InDoubt,
+}
+
 /// Checking and putting right.
 impl Store {
     /// Checks everything and changes nothing: superblocks, control page, extent headers, every slot's checksum, every derived
-    /// structure against the slots. One region is locked at a time. The region of a dead owner is healed first, as by any other
-    /// call.
+    /// structure against the slots. The region of a dead owner is healed first, as by any other call.
+    ///
+    /// Regions are checked in parallel, by as many threads as there are processors: O(n), as long as [`scan`](Self::scan) takes or little
+    /// longer, and some bytes of memory for each extent. A region to which nobody writes is checked without its lock. Of a region that
+    /// others write to meanwhile, what looks wrong is looked at again with the lock held, 16 slots at a time; of its counts it is
+    /// checked that writes can go on, and not that they are exact. Only of a region that is damaged the lock is held while the whole
+    /// of it is checked, so that the report is exact.
     ///
     /// A read-only handle takes no lock. Of a region that is written to all the while, it checks each slot by its own bytes, and not
     /// the derived structures.
@@ -50,7 +79,7 @@ impl Store {
         self.verify_with_progress(|_| {})
     }
 
-    /// [`verify`](Self::verify) that says how far it is, after each region.
+    /// [`verify`](Self::verify) that says how far it is: for each region once, on the caller's thread.
     ///
     /// ```
     /// # use recstore::Store;
@@ -69,35 +98,147 @@ impl Store {
         let handle = &self.handle;
         let mut report = VerifyReport::default();
         check_store(&handle.arena, &mut report)?;
-        let mut extents = ByRegion::default();
-        for number in 0..handle.arena.geo.regions {
-            let region = Region::new(&handle.arena, number);
-            if handle.is_writable() {
-                let _locked = handle.lock(number)?;
-                check_region(&region, &mut extents, true, &mut report)?;
-            } else {
-                self.verify_unlocked(&region, &mut extents, &mut report)?;
-            }
-            tell(Progress::of(u64::from(number) + 1, handle.arena.geo.regions.into()));
+        let extents = Mutex::default();
+        let regions = handle.arena.geo.regions;
+        let verified = in_parallel(
+            regions,
+            |number| {
+                let region = Region::new(&handle.arena, number);
+                let mut found = VerifyReport::default();
+                self.verify_region(&region, &extents, &mut found).map(|()| found)
+            },
+            |done| tell(Progress::of(done.into(), regions.into())),
+        );
+        for found in verified {
+            let found = found?;
+            report.records += found.records;
+            report.slots += found.slots;
+            report.damage.extend(found.damage);
+            report.missing.extend(found.missing);
         }
         Ok(report)
+    }
+
+    fn verify_region(
+        &self,
+        region: &Region<'_>,
+        extents: &Mutex<ByRegion>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        for _ in 0..LOOKS_WITHOUT_LOCK {
+            match self.glance_at(region, extents)? {
+                Glance::Sound { slots, records } => {
+                    report.records += records;
+                    report.slots += slots;
+                    return Ok(());
+                }
+                Glance::Changed => {}
+                Glance::InDoubt => break,
+            }
+        }
+        if !self.handle.is_writable() {
+            return self.verify_unlocked(region, extents, report);
+        }
+        let _locked = self.handle.lock(region.number)?;
+        check_region(region, surroundings(region, extents)?, true, report)
+    }
+
+    /// Looks at a region, to which others may write meanwhile. Its lock is held for as long as a few writes take, and only if others do.
+    fn glance_at(&self, region: &Region<'_>, extents: &Mutex<ByRegion>) -> Result<Glance> {
+        let (handle, arena) = (&self.handle, region.arena);
+        handle.heal(region.number)?;
+        if handle.is_writable() && region.is_marked() {
+            drop(handle.lock(region.number)?); // Waits for a batch, or rebuilds the region.
+        }
+        arena.keep_layout()?;
+        let layout = arena.numbers.layout();
+        let before = region.head.copy();
+        let is_free = matches!(lock::state(before.lock()), LockState::Free | LockState::Clean);
+        let shape = region.shape();
+        let around = surroundings(region, extents)?;
+        if shape.is_marked() || !around.table_is_sound {
+            return Ok(Glance::InDoubt);
+        }
+        let extents = around.extents;
+        let seen = sound::look(region, &extents, &shape)?;
+        let adds_up = is_free && seen.adds_up(region, &extents);
+        if !arena.has_layout(layout) {
+            return Ok(Glance::Changed);
+        }
+        if is_free && region.head.copy() == before {
+            let (slots, records) = (seen.slots, seen.records);
+            return Ok(if adds_up { Glance::Sound { slots, records } } else { Glance::InDoubt });
+        }
+        if !handle.is_writable() {
+            return Ok(Glance::InDoubt);
+        }
+        self.glance_beside_writers(region, &shape, &extents, seen)
+    }
+
+    /// Looks again at what looks wrong, with the region's lock held, a little at a time.
+    fn glance_beside_writers(
+        &self,
+        region: &Region<'_>,
+        shape: &Shape,
+        extents: &[Extent],
+        seen: Sighting,
+    ) -> Result<Glance> {
+        let lock = || self.handle.lock(region.number);
+        let unexplained: Vec<_> = seen.unexplained.iter().map(|&(.., slot)| slot).collect();
+        let links = sound::look_again(region, extents, &mut Vec::new())?;
+        let in_doubt = [&seen.slots_in_doubt[..], &links, &unexplained].concat();
+        let mut without_entry = Vec::new();
+        for slots in in_doubt.chunks(AT_ONCE) {
+            let _locked = lock()?;
+            if !slots.iter().all(|&slot| sound::is_sound_slot(region, slot, &mut without_entry)) {
+                return Ok(Glance::InDoubt);
+            }
+        }
+        let lines = [&seen.lines_in_doubt[..], &sound::lines_in_doubt(region, shape)].concat();
+        for lines in lines.chunks(AT_ONCE) {
+            let _locked = lock()?;
+            if region.shape() != *shape {
+                return Ok(Glance::Changed);
+            }
+            if !lines.iter().all(|&line| sound::is_sound_line(region, shape, line)) {
+                return Ok(Glance::InDoubt);
+            }
+        }
+        if !without_entry.is_empty() {
+            // They were deleted, if their tombstones are there.
+            sound::look_again(region, extents, &mut without_entry)?;
+            for versions in without_entry.chunks(AT_ONCE) {
+                let _locked = lock()?;
+                if versions.iter().any(|&version| sound::is_still_there(region.arena, version)) {
+                    return Ok(Glance::InDoubt);
+                }
+            }
+        }
+        let _locked = lock()?;
+        let counted = region.head.extents().load(Ordering::Relaxed);
+        if region.shape() != *shape || counted.is_some_and(|counted| counted != extents.len() as u64) {
+            return Ok(Glance::Changed);
+        }
+        Ok(match region.live() {
+            Ok(records) if sound::is_sound_head(region) => Glance::Sound { slots: seen.slots, records },
+            _ => Glance::InDoubt,
+        })
     }
 
     fn verify_unlocked(
         &self,
         region: &Region<'_>,
-        extents: &mut ByRegion,
+        extents: &Mutex<ByRegion>,
         report: &mut VerifyReport,
     ) -> Result<()> {
         let (mut look, mut others) = (0, 0);
         while look < LOOKS_AT_REGION {
             let layout = region.arena.numbers.layout();
             let before = region.head.copy();
-            let is_free =
-                matches!(lock::state(before.lock()), lock::LockState::Free | lock::LockState::Clean);
+            let is_free = matches!(lock::state(before.lock()), LockState::Free | LockState::Clean);
             let at_rest = is_free && look + 1 < LOOKS_AT_REGION;
             let mut found = VerifyReport::default();
-            check_region(region, extents, at_rest, &mut found)?;
+            check_region(region, surroundings(region, extents)?, at_rest, &mut found)?;
             let is_last = others == OTHER_LAYOUTS_MAX;
             if !region.arena.has_layout(layout) && !is_last {
                 others += 1;
@@ -107,7 +248,7 @@ impl Store {
             if at_rest && region.head.copy() != before {
                 continue;
             }
-            if let lock::LockState::Damaged = lock::state(before.lock()) {
+            if let LockState::Damaged = lock::state(before.lock()) {
                 let what = "its lock word is damaged";
                 found.damage.push(crate::report::Damage::of_region(region.number, what));
             }
@@ -206,23 +347,20 @@ impl Store {
         }
         let mut epoch_max = Epoch::BEFORE;
         arena.meet_again()?; // The handle may have met a header that was wrong.
-        let mut extents = ByRegion::default();
+        let extents = Mutex::default();
         for number in 0..arena.geo.regions {
             tell(Progress::of(number.into(), arena.geo.regions.into()));
             let locked = handle.lock(number)?;
             let region = Region::new(arena, number);
             let mut found = VerifyReport::default();
-            check_region(&region, &mut extents, true, &mut found)?;
+            check_region(&region, surroundings(&region, &extents)?, true, &mut found)?;
             if found.is_clean() && epochs_hold(&region) && !adopted.contains(&number) {
                 if locked.healed {
                     report.regions_rebuilt.push(number);
                 }
                 continue;
             }
-            let known = Surroundings {
-                extents: extents.found_of(arena, number)?.to_vec(),
-                table_is_sound: extents.table_is_sound(arena, number, &region.shape())?,
-            };
+            let known = surroundings(&region, &extents)?;
             let rebuilt = rebuild_known(&region, Cause::Repair, Some(known))?;
             epoch_max = epoch_max.max(rebuilt.epoch_max);
             report.regions_rebuilt.push(number);

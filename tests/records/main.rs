@@ -39,5 +39,6 @@ mod surroundings;
 mod syscalls;
 mod tasks;
 mod threads;
+mod verified_in_use;
 mod waits;
 mod watching;
