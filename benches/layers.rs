@@ -7,5 +7,5 @@ use std::process::ExitCode;
 mod launch;
 
 fn main() -> ExitCode {
-    launch::launch("layers", &[], |target| target)
+    launch::launch("layers", &["moka"], |target| target)
 }

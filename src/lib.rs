@@ -104,6 +104,7 @@ pub use record::{Durability, Record, Swap, Version};
 pub use report::{Damage, Missing, Progress, RepairReport, SalvageReport, VerifyReport};
 pub use store::Store;
 pub use store::batch::{Batch, Commit};
+pub use store::cache::{Cache, CacheOptions, CacheStats};
 pub use store::changes::{Change, Changes};
 pub use store::checkpoint::Checkpoint;
 pub use store::copy::Candidate;

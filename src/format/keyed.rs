@@ -175,6 +175,18 @@ fn split_last(data: &[u8]) -> Result<(Entry<'_>, Range<usize>, &[u8]), NotEntrie
     Ok((Entry { name: of_name, key: of_key, value: of_value, expiry }, place, before))
 }
 
+/// Name and key of the last entry of a record, by the end of the record, and the bytes of `end` before them but for an end of life.
+/// `None`: the end does not reach so far, or is none.
+pub(crate) fn last_of_end(end: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (parts, word_bytes) = end.split_last_chunk::<WORD_BYTES>()?;
+    let word = u64::from_le_bytes(*word_bytes);
+    let (key, name) = (field(word, KEY_AT, KEY_BITS), field(word, NAME_AT, NAME_BITS));
+    let (before, of_key) = parts.split_at(parts.len().checked_sub(key)?);
+    let (before, of_name) = before.split_at(before.len().checked_sub(name)?);
+    let expiry = if word & TIMED == 0 { 0 } else { EXPIRY_BYTES };
+    Some((of_name, of_key, before.get(..before.len().checked_sub(expiry)?)?))
+}
+
 /// The entries of a record, the last one first. Bytes that are not an entry end them, with an error.
 pub(crate) fn entries(data: &[u8]) -> impl Iterator<Item = Result<Entry<'_>, NotEntries>> {
     let mut rest = Some(data);

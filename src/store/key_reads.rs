@@ -81,6 +81,27 @@ impl Snapshot<'_> {
             error.into_iter().chain(entries)
         }))
     }
+
+    /// Every key of a space at the moment with its value, those that were over too.
+    pub(super) fn all_in<'s>(
+        &'s self,
+        space: &'s Space<'_>,
+    ) -> impl Iterator<Item = Result<(&'s [u8], &'s [u8])>> {
+        self.iter_of(Address::Key).flat_map(move |found| {
+            let (found, error) = match found {
+                Ok((id, _, data)) => (Some((id, data)), None),
+                Err(error) => (None, Some(Err(error))),
+            };
+            let entries = found.into_iter().flat_map(move |(id, data)| {
+                keyed::entries(data).filter_map(move |entry| match entry {
+                    Ok(entry) if entry.name != space.name.as_bytes() => None,
+                    Ok(entry) => Some(Ok((entry.key, entry.value))),
+                    Err(_) => Some(Err(self.store.no_entries(id))),
+                })
+            });
+            error.into_iter().chain(entries)
+        })
+    }
 }
 
 /// Keys of spaces.

@@ -145,16 +145,40 @@ impl<T: Pod> KeyTyped<'_, T> {
         key: impl AsRef<[u8]>,
         change: impl FnOnce(Option<T>) -> Option<T>,
     ) -> Result<Option<Version>> {
+        self.update_with(key, PutOptions::default(), change)
+    }
+
+    /// [`update`](Self::update) with the durability, the time to live, or both, of this one write.
+    ///
+    /// ```
+    /// # use recstore::{Durability, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::create(dir.path().join("a.rec"))?;
+    /// let limits = store.space("limits")?.typed::<u64>("u64")?;
+    /// limits.update_with("user:7", Durability::Disk, |old| Some(old.unwrap_or(100) * 2))?;
+    /// assert_eq!(limits.get("user:7")?, Some(200));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn update_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: impl Into<PutOptions>,
+        change: impl FnOnce(Option<T>) -> Option<T>,
+    ) -> Result<Option<Version>> {
         let key = key.as_ref();
         let mut mismatch = None;
-        let version =
-            self.space.update(key, |old| match old.map(|value| self.decode(key, value)).transpose() {
+        let version = self.space.update_with(key, options, |old| {
+            match old.map(|value| self.decode(key, value)).transpose() {
                 Ok(old) => change(old).map(|new| self.encode(&new)),
                 Err(error) => {
                     mismatch = Some(error);
                     None
                 }
-            })?;
+            }
+        })?;
         mismatch.map_or(Ok(version), Err)
     }
 

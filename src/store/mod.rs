@@ -114,6 +114,14 @@ pub(crate) mod key_counter;
 
 pub(crate) mod key_typed;
 
+pub(crate) mod cache;
+
+pub(crate) mod cache_usage;
+
+pub(crate) mod cache_stamps;
+
+pub(crate) mod cache_sample;
+
 pub(crate) mod raw_ring;
 
 pub(crate) mod key_ring;

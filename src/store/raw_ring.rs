@@ -13,6 +13,11 @@
 //! 5. The record of the ring is on disk before the first value is written. So a value that survives a loss of power never meets a
 //!    ring of another type.
 
+#![cfg_attr(
+    not(feature = "bindings"),
+    expect(unreachable_pub, reason = "bindings to other languages use it")
+)]
+
 use crate::error::{Error, Result};
 use crate::format::keyed::KEY_LEN_MAX;
 use crate::format::shaped::{self, PLACE_BYTES, RingHead, Shaped, short_tag};

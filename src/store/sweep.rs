@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 use crate::format::keyed::{self, is_hidden};
 use crate::format::slot::Address;
 use crate::store::Store;
+use crate::store::cache_sample::TICK_BYTES;
+use crate::store::cache_usage::{CACHE, Count, Load};
 use crate::store::entry::Life;
 use crate::store::iter::Cursor;
 use crate::store::modify::Action;
@@ -103,7 +105,12 @@ impl Store {
             if self.handle.rounds.is_leaving() {
                 break;
             }
-            let was_freed = self.space_of(name).delete_over(&key)?;
+            let freed = self.space_of(name).delete_over(&key)?;
+            if let (Some(value_len), Some(cache)) = (freed, name.strip_prefix(CACHE)) {
+                let gone = Load::of(&key, value_len.saturating_sub(TICK_BYTES));
+                Count::new(self, cache)?.change(Load::default().less(gone), 0)?;
+            }
+            let was_freed = freed.is_some();
             swept.freed += u64::from(was_freed && !is_hidden(name.as_bytes()));
         }
         passed.map(|()| swept)
@@ -147,14 +154,14 @@ impl Store {
 }
 
 impl Space<'_> {
-    /// Deletes a key if it is over.
-    fn delete_over(&self, key: &[u8]) -> Result<bool> {
+    /// Deletes a key if it is over. Returns the bytes of its value.
+    fn delete_over(&self, key: &[u8]) -> Result<Option<usize>> {
         let durability = self.store.handle.durability;
-        let (_, was_over) = self.change_any(key, durability, Life::Kept(None), |old| {
-            let is_over = old.is_some_and(|old| old.is_over);
-            (if is_over { Action::<&[u8]>::Delete } else { Action::Keep }, is_over)
+        let (_, freed) = self.change_any(key, durability, Life::Kept(None), |old| {
+            let over = old.filter(|old| old.is_over).map(|old| old.value.len());
+            (if over.is_some() { Action::<&[u8]>::Delete } else { Action::Keep }, over)
         })?;
-        Ok(was_over)
+        Ok(freed)
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench layers                    all of it
 //! cargo bench --bench layers -- probe           those whose names have `probe` in them
+//! cargo bench --bench layers -- zipf --moka     caches, beside moka and Redis: see `zipf`
 //! ```
 //!
 //! What is inside of the crate is reached by the call that does it and as little else as can be:
@@ -45,6 +46,8 @@ use recstore::{Commit, Event, Options, Store};
 
 use common::Random;
 
+mod zipf;
+
 #[path = "../../common/mod.rs"]
 mod common;
 #[allow(dead_code, reason = "other users need more of it")]
@@ -56,6 +59,9 @@ const SIZES: [usize; 4] = [64, 1024, 65_536, 1 << 20];
 const RECORDS: [u64; 2] = [1_000, 1_000_000];
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some("zipf") {
+        return zipf::run();
+    }
     // Without `--bench`, as `cargo run` starts it, divan would try each once.
     divan::Divan::default().config_with_args().run_benches();
 }
