@@ -61,18 +61,21 @@ impl Watch {
                 }
             }
             _ => {
-                let mut is_told = !self.from_now;
-                let mut changes = store.changes()?;
+                let mut changes = if self.from_now { store.changes_from_now()? } else { store.changes()? };
                 while left > 0
                     && let Some(change) = changes.next()
                 {
-                    let is_wanted = |id: &u64| is_told && (self.id.is_empty() || self.id.contains(id));
+                    let is_wanted = |id: &u64| self.id.is_empty() || self.id.contains(id);
                     match change? {
                         Change::Written { id, .. } if is_wanted(&id) => {
                             self.written(&mut out, &store, id, &mut left)?;
                         }
                         Change::Deleted { id } if is_wanted(&id) => self.deleted(&mut out, id, &mut left)?,
-                        Change::CaughtUp => is_told = true,
+                        Change::Behind => {
+                            eprintln!(
+                                "recstore: the writers were too fast, or a part of the store was rebuilt: deletions may be missing here"
+                            );
+                        }
                         _ => {}
                     }
                 }

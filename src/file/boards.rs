@@ -7,22 +7,29 @@
 //! 3. Without a board, watchers and feeds do without: a watcher wakes for every change of its region, and a feed compares regions.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::file::arena::Arena;
 use crate::file::grow::Growth;
-use crate::format::board::{BOARDS, Board, BoardPlace};
+use crate::format::board::{BOARDS, Board, BoardPlace, trail_bytes};
 use crate::format::extent::ExtentKind;
 use crate::format::geometry::EXTENT_HEADER_BYTES;
 use crate::protocol::bell::Bells;
+use crate::protocol::trail::Trail;
 use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::deadline::Deadline;
 use crate::sys::step::step;
+
+/// The time to wait for the growth lock: nobody needs a board.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The word of the control page that leads to a board.
 #[inline]
 fn word_of(arena: &Arena, board: Board) -> &AtomicU64 {
     match board {
         Board::Bells => arena.control().bells(),
+        Board::Trails => arena.control().trails(),
     }
 }
 
@@ -93,7 +100,7 @@ impl Arena {
             return Ok(true);
         }
         let Some(size_log2) = board.size_log2(&self.geo) else { return Ok(false) };
-        let mut growth = Growth::lock(self)?;
+        let mut growth = Growth::lock_by(self, &Deadline::after(Some(PATIENCE)))?;
         if self.board(board).is_some() {
             return Ok(true); // Another handle has made it.
         }
@@ -121,5 +128,18 @@ impl Arena {
     pub(crate) fn bells(&self) -> Option<Bells<'_>> {
         let place = self.board(Board::Bells)?;
         Bells::of(self.words(place.offset(), 1 << place.size_log2())?)
+    }
+
+    /// The trail of a region, if the store has trails.
+    #[inline]
+    pub(crate) fn trail(&self, region: u32) -> Option<Trail<'_>> {
+        let place = self.board(Board::Trails)?;
+        let bytes = trail_bytes(place.size_log2());
+        Trail::of(self.words(place.offset() + u64::from(region) * bytes, (bytes / 8) as usize)?)
+    }
+
+    /// A number for the place of the trails: another one if they were made anew.
+    pub(crate) fn trails_are_at(&self) -> Option<u64> {
+        self.board(Board::Trails).map(BoardPlace::encode)
     }
 }

@@ -70,7 +70,9 @@ struct Layout {
     changes: u64,
     /// Checked, or 0: the place of the bells: see `format::board`.
     bells: u64,
-    pad4: [u64; 6],
+    /// Checked, or 0: the place of the trails, likewise.
+    trails: u64,
+    pad4: [u64; 5],
     // Line 5: the type of the records.
     /// Hash of the type of the records; 0: any.
     type_tag: u64,
@@ -139,6 +141,7 @@ impl<'a> Control<'a> {
         clock_twin: Checked<'a>,
         changes: &'a AtomicU64,
         bells: &'a AtomicU64,
+        trails: &'a AtomicU64,
         type_tag: &'a AtomicU64,
         durable_tag: &'a AtomicU64,
         batch_lock: &'a AtomicU64,

@@ -50,7 +50,7 @@ struct Layout {
     /// epoch is durable, a deletion leaves a tombstone.
     reclaimed: u64,
     /// Bit 0: a watcher waits for a change of the region; bit 1: of the store. A writer clears it when it wakes them. Bit 2: of one
-    /// record, at its bell.
+    /// record, at its bell. Bits 3 and 4: a feed follows the region.
     watched: u64,
     /// Checked: first slot of the retired queue.
     retired_first: u64,

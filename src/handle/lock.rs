@@ -100,6 +100,10 @@ impl Handle {
         let region = Region::new(&self.arena, number);
         let healed = dead.is_some() || region.is_marked();
         let locked = Locked { arena: &self.arena, word, head: Some(head), healed, changed: Changed::Any };
+        if dead.is_some() {
+            // It may have made a change visible that it did not tell. Healing makes none visible, so this is not too early.
+            region.tell_all();
+        }
         if let Err(error) = self.arena.keep_layout() {
             match dead {
                 Some(dead) if !region.is_being_rebuilt() => locked.leave_to(dead),

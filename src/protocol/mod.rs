@@ -5,3 +5,4 @@ pub(crate) mod index;
 pub(crate) mod lock;
 pub(crate) mod newest;
 pub(crate) mod slot;
+pub(crate) mod trail;

@@ -27,7 +27,6 @@ use crate::region::decided::took_no_effect;
 use crate::region::head::Region;
 use crate::region::slots::SlotQueue;
 use crate::region::table::load_max;
-use crate::region::watch::ring_all;
 use crate::report::Damage;
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
@@ -216,7 +215,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause, known: Option<Surroundings>) -
     region.set_next_seq(next_seq(region, &slots)?);
     step("rebuild: counts stored");
     region.set_shape(new); // Step 8.
-    ring_all(arena, region.head); // It may have changed any record.
+    region.tell_all(); // It may have changed any record.
     step("rebuild: done");
     Ok(rebuilt)
 }

@@ -160,6 +160,11 @@ impl Region<'_> {
     pub(crate) fn show_members(&self, members: &[Member<'_>], epoch: Epoch) {
         for member in members {
             self.afterwards(|| self.show(member, epoch));
+            match (member.slot, member.data) {
+                (Some(_), Some(_)) => self.tell(member.id, member.seq, member.address),
+                (Some(_), None) => self.tell_deleted(member.id, member.address),
+                (None, _) => {}
+            }
         }
         self.unmark();
         step("batch: region done");

@@ -39,7 +39,7 @@ impl Region<'_> {
         let may_come_back = is_needed || self.is_linked()? && self.older_may_come_back()?;
         // A damaged version can't be its own tombstone: its `seq` may be the damaged part.
         if pinned || may_come_back && !self.is_whole(slot) {
-            return self.delete_with_tombstone(hash, id, epoch);
+            return self.delete_with_tombstone(hash, id, address, epoch);
         }
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
         let bury_it = may_come_back && !fault::on(Fault::NoTombstone);
@@ -52,13 +52,20 @@ impl Region<'_> {
             self.remove_entry(&mut place)?;
             if bury_it { self.push(SlotQueue::Retired, slot, epoch.number()) } else { self.release(slot) }
         });
+        self.tell_deleted(id, address);
         step("delete: done");
         Ok(true)
     }
 
     /// Deletes a record by a tombstone in a slot of its own. The version is kept as a replaced one is: a snapshot may still
     /// read it.
-    fn delete_with_tombstone(&self, hash: u64, id: u64, epoch: Epoch) -> Result<bool, Trouble> {
+    fn delete_with_tombstone(
+        &self,
+        hash: u64,
+        id: u64,
+        address: Address,
+        epoch: Epoch,
+    ) -> Result<bool, Trouble> {
         self.ensure_linked()?;
         let seq = self.next_seq(1)?;
         let (new, words) = self.take_slot(0)?;
@@ -73,6 +80,7 @@ impl Region<'_> {
             self.push(SlotQueue::Retired, slot, epoch.number())?;
             self.push(SlotQueue::Retired, new, epoch.number())
         });
+        self.tell_deleted(id, address);
         step("delete: done, with a tombstone");
         Ok(true)
     }

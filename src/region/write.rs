@@ -160,6 +160,7 @@ impl<'a> Region<'a> {
             }
             self.count_visible(old, before, epoch)
         });
+        self.tell(id, seq, content.address());
         step("put: done");
         Ok(Written { seq, slot })
     }

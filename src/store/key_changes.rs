@@ -115,6 +115,7 @@ impl KeyChanges<'_> {
             match change {
                 None => return Ok(None),
                 Some(Change::CaughtUp) => return Ok(Some(KeyChange::CaughtUp)),
+                Some(Change::Behind) => {} // It is not a feed from now on.
                 Some(Change::Deleted { id }) => self.tell(id, Vec::new()),
                 Some(Change::Written { id, .. }) => match self.read(id) {
                     Ok(Some(now)) => self.tell(id, now),

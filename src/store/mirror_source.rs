@@ -72,7 +72,8 @@ impl Feed<'_> {
             Self::Ids(changes) => changes.next_timeout(timeout)?.map(|change| match change {
                 Change::Written { id, version } => FeedItem::Written(RecordKey::Id(id), version),
                 Change::Deleted { id } => FeedItem::Deleted(RecordKey::Id(id)),
-                Change::CaughtUp => FeedItem::CaughtUp,
+                // Only a feed from now on is behind.
+                Change::CaughtUp | Change::Behind => FeedItem::CaughtUp,
             }),
             Self::Keys(changes) => changes.next_timeout(timeout)?.map(|change| match change {
                 KeyChange::Written { key, version } => FeedItem::Written(RecordKey::Key(key.into()), version),

@@ -299,6 +299,11 @@ impl RegionState {
         Self { cut: if is_held { next.wrapping_sub(1) } else { next }, live, shape, is_held }
     }
 
+    /// All versions before this `seq` are visible.
+    pub(super) fn cut(&self) -> u64 {
+        self.cut
+    }
+
     /// Whether a change may have become visible since.
     pub(super) fn is_beyond(&self, earlier: &Self) -> bool {
         self.cut > earlier.cut || self.live != earlier.live || self.shape != earlier.shape

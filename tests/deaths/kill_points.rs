@@ -160,6 +160,11 @@ fn batch(store: &Store) {
 }
 
 /// All slots of both regions are in use.
+/// From here on writers tell feeds what they change, for two laps.
+fn followed(store: &Store) {
+    drop(store.changes_from_now().unwrap());
+}
+
 fn four(store: &Store) {
     let in_region = |region| (0..).filter(move |&id| store.region_of(id) == region).take(2);
     (0..2).flat_map(in_region).chain([0, 1, 2]).for_each(|id| put(store, id, 1));
@@ -183,6 +188,40 @@ const SCENARIOS: &[Scenario] = &[
             s.sync().unwrap();
             batch(s);
             put(s, 0, 3);
+        },
+        operate: batch,
+    },
+    Scenario { name: "the_first_feed", options: two_regions, prepare: three, operate: followed },
+    Scenario {
+        name: "the_first_watch",
+        options: two_regions,
+        prepare: three,
+        operate: |s| _ = s.watch(0).unwrap().wait(Some(std::time::Duration::from_millis(1))).unwrap(),
+    },
+    Scenario {
+        name: "put_that_a_feed_is_told",
+        options: two_regions,
+        prepare: |s| {
+            three(s);
+            followed(s);
+        },
+        operate: |s| put(s, 0, 2),
+    },
+    Scenario {
+        name: "delete_that_a_feed_is_told",
+        options: two_regions,
+        prepare: |s| {
+            three(s);
+            followed(s);
+        },
+        operate: |s| assert!(s.delete(0).unwrap()),
+    },
+    Scenario {
+        name: "batch_that_a_feed_is_told",
+        options: two_regions,
+        prepare: |s| {
+            three(s);
+            followed(s);
         },
         operate: batch,
     },

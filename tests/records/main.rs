@@ -10,6 +10,7 @@ mod copies;
 mod create;
 mod durability;
 mod features;
+mod feeds;
 mod fork;
 mod fork_views;
 mod full;

@@ -5,4 +5,5 @@ mod epoch;
 mod lock;
 mod read;
 mod slot;
+mod trail;
 mod watch;

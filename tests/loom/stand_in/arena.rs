@@ -16,6 +16,7 @@ use crate::format::word::{Link, Reference};
 use crate::format::{index, seat};
 use crate::protocol::bell::Bells;
 use crate::protocol::lock::Owner;
+use crate::protocol::trail::{self, Trail};
 use crate::sys::atomic::{AtomicU64, Ordering};
 use crate::sys::file_lock::Kernel;
 
@@ -34,6 +35,8 @@ pub(crate) struct Words {
     control: Vec<AtomicU64>,
     seats: Vec<Vec<AtomicU64>>,
     bells: Vec<AtomicU64>,
+    /// Of each region, with two entries.
+    trails: Vec<Vec<AtomicU64>>,
 }
 
 /// One handle's view.
@@ -111,6 +114,7 @@ impl Arena {
             control: words(empty_control(&seen)),
             seats,
             bells: words([0]),
+            trails: (0..regions).map(|_| words([0; trail::HEAD_WORDS + 2 * trail::ENTRY_WORDS])).collect(),
         };
         // Loom lets a SeqCst load see the value that a word was made with for ever; what is stored
         // as SeqCst it knows to be older than a later SeqCst store.
@@ -179,6 +183,10 @@ impl Arena {
     /// All records have one bell, and their tags differ.
     pub(crate) fn bells(&self) -> Option<Bells<'_>> {
         Bells::of(&self.words.bells)
+    }
+
+    pub(crate) fn trail(&self, region: u32) -> Option<Trail<'_>> {
+        Trail::of(&self.words.trails[region as usize])
     }
 
     pub(crate) fn slot(&self, slot: u32) -> Option<&[AtomicU64]> {
