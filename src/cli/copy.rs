@@ -1,8 +1,10 @@
 //! `recstore copy`: a copy of one moment, compact, in another geometry, of all records or of some.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use recstore::{Candidate, Error, Options, Store};
 
@@ -25,7 +27,8 @@ Examples:
   recstore copy s.rec small.rec && mv small.rec s.rec    compaction, while no process uses the store
   recstore copy s.rec wide.rec --regions 64 --record-size 50M
   recstore copy s.rec sessions.rec --space sessions      the keys of a space
-  recstore copy s.rec some.rec --from 100 --to 199 --match '(?i)error'")]
+  recstore copy s.rec some.rec --from 100 --to 199 --match '(?i)error'
+  recstore copy s.rec sample.rec --limit 1000            a thousand records to try something with")]
 pub(crate) struct Copy {
     /// The store
     store: PathBuf,
@@ -52,6 +55,9 @@ pub(crate) struct Copy {
     space: Option<String>,
     #[command(flatten)]
     filter: Filter,
+    /// At most this many records and keys, those that are met first
+    #[arg(long, value_name = "N", help_heading = "Selection")]
+    limit: Option<usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -73,9 +79,10 @@ impl Copy {
     pub(crate) fn run(&self, access: &Access) -> Result<(), Failure> {
         let store = access.write(&self.store)?;
         let options = self.options(access, &store)?;
-        let copied = progress::of_work("copying", |tell| {
-            store.copy_chosen_to(&self.copy, &options, |record| self.has(record), tell)
-        });
+        let taken = Mutex::new(HashSet::new());
+        let choose = |record: Candidate<'_>| self.has(record) && self.is_within_limit(record, &taken);
+        let copied =
+            progress::of_work("copying", |tell| store.copy_chosen_to(&self.copy, &options, choose, tell));
         let copied = copied.map_err(|error| match error {
             Error::Corrupt { .. } => Failure::from(error).and(&format!(
                 "nothing was copied; `recstore salvage {} {}` copies what is whole",
@@ -111,6 +118,17 @@ impl Copy {
             .max_size(self.max_size.unwrap_or(is.max_size))
             .mode(self.mode.map_or(mode, Ok)?);
         Ok(slots.into_iter().fold(options, Options::slots_per_extent))
+    }
+
+    /// Whether a record is one of the first that were chosen. Of a key with a later deadline it is asked twice.
+    fn is_within_limit(&self, record: Candidate<'_>, taken: &Mutex<HashSet<Vec<u8>>>) -> bool {
+        let Some(limit) = self.limit else { return true };
+        let place = match record {
+            Candidate::Id { id, .. } => id.to_le_bytes().to_vec(),
+            Candidate::Key { space, key, .. } => [space.as_bytes(), b"/", key].concat(),
+        };
+        let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.contains(&place) || taken.len() < limit && taken.insert(place)
     }
 
     /// Whether a record is chosen. None that has a key is, where ids are, and the other way round.

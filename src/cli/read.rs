@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use recstore::{Record, Store};
+use recstore::{Record, Store, ValueShape};
 use serde_json::{Map, Value};
 
 use super::access::Access;
@@ -47,7 +47,8 @@ pub(crate) struct Read {
     #[arg(long)]
     binary: bool,
     /// Print {"id", "version", "length", "data"}, with "base64" instead of "data" if the bytes
-    /// are not UTF-8, and "expires_ms" if a key has a deadline; one object a line
+    /// are not UTF-8, "expires_ms" if a key has a deadline, and "shape" with what the value says that it is, such as a counter; one
+    /// object a line
     #[arg(long, conflicts_with_all = ["separator", "binary"])]
     json: bool,
 }
@@ -91,9 +92,18 @@ impl Read {
             fields.insert("version".into(), record.version().get().into());
             fields.insert("length".into(), record.data().len().into());
             jsonl::insert_data(&mut fields, record.data());
+            insert_shape(&mut fields, target, record.data());
             return out.line(format_args!("{}", Value::Object(fields)));
         }
         let on_terminal = is_terminal();
+        if on_terminal
+            && !self.binary
+            && self.separator.is_none()
+            && matches!(target, Target::Key { .. })
+            && let Some(said) = for_people(record.data())
+        {
+            return out.line(format_args!("{said}"));
+        }
         if on_terminal && !self.binary && is_binary(record.data()) {
             return Err(Failure::Other(format!(
                 "{}: record {target} is binary, {} bytes long, and could confuse your terminal; redirect the output, or use \
@@ -108,6 +118,37 @@ impl Read {
             return out.bytes(b"\n");
         }
         out.bytes(separator)
+    }
+}
+
+/// What a value of a key says that it is, in words and, of a counter or a ring, by its numbers.
+fn insert_shape(fields: &mut Map<String, Value>, target: &Target, value: &[u8]) {
+    if !matches!(target, Target::Key { .. }) {
+        return;
+    }
+    let shape = ValueShape::of(value);
+    if matches!(shape, ValueShape::Plain { .. }) {
+        return;
+    }
+    fields.insert("shape".into(), shape.to_string().into());
+    if let Some(count) = count_of(&shape, value) {
+        fields.insert("count".into(), count.into());
+    }
+}
+
+/// The count of a counter, and of a ring.
+fn count_of(shape: &ValueShape, value: &[u8]) -> Option<u64> {
+    let has_count = matches!(shape, ValueShape::Counter | ValueShape::Ring { .. });
+    value.first_chunk().filter(|_| has_count).map(|count| u64::from_le_bytes(*count))
+}
+
+/// A value on a terminal, if it says that it is none of plain bytes.
+fn for_people(value: &[u8]) -> Option<String> {
+    let shape = ValueShape::of(value);
+    match (&shape, count_of(&shape, value)) {
+        (ValueShape::Plain { .. }, _) => None,
+        (_, Some(count)) => Some(format!("{shape}: {count}")),
+        (_, None) => Some(shape.to_string()),
     }
 }
 

@@ -98,7 +98,7 @@ impl<'a, T: Pod> KeyRing<'a, T> {
     /// producer dies in the middle, its value is there or not, and no number is without a value.
     ///
     /// Two writes, each as [`Space::update`], and one more try for each producer that appends at the same time. With
-    /// [`Durability::Disk`], one flush. The first push after a loss of power looks at all places.
+    /// [`Durability::Disk`](crate::Durability::Disk), one flush. The first push after a loss of power looks at all places.
     ///
     /// ```
     /// # use recstore::Store;
@@ -250,7 +250,7 @@ impl<'a, T: Pod> KeyRing<'a, T> {
     ///         let (number, value) = found?;
     ///         assert_eq!(number as f64, value);
     ///     }
-    ///     recstore::Result::Ok(())
+    ///     Ok::<(), recstore::Error>(())
     /// })?;
     /// assert_eq!(tail.next_timeout(Duration::from_millis(1))?, None);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

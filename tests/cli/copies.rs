@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use recstore::Store;
+use recstore::{Store, Ttl};
 
 use crate::command::{Dir, args, dump, read, run, store_of};
 
@@ -92,6 +93,30 @@ fn a_copy_has_the_records_that_were_chosen_in_the_geometry_that_was_asked_for() 
         let copied = run(&all).done_saying("copied; it takes ");
         assert!(copied.err.contains(&format!("{} record", lines.len())), "{copied:?}");
         assert_eq!(dump(&copy), lines, "{options:?}");
+    }
+}
+
+#[test]
+fn a_copy_with_a_limit_has_so_many_records_and_keys() {
+    let dir = Dir::new();
+    let store = store_of(&dir, "a.rec", &[(1, b"one"), (2, b"two"), (30, b"thirty")]);
+    let sessions = Store::open(&store).expect("the store");
+    let sessions = sessions.space("sessions").expect("a name");
+    for key in ["a", "b"] {
+        sessions.put_with(key, b"value", Ttl::after(Duration::from_secs(60))).expect("a write");
+        sessions.touch(key, Ttl::after(Duration::from_secs(600))).expect("a later deadline");
+    }
+    for (limit, expected) in [(0, 0), (1, 1), (4, 4), (5, 5), (100, 5)] {
+        let copy = dir.path(&format!("copy{limit}.rec"));
+        run(args!["copy", store, copy, "--limit", limit.to_string()]).done_saying("copied; it takes ");
+        assert_eq!(dump(&copy).len(), expected);
+        let keys = dir.path(&format!("keys{limit}.rec"));
+        run(args!["copy", store, keys, "--limit", limit.to_string(), "--space", "sessions"])
+            .done_saying("copied");
+        let copied = dump(&keys);
+        assert_eq!(copied.len(), expected.min(2));
+        let whole = dump(&store);
+        assert!(copied.iter().all(|line| whole.contains(line)), "{copied:?}, and the store has {whole:?}");
     }
 }
 

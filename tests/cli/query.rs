@@ -106,6 +106,13 @@ fn a_counter_adds_and_tells_the_sum() {
     run(args!["write", store, "3", "text"]).done();
     run(args!["add", store, "3"]).refused(4, "4 bytes");
     assert_eq!(read(&store, 3), b"text");
+    assert_eq!(run(args!["add", store, "pages/home", "5"]).done().text(), "5\n");
+    assert_eq!(run(args!["add", store, "pages/home", "--", "-2"]).done().text(), "3\n");
+    run(args!["write", store, "pages/title", "text"]).done();
+    run(args!["add", store, "pages/title"]).refused(4, "is 4 bytes without a shape, and not a counter");
+    let read = run(args!["read", store, "pages/home", "pages/title", "--json"]).done().json();
+    assert_eq!((read[0]["shape"].as_str(), read[0]["count"].as_u64()), (Some("a counter"), Some(3)));
+    assert_eq!((read[1].get("shape"), read[1]["data"].as_str()), (None, Some("text")));
 }
 
 #[test]

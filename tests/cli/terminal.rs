@@ -245,6 +245,8 @@ fn records_on_a_terminal_end_their_line_and_cannot_confuse_it() {
     let (code, screen, raw) = shown(&args!["read", store, "2"]);
     assert!(code == 4 && screen.contains("is binary") && !raw.contains(&0x1b), "{screen}");
     assert_eq!(shown(&args!["read", store, "2", "--binary"]).1, "red");
+    run(args!["add", store, "pages/home", "7"]).done();
+    assert_eq!(shown(&args!["read", store, "pages/home"]).1, "a counter: 7");
     let (_, screen, raw) = shown(&args!["list", store]);
     assert!(screen.contains("u{1b}[31mred") && !raw.contains(&0x1b), "{screen}");
 }
