@@ -142,15 +142,30 @@ pub(crate) fn adopt(arena: &Arena, wipe: bool, fixed: &mut Vec<String>) -> Resul
     Ok(regions)
 }
 
-/// Extents that have no header, and are not unused.
-pub(crate) fn headless(arena: &Arena) -> Result<Vec<Extent>> {
+/// Those without a header that are not unused, and those whose header is not valid or lacks its copy: in one look at all extents.
+pub(crate) fn flawed(arena: &Arena) -> Result<Vec<Extent>> {
     let mut found = Vec::new();
     arena.each_extent(|extent| {
-        if extent.kind.is_some() {
-            return;
+        if is_headless(arena, extent) || extent.kind.is_some() && !arena.headers_hold(extent) {
+            found.push(*extent);
         }
-        step("headless: an extent has no header");
-        if !arena.is_unused(extent) {
+    })?;
+    Ok(found)
+}
+
+fn is_headless(arena: &Arena, extent: &Extent) -> bool {
+    if extent.kind.is_some() {
+        return false;
+    }
+    step("headless: an extent has no header");
+    !arena.is_unused(extent)
+}
+
+/// Extents that have no header, and are not unused.
+fn headless(arena: &Arena) -> Result<Vec<Extent>> {
+    let mut found = Vec::new();
+    arena.each_extent(|extent| {
+        if is_headless(arena, extent) {
             found.push(*extent);
         }
     })?;
@@ -158,7 +173,7 @@ pub(crate) fn headless(arena: &Arena) -> Result<Vec<Extent>> {
 }
 
 /// Extents whose kind is known, and whose header is not valid or lacks its copy.
-pub(crate) fn unsound(arena: &Arena) -> Result<Vec<Extent>> {
+fn unsound(arena: &Arena) -> Result<Vec<Extent>> {
     let mut found = Vec::new();
     arena.each_extent(|extent| {
         if extent.kind.is_some() && !arena.headers_hold(extent) {

@@ -22,7 +22,7 @@ use crate::protocol::index::load_line;
 use crate::protocol::lock::{self, LockState};
 use crate::protocol::newest::Newest;
 use crate::protocol::slot::{header, is_free};
-use crate::recovery::adopt::{headless, unsound};
+use crate::recovery::adopt::flawed;
 use crate::recovery::evidence::{self, Held, Told};
 use crate::recovery::rebuild::Surroundings;
 use crate::recovery::recover::mark_lies;
@@ -108,7 +108,7 @@ pub(crate) fn check_store(arena: &Arena, report: &mut VerifyReport) -> Result<()
     for look in 1.. {
         let layout = arena.numbers.layout();
         let mut damaged = Vec::new();
-        for extent in headless(arena)?.into_iter().chain(unsound(arena)?) {
+        for extent in flawed(arena)? {
             // The copy of a header is missing, if the process that wrote the header died before it wrote the copy.
             let what = match is_noted(&extent) {
                 true if stays(&is_contradicted, &extent) => "two headers that contradict each other",
@@ -171,7 +171,7 @@ impl Census {
     }
 }
 
-/// Checks one region. `at_rest`: no process writes to it meanwhile. If one may, each slot is checked only by its own bytes.
+/// Checks one region. All that is checked here must be looked at by `recovery::sound` too: `verify` asks that first. `at_rest`: no process writes to it meanwhile. If one may, each slot is checked only by its own bytes.
 pub(crate) fn check_region(
     region: &Region<'_>,
     around: Surroundings,

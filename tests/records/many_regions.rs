@@ -103,3 +103,25 @@ fn a_pass_gives_records_that_move_to_new_extents_after_it_began() {
     scanned.unwrap();
     assert_eq!(seen.len() as u64, RECORDS);
 }
+
+#[test]
+fn bytes_behind_a_store_that_are_none_of_its_own_are_tried_a_few_times() {
+    const UNITS: usize = 64;
+    let dir = common::scratch();
+    let path = dir.path().join("a.rec");
+    store(&dir).close().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend((0..UNITS * 4096).map(|n| (n * n + 7) as u8 | 1));
+    std::fs::write(&path, bytes).unwrap();
+    let store = Store::open(&path).unwrap();
+    for (name, call) in [
+        ("verify", &(|| drop(store.verify().unwrap())) as &dyn Fn()),
+        ("repair", &|| drop(store.repair().unwrap())),
+    ] {
+        let before = extents_looked_at(&store);
+        call();
+        let looks = looks_since(&store, before);
+        assert!(looks <= LOOKS_MAX, "{name} tried them {looks} times");
+    }
+    assert_eq!(store.iter().count() as u64, RECORDS);
+}
