@@ -21,8 +21,8 @@ const END_BYTES_MAX: usize = 256;
 /// Values that are compared.
 const SAMPLES: usize = 5;
 /// Lines of the index that are looked at for them.
-const LOOKS: usize = 40;
-/// Values that are compared if so many lines have none.
+const LOOKS: usize = 200;
+/// Values that are compared if so many lines have too few.
 const SEARCHED: usize = 64;
 /// Bytes of the time behind a value.
 pub(super) const TICK_BYTES: usize = 8;
@@ -43,21 +43,23 @@ pub(super) fn split_tick(value: &[u8]) -> Option<(&[u8], u64)> {
     Some((value, u64::from_le_bytes(*tick)))
 }
 
-/// Some values of the space, if it has any. If most records of the store are of other spaces, it is a search.
+/// Some values of the space, if it has any. If it has few, or most records of the store are of other spaces, it is a search.
 pub(super) fn sample(space: &Space<'_>) -> Result<Vec<Drawn>> {
     let mut found = Vec::with_capacity(SAMPLES);
     let random = RandomState::new();
     for n in 0..LOOKS {
         let mut hasher = random.build_hasher();
         hasher.write_usize(n);
-        if let Some(candidate) = look(space, hasher.finish()) {
+        if let Some(candidate) = look(space, hasher.finish())
+            && found.iter().all(|other: &Drawn| other.id != candidate.id)
+        {
             found.push(candidate);
             if found.len() == SAMPLES {
                 break;
             }
         }
     }
-    if found.is_empty() { search(space) } else { Ok(found) }
+    if found.len() < SAMPLES { search(space) } else { Ok(found) }
 }
 
 /// A value of the space in the line of the index that a hash leads to.
