@@ -67,7 +67,8 @@ impl Stamps {
     #[inline]
     pub(super) fn use_now(&self, id: u64) {
         if let Some(stamp) = self.of(id) {
-            let now = self.now.load(Ordering::Relaxed);
+            // A use is later than the last write, and earlier than the next one in `age`.
+            let now = self.now.load(Ordering::Relaxed).wrapping_add(1);
             // A store would take the line from other threads that read the same value.
             if stamp.load(Ordering::Relaxed) != now {
                 stamp.store(now, Ordering::Relaxed);
@@ -78,9 +79,9 @@ impl Stamps {
     /// The time since the value with this id, written at `tick`, was used or written.
     pub(super) fn age(&self, id: u64, tick: u64, now: u64) -> u32 {
         let stamp = self.of(id).map_or(0, |stamp| stamp.load(Ordering::Relaxed));
-        let used = later(tick as u32, stamp);
+        let (used, now) = (later(tick as u32, stamp), (now as u32).wrapping_add(2));
         // Others may have written since `now` was read.
-        if later(now as u32, used) == used { 0 } else { (now as u32).wrapping_sub(used) }
+        if later(now, used) == used { 0 } else { now.wrapping_sub(used) }
     }
 
     /// Exchanges the stamps of the next group with its record in `space`.
@@ -150,7 +151,7 @@ mod tests {
             [&a, &b].into_iter().for_each(|stamps| stamps.exchange(&space).unwrap());
         }
         for stamps in [&a, &b] {
-            assert_eq!((stamps.age(3, 1, 10), stamps.age(3000, 1, 10), stamps.age(7, 1, 10)), (5, 1, 9));
+            assert_eq!((stamps.age(3, 1, 10), stamps.age(3000, 1, 10), stamps.age(7, 1, 10)), (6, 2, 11));
         }
     }
 }
