@@ -9,8 +9,10 @@ use super::slot::{FIRST_SEQ, PRESENT};
 use super::word::{Checked, EpochWord, ReferenceWord, accessors};
 use crate::sys::atomic::{AtomicU64, Ordering};
 
+/// Words for the notes of an owner.
+const NOTES: usize = 7;
 /// Members of a batch that a region's head has room for.
-pub(crate) const LISTED_MAX: usize = 16;
+pub(crate) const LISTED_MAX: usize = 2 * NOTES;
 
 /// Words of a region head.
 pub(crate) const HEAD_WORDS: usize = size_of::<Layout>() / 8;
@@ -73,12 +75,96 @@ struct Layout {
     parked_last: u64,
     /// Checked: data extents of the region. With their headers it tells whether one is missing.
     extents: u64,
-    // Line 3: the members of a batch.
-    /// The slots of the first [`LISTED_MAX`] members, two a word; 0: none.
-    listed: [u64; LISTED_MAX / 2],
+    // Line 3: the work that an owner has begun.
+    /// Checked: [`Intent`].
+    intent: u64,
+    /// In a batch: the slots of the first [`LISTED_MAX`] members, two a word; 0: none. Else what the intent notes: see [`Notes`].
+    notes: [u64; NOTES],
 }
 
 const _: () = assert!(size_of::<Layout>() as u64 == HEAD_BYTES);
+
+/// The work that the owner of a region's lock has begun and not ended, with a flag: see `region::intent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Intent {
+    /// None: the region is whole.
+    Idle,
+    /// Work of which nothing is noted: if its owner dies, the region is rebuilt.
+    Unnoted,
+    /// A version in a slot of the free list.
+    Put,
+    /// A version in a fresh slot.
+    PutFresh,
+    /// A version in a reserved slot.
+    PutReserved,
+    /// A deletion, by the record's own slot.
+    Delete,
+    /// A slot of the free list is reserved.
+    Reserve,
+    /// A fresh slot is reserved.
+    ReserveFresh,
+    /// A reserved slot is freed.
+    Cancel,
+    /// The first slot of the retired queue goes to the end of the queue, to the parked queue or to the free list.
+    Reclaim,
+    /// The first slot of the parked queue goes to the free list.
+    Unpark,
+    /// The index moves to another table.
+    Move,
+    /// An extent is added, whose class is the flag's number.
+    Grow,
+}
+
+impl Intent {
+    const ALL: [Self; 13] = [
+        Self::Idle,
+        Self::Unnoted,
+        Self::Put,
+        Self::PutFresh,
+        Self::PutReserved,
+        Self::Delete,
+        Self::Reserve,
+        Self::ReserveFresh,
+        Self::Cancel,
+        Self::Reclaim,
+        Self::Unpark,
+        Self::Move,
+        Self::Grow,
+    ];
+    const BITS: u32 = 8;
+
+    /// The number that says it, with something more of 32 bits.
+    #[inline]
+    pub(crate) const fn with(self, more: u32) -> u64 {
+        self as u64 | (more as u64) << Self::BITS
+    }
+
+    /// The intent of a number, and what more it says.
+    pub(crate) fn of(number: u64) -> Option<(Self, u32)> {
+        let intent = Self::ALL.get((number & ((1 << Self::BITS) - 1)) as usize)?;
+        Some((*intent, u32::try_from(number >> Self::BITS).ok()?))
+    }
+}
+
+/// The notes of an owner about the work that it has begun: which slots are on no list, and counts as they were before.
+#[derive(Clone, Copy)]
+pub(crate) struct Notes<'a> {
+    /// The slot that is taken. In a deletion: the id of the record, as it is.
+    pub(crate) taken: &'a AtomicU64,
+    /// The slot that is given up.
+    pub(crate) given_up: ReferenceWord<'a>,
+    /// Slots on all free lists.
+    pub(crate) free_count: Checked<'a>,
+    /// Live records. Where a reserved slot's version replaces one: reserved slots.
+    pub(crate) live: Checked<'a>,
+    /// Slots in the retired queue. Where a reserved slot's version replaces none: reserved slots.
+    pub(crate) retired_count: Checked<'a>,
+    /// Slots in the parked queue.
+    pub(crate) parked_count: Checked<'a>,
+    /// Entries that are marked deleted; where no entry changes, reserved slots.
+    pub(crate) more: Checked<'a>,
+}
 
 /// A region's head in the file. Its words are private: a method gives each word by its type. The layout explains the words.
 #[derive(Clone, Copy)]
@@ -113,6 +199,7 @@ impl<'a> Head<'a> {
         parked_first: ReferenceWord<'a>,
         parked_last: ReferenceWord<'a>,
         extents: Checked<'a>,
+        intent: Checked<'a>,
     }
 
     /// The words for the only class of slots, if extents are uniform.
@@ -153,14 +240,29 @@ impl<'a> Head<'a> {
     }
 
     #[inline]
-    fn listed(self) -> &'a [AtomicU64] {
-        &self.0[std::mem::offset_of!(Layout, listed) / 8..][..LISTED_MAX / 2]
+    fn note_words(self) -> &'a [AtomicU64; NOTES] {
+        self.0.last_chunk().expect("the notes are the last words of a head")
+    }
+
+    /// The notes of an owner. In a batch the words are the list of members.
+    #[inline]
+    pub(crate) fn notes(self) -> Notes<'a> {
+        let [taken, given_up, free_count, live, retired_count, parked_count, more] = self.note_words();
+        Notes {
+            taken,
+            given_up: given_up.into(),
+            free_count: free_count.into(),
+            live: live.into(),
+            retired_count: retired_count.into(),
+            parked_count: parked_count.into(),
+            more: more.into(),
+        }
     }
 
     /// Lists the slots of the first members of a batch.
     pub(crate) fn list_members(self, slots: &[u32]) {
         let reference = |n: usize| slots.get(n).map_or(0, |slot| slot + 1);
-        for (n, two) in self.listed().iter().enumerate() {
+        for (n, two) in self.note_words().iter().enumerate() {
             let (low, high) = (reference(2 * n), reference(2 * n + 1));
             two.store(u64::from(low) | u64::from(high) << 32, Ordering::Relaxed);
         }
@@ -168,7 +270,7 @@ impl<'a> Head<'a> {
 
     /// The slot that is listed for member `n`, if one is.
     pub(crate) fn listed_member(self, n: usize) -> Option<u32> {
-        let two = self.listed().get(n / 2)?.load(Ordering::Relaxed);
+        let two = self.note_words().get(n / 2)?.load(Ordering::Relaxed);
         let (low, high) = (two as u32, (two >> 32) as u32);
         if n.is_multiple_of(2) { low } else { high }.checked_sub(1)
     }
@@ -248,7 +350,8 @@ pub(crate) fn empty_head(shape: Shape) -> HeadCopy {
         parked_first: zero,
         parked_last: zero,
         extents: zero,
-        listed: [0; LISTED_MAX / 2],
+        intent: zero,
+        notes: [0; NOTES],
     }))
 }
 

@@ -24,6 +24,12 @@ impl Checked<'_> {
         self.0.store(checked::encode(number), order);
     }
 
+    /// Stores what another word stores, damaged or not.
+    #[inline]
+    pub(crate) fn store_that_of(self, other: Self) {
+        self.0.store(other.0.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Whether the word is an undamaged 0.
     #[inline]
     pub(crate) fn is_zero(self, order: Ordering) -> bool {

@@ -8,7 +8,6 @@ use crate::file::arena::Arena;
 use crate::file::notice::ToldOnce;
 use crate::file::seat;
 use crate::format::control::Mark;
-use crate::format::region::Head;
 use crate::format::seat::queue_byte;
 use crate::handle::Handle;
 use crate::protocol::lock::{self, LockState, Owner, SLEEPERS};
@@ -16,6 +15,7 @@ use crate::recovery::rebuild::{Cause, rebuild, still_in_trouble};
 use crate::recovery::recover::leave_clean;
 use crate::region::Trouble;
 use crate::region::batch::{batch_number, end_undecided, may_have_undecided};
+use crate::region::finish::finish;
 use crate::region::head::Region;
 use crate::region::slots::keep_longer;
 use crate::region::watch::{self, Changed};
@@ -34,9 +34,9 @@ const SPINS: u32 = 200;
 pub(crate) struct Locked<'a> {
     arena: &'a Arena,
     word: &'a AtomicU64,
-    /// The head of the region, if the lock is a region's.
-    head: Option<Head<'a>>,
-    /// The region was rebuilt on the way in.
+    /// The region, if the lock is a region's.
+    region: Option<Region<'a>>,
+    /// The region was rebuilt, or a dead owner's work in it was finished, on the way in.
     pub(crate) healed: bool,
     changed: Changed,
 }
@@ -47,11 +47,14 @@ impl Drop for Locked<'_> {
         if !self.arena.file.is_ours() {
             return; // A child that was forked under the lock: the parent owns the lock.
         }
+        if let Some(region) = &self.region {
+            region.mark_unless_idle();
+        }
         if lock::unlock(self.word) {
             futex::wake(self.word, 1);
         }
-        if let Some(head) = self.head {
-            watch::notify(self.arena, head, self.changed);
+        if let Some(region) = &self.region {
+            watch::notify(self.arena, region.head, self.changed);
         }
     }
 }
@@ -99,7 +102,7 @@ impl Handle {
         };
         let region = Region::new(&self.arena, number);
         let healed = dead.is_some() || region.is_marked();
-        let locked = Locked { arena: &self.arena, word, head: Some(head), healed, changed: Changed::Any };
+        let locked = Locked { arena: &self.arena, word, region: Some(region), healed, changed: Changed::Any };
         if dead.is_some() {
             // It may have made a change visible that it did not tell. Healing makes none visible, so this is not too early.
             region.tell_all();
@@ -112,6 +115,9 @@ impl Handle {
             return Err(error);
         }
         if !healed {
+            return Ok(locked);
+        }
+        if dead.is_some() && finish(&region) {
             return Ok(locked);
         }
         let cause = if dead.is_some() { Cause::Death } else { Cause::Process };
@@ -157,7 +163,7 @@ impl Handle {
         if !lock::try_lock(word, self.own_word) {
             self.wait_for(self.arena.geo.regions, word, Some(deadline))?;
         }
-        Ok(Locked { arena: &self.arena, word, head: None, healed: false, changed: Changed::None })
+        Ok(Locked { arena: &self.arena, word, region: None, healed: false, changed: Changed::None })
     }
 
     /// Waits for a lock that is held, and takes it: the lock of a region or, by the number after the last region, the lock of

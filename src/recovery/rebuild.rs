@@ -213,6 +213,7 @@ fn try_rebuild(region: &Region<'_>, cause: Cause, known: Option<Surroundings>) -
     // If a forged version leaves no higher number, writing is refused. After a crash of the operating system, recovery
     // begins a block that was not given out before.
     region.set_next_seq(next_seq(region, &slots)?);
+    region.end(); // Whatever a dead owner had begun.
     step("rebuild: counts stored");
     region.set_shape(new); // Step 8.
     region.tell_all(); // It may have changed any record.

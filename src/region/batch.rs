@@ -15,7 +15,7 @@ use crate::protocol::slot::{mark_taken, publish};
 use crate::region::Trouble;
 use crate::region::find::Found;
 use crate::region::head::Region;
-use crate::region::slots::SlotQueue;
+use crate::region::slots::{Candidate, SlotQueue};
 use crate::region::table::load_max;
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
@@ -92,8 +92,12 @@ impl Region<'_> {
         if live >= self.shape().entries() {
             return Err(Trouble::Flaw("an index without room"));
         }
+        // Until `unmark`: what follows is noted in the list of members alone.
+        self.begin_unnoted();
         for (member, _) in members.iter_mut().zip(is_needed).filter(|(_, is_needed)| *is_needed) {
-            let (slot, words) = self.take_slot(member.data.map_or(0, <[u8]>::len))?;
+            let candidate = self.candidate(member.data.map_or(0, <[u8]>::len))?;
+            self.take(&candidate)?;
+            let Candidate { slot, words, .. } = candidate;
             member.slot = Some(slot);
             // Without this mark a free list that runs in a circle could give the slot again before it is written.
             mark_taken(words);
@@ -120,6 +124,7 @@ impl Region<'_> {
             self.set_shape(Shape { batch: false, ..self.shape() });
         }
         self.head.pending().store(0, Ordering::Release);
+        self.end();
     }
 
     /// Step 5: writes the members. No index leads to them; the head tells which versions are members, and readers
@@ -167,6 +172,7 @@ impl Region<'_> {
             }
         }
         self.unmark();
+        self.afterwards(|| self.clear_markers());
         step("batch: region done");
     }
 

@@ -10,7 +10,7 @@ use crate::protocol::slot::{bury, publish, retract};
 use crate::region::Trouble;
 use crate::region::find::{Found, Place};
 use crate::region::head::{Region, add, count};
-use crate::region::slots::SlotQueue;
+use crate::region::slots::{Candidate, SlotQueue};
 use crate::sys::step::step;
 
 impl Region<'_> {
@@ -43,6 +43,7 @@ impl Region<'_> {
         }
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
         let bury_it = may_come_back && !fault::on(Fault::NoTombstone);
+        let intent = self.begin_delete(id, slot, &place);
         if bury_it {
             bury(words)
         } else {
@@ -53,6 +54,8 @@ impl Region<'_> {
             if bury_it { self.push(SlotQueue::Retired, slot, epoch.number()) } else { self.release(slot) }
         });
         self.tell_deleted(id, address);
+        intent.end();
+        self.afterwards(|| self.clear_markers());
         step("delete: done");
         Ok(true)
     }
@@ -68,11 +71,13 @@ impl Region<'_> {
     ) -> Result<bool, Trouble> {
         self.ensure_linked()?;
         let seq = self.next_seq(1)?;
-        let (new, words) = self.take_slot(0)?;
+        let candidate = self.candidate(0)?;
         let Found::Hit { mut place, slot, .. } = self.find(hash, id)? else {
-            self.free(new)?;
             return Ok(false);
         };
+        let Candidate { slot: new, words, .. } = candidate;
+        self.begin_unnoted();
+        self.take(&candidate)?;
         self.set_next_seq(seq + 1);
         publish(words, Header::record(seq, id, epoch, 0).tombstone(), &[]);
         self.afterwards(|| {
@@ -81,27 +86,32 @@ impl Region<'_> {
             self.push(SlotQueue::Retired, new, epoch.number())
         });
         self.tell_deleted(id, address);
+        self.end();
+        self.afterwards(|| self.clear_markers());
         step("delete: done, with a tombstone");
         Ok(true)
     }
 
     /// Takes a record's entry out of the index.
     pub(super) fn remove_entry(&self, place: &mut Place<'_>) -> Result<(), Trouble> {
-        let shape = self.shape();
-        let marker = if place.line.has_empty() { 0 } else { shape.deleted() };
+        let marker = place.without(&self.shape());
         store_entry(place.words, &mut place.line, place.entry, marker);
         step("delete: record invisible");
         add(self.head.live(), -1)?;
-        if marker != 0 {
-            add(self.head.markers(), 1)?;
-            if count(self.head.markers())? > shape.entries() >> 3 {
-                match self.move_index(shape.lines_log2) {
-                    // The table works without the move, so a full disk is no reason to fail.
-                    Err(Trouble::Error(_)) => {}
-                    moved => moved?,
-                }
-            }
+        if marker != 0 { add(self.head.markers(), 1) } else { Ok(()) }
+    }
+
+    /// Moves the index to another table if too many entries are marked deleted.
+    #[inline]
+    pub(super) fn clear_markers(&self) -> Result<(), Trouble> {
+        let shape = self.shape();
+        if count(self.head.markers())? <= shape.entries() >> 3 {
+            return Ok(());
         }
-        Ok(())
+        match self.move_index(shape.lines_log2) {
+            // The table works without the move, so a full disk is no reason to fail.
+            Err(Trouble::Error(_)) => Ok(()),
+            moved => moved,
+        }
     }
 }

@@ -15,6 +15,20 @@ pub(crate) struct Place<'a> {
     pub(super) entry: usize,
 }
 
+impl Place<'_> {
+    /// The entry that is there.
+    #[inline]
+    pub(super) fn replaced(&self) -> u32 {
+        self.line.0[self.entry]
+    }
+
+    /// The entry that stands there when the record is deleted: empty, or a marker if the line is full.
+    #[inline]
+    pub(super) fn without(&self, shape: &Shape) -> u32 {
+        if self.line.has_empty() { 0 } else { shape.deleted() }
+    }
+}
+
 /// The result of a search by the owner.
 pub(crate) enum Found<'a> {
     /// The record's entry, slot and header.

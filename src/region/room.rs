@@ -76,6 +76,7 @@ impl Region<'_> {
         }
         let epoch = arena.epoch()?;
         let mut growth = Growth::lock_by(arena, &Deadline::after(Some(PATIENCE)))?; // First: if another process holds it, nothing is changed.
+        self.begin_unnoted();
         self.take_off(&given)?;
         add(self.head.extents(), -(given.len() as i64))?;
         step("give back: slots off the lists");
@@ -84,6 +85,7 @@ impl Region<'_> {
             self.mark(); // The slots are on no list.
             return Err(error.into());
         }
+        self.end();
         Ok(extents.iter().map(|extent| extent.range(&arena.geo)).map(|range| range.end - range.start).sum())
     }
 

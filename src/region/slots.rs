@@ -9,8 +9,8 @@ use crate::fault::{self, Fault};
 use crate::file::grow::{Growth, populate_fresh};
 use crate::file::{borrow, pass, seat};
 use crate::format::epoch::Epoch;
-use crate::format::extent::Location;
-use crate::format::region::ClassWords;
+use crate::format::extent::{Extent, Location};
+use crate::format::region::{ClassWords, Intent};
 use crate::format::slot::{HEADER_WORDS, Header, PARKED_LINK, SlotKind};
 use crate::format::word::{Checked, Link, NoReference, Reference, ReferenceWord};
 use crate::protocol::lock::Owner;
@@ -32,17 +32,17 @@ pub(crate) enum SlotQueue {
 }
 
 /// The ends of a queue and its count, in the region's head.
-struct Ends<'a> {
-    first: ReferenceWord<'a>,
-    last: ReferenceWord<'a>,
-    count: Checked<'a>,
+pub(super) struct Ends<'a> {
+    pub(super) first: ReferenceWord<'a>,
+    pub(super) last: ReferenceWord<'a>,
+    pub(super) count: Checked<'a>,
 }
 
 /// A bit in the stamp of a retired tombstone: the versions that it hides were scrubbed in the stamp's epoch, or before it.
 const SCRUBBED: u64 = 1 << 47;
 
 const REFERENCE: Trouble = Trouble::Flaw("a reference to a slot");
-const QUEUE: Trouble = Trouble::Flaw("a queue of slots");
+pub(super) const QUEUE: Trouble = Trouble::Flaw("a queue of slots");
 const FRESH: Trouble = Trouble::Flaw("the fresh slots");
 
 /// Slots that are freed at a time.
@@ -63,12 +63,26 @@ pub(crate) fn keep_longer(keep: bool) {
     KEEPS_LONGER.set(keep);
 }
 
-/// A slot that was taken, and its words.
-pub(super) type Taken<'a> = (u32, &'a [AtomicU64]);
+/// A slot that can be taken: nothing is changed yet.
+pub(super) struct Candidate<'a> {
+    pub(super) slot: u32,
+    pub(super) words: &'a [AtomicU64],
+    pub(super) origin: Origin<'a>,
+}
+
+/// Where a slot is taken from.
+pub(super) enum Origin<'a> {
+    /// It is the first one of the free list of this class, before this one.
+    FreeList(ClassWords<'a>, Reference),
+    /// It is the first fresh one of this class, before this one.
+    Fresh(ClassWords<'a>, Reference),
+    /// It is reserved, and on no list.
+    Reserved,
+}
 
 impl<'a> Region<'a> {
     #[inline]
-    fn ends(&self, queue: SlotQueue) -> Ends<'a> {
+    pub(super) fn ends(&self, queue: SlotQueue) -> Ends<'a> {
         let head = self.head;
         match queue {
             SlotQueue::Retired => {
@@ -111,7 +125,7 @@ impl<'a> Region<'a> {
 
     /// Notes which slots of a class are fresh: up to the end of their extent.
     #[inline]
-    fn set_fresh(&self, class: u32, slots: Range<u32>) {
+    pub(super) fn set_fresh(&self, class: u32, slots: Range<u32>) {
         self.class(class).fresh.store(
             if slots.is_empty() { Reference::NONE } else { Reference::to(slots.start) },
             Ordering::Relaxed,
@@ -134,23 +148,33 @@ impl<'a> Region<'a> {
     /// or an older version would stand in for it.
     #[inline]
     pub(super) fn retire(&self, old: u32, header: &Header, epoch: Epoch) -> Result<(), Trouble> {
+        if self.must_retire(old, header, epoch)? {
+            self.push(SlotQueue::Retired, old, epoch.number())
+        } else {
+            self.release(old)
+        }
+    }
+
+    /// Whether a version that was replaced in `epoch` has to stay in its slot for now. Then links are allocated.
+    #[inline]
+    pub(super) fn must_retire(&self, old: u32, header: &Header, epoch: Epoch) -> Result<bool, Trouble> {
         let is_wanted = header.is_wanted_after(epoch)
             && !(fault::on(Fault::LoneReplaced) && header.epoch() == epoch)
             && !fault::on(Fault::ReuseEarly);
         let is_pinned = seat::may_have_moment(self.arena);
         if !is_wanted && !is_pinned {
-            return self.release(old);
+            return Ok(false);
         }
         let is_whole = self.is_whole(old);
         if is_wanted && is_whole {
-            return self.push(SlotQueue::Retired, old, epoch.number());
+            return Ok(true);
         }
         // The hint may be out of date: `oldest_moment` lowers it.
-        if !is_whole && is_pinned && seat::oldest_moment(self.arena)?.is_some() {
+        let stays = !is_whole && is_pinned && seat::oldest_moment(self.arena)?.is_some();
+        if stays {
             self.ensure_linked()?;
-            return self.push(SlotQueue::Retired, old, epoch.number());
         }
-        self.release(old)
+        Ok(stays)
     }
 
     /// Frees a slot that is not needed any more, or parks it if a borrow may still read its bytes. The index does not lead to the
@@ -161,8 +185,9 @@ impl<'a> Region<'a> {
     }
 
     #[cold]
-    fn park(&self, slot: u32) -> Result<(), Trouble> {
+    pub(super) fn park(&self, slot: u32) -> Result<(), Trouble> {
         let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
+        self.note(|notes| notes.parked_count.store_that_of(self.head.parked_count()));
         // First: even if the queue fails, no version is left that a rebuild could bring back.
         park(words);
         self.push(SlotQueue::Parked, slot, borrow::clock(self.arena))
@@ -325,65 +350,96 @@ impl<'a> Region<'a> {
         Ok(())
     }
 
-    /// Step 1: takes a free slot for a record of `len` bytes, from the free list of its class, the retired or the parked queue, the
-    /// fresh slots, the reservations of dead handles or a new extent. If there is no room for an extent, takes a longer slot.
+    /// Step 1: finds a free slot for a record of `len` bytes, in the free list of its class, the retired or the parked queue, the
+    /// fresh slots, the reservations of dead handles or a new extent. If there is no room for an extent, finds a longer slot.
     #[inline]
-    pub(super) fn take_slot(&self, len: usize) -> Result<Taken<'a>, Trouble> {
+    pub(super) fn candidate(&self, len: usize) -> Result<Candidate<'a>, Trouble> {
         let class = self.arena.geo.class_for(len);
-        if let Some(taken) = self.pop_free(class)? { Ok(taken) } else { self.find_slot(class) }
+        if let Some(free) = self.first_free(class)? { Ok(free) } else { self.find_slot(class) }
+    }
+
+    /// Takes a slot that was just found.
+    #[inline]
+    pub(super) fn take(&self, candidate: &Candidate<'a>) -> Result<(), Trouble> {
+        match candidate.origin {
+            Origin::FreeList(class, next) => {
+                class.free.store(next, Ordering::Relaxed); // It is checked when it is the first.
+                add(self.head.free_count(), -1)?;
+            }
+            Origin::Fresh(class, next) => class.fresh.store(next, Ordering::Relaxed),
+            Origin::Reserved => {}
+        }
+        Ok(())
     }
 
     /// The first slot of the free list of a class.
     #[inline]
-    fn pop_free(&self, class: u32) -> Result<Option<Taken<'a>>, Trouble> {
-        let first = self.class(class).free;
-        let Some(slot) = referenced(first)? else { return Ok(None) };
+    fn first_free(&self, class: u32) -> Result<Option<Candidate<'a>>, Trouble> {
+        let of_class = self.class(class);
+        let Some(slot) = referenced(of_class.free)? else { return Ok(None) };
         let (words, class_of) = self.arena.slot_and_class(slot).ok_or(Trouble::Flaw("the free list"))?;
         let header = header(words);
         if !is_free(&header, self.number) || class_of != class {
             return Err(Trouble::Flaw("the free list names a slot that is not free"));
         }
-        first.store(header.next_free(), Ordering::Relaxed); // It is checked when it is the first.
-        add(self.head.free_count(), -1)?;
-        Ok(Some((slot, words)))
+        Ok(Some(Candidate { slot, words, origin: Origin::FreeList(of_class, header.next_free()) }))
     }
 
     /// A slot of a class whose free list is empty.
-    fn find_slot(&self, class: u32) -> Result<Taken<'a>, Trouble> {
+    fn find_slot(&self, class: u32) -> Result<Candidate<'a>, Trouble> {
         self.free_until(class, ASKED_AT_MOST)?;
         loop {
-            if let Some(slot) = self.pop_free(class)? {
+            if let Some(slot) = self.first_free(class)? {
                 return Ok(slot);
             }
-            if let Some(slot) = self.take_fresh(class)? {
+            if let Some(slot) = self.next_fresh(class)? {
                 return Ok(slot);
             }
             if self.free_reserved_by_dead()? {
                 continue;
             }
-            let with_links = self.is_linked()?;
-            let added = Growth::lock(self.arena)
-                .and_then(|mut growth| growth.add_data_extent(self.number, class, with_links));
-            let extent = match added {
-                Ok(extent) => extent,
+            match self.grow(class) {
+                Ok(()) => {}
                 // Before the write fails, it looks at the whole of both queues.
-                Err(Error::Full { .. }) if self.free_until(class, u32::MAX)? => continue,
-                Err(error @ Error::Full { .. }) if !KEEPS_LONGER.get() => match self.take_longer(class)? {
-                    Some(slot) => return Ok(slot),
-                    None => return Err(self.explain(error, "an extent of slots").into()),
-                },
-                Err(error) => return Err(self.explain(error, "an extent of slots").into()),
-            };
-            fence(Ordering::Release); // The header comes before the count (pairs with the Acquire in `all_data_extents`).
-            add(self.head.extents(), 1)?;
-            self.set_fresh(class, extent.slot_numbers(&self.arena.geo));
-            step("grow: fresh slots set");
+                Err(Trouble::Error(Error::Full { .. })) if self.free_until(class, u32::MAX)? => {}
+                Err(Trouble::Error(error @ Error::Full { .. })) if !KEEPS_LONGER.get() => {
+                    match self.longer(class)? {
+                        Some(slot) => return Ok(slot),
+                        None => return Err(self.explain(error, "an extent of slots").into()),
+                    }
+                }
+                Err(Trouble::Error(error)) => return Err(self.explain(error, "an extent of slots").into()),
+                Err(flaw) => return Err(flaw),
+            }
         }
+    }
+
+    /// Adds an extent of a class whose fresh slots are used up.
+    fn grow(&self, class: u32) -> Result<(), Trouble> {
+        let with_links = self.is_linked()?;
+        let intent = self.begin_unless_unnoted(Intent::Grow.with(class), |_| {});
+        let added = Growth::lock(self.arena)
+            .and_then(|mut growth| growth.add_data_extent(self.number, class, with_links));
+        if let Ok(extent) = &added {
+            self.count_extent(extent)?;
+        }
+        intent.end();
+        Ok(added.map(drop)?)
+    }
+
+    /// Makes the slots of a new extent the fresh ones of its class.
+    pub(super) fn count_extent(&self, extent: &Extent) -> Result<(), Trouble> {
+        fence(Ordering::Release); // The header comes before the count (pairs with the Acquire in `all_data_extents`).
+        add(self.head.extents(), 1)?;
+        step("grow: extent counted");
+        self.set_fresh(extent.class, extent.slot_numbers(&self.arena.geo));
+        step("grow: fresh slots set");
+        Ok(())
     }
 
     /// The first fresh slot of a class.
     #[inline]
-    fn take_fresh(&self, class: u32) -> Result<Option<Taken<'a>>, Trouble> {
+    fn next_fresh(&self, class: u32) -> Result<Option<Candidate<'a>>, Trouble> {
         let Some((next, place)) = self.first_fresh(class)? else { return Ok(None) };
         let words = self.arena.slot(next).ok_or(FRESH)?;
         populate_fresh(self.arena, self.number, &place, self.is_linked()?);
@@ -396,8 +452,9 @@ impl<'a> Region<'a> {
         if !is_ours || header(words).words() != [0; HEADER_WORDS] {
             return Err(FRESH);
         }
-        self.set_fresh(class, next + 1..next.saturating_add(place.slots.saturating_sub(place.within)));
-        Ok(Some((next, words)))
+        let left = place.slots.saturating_sub(place.within);
+        let following = if left > 1 { Reference::to(next + 1) } else { Reference::NONE };
+        Ok(Some(Candidate { slot: next, words, origin: Origin::Fresh(self.class(class), following) }))
     }
 
     /// Frees retired and parked slots until one is of this class. The slots that are freed may be of other classes, so each queue is
@@ -429,12 +486,12 @@ impl<'a> Region<'a> {
 
     /// A free slot of a longer class, if there is one: when the file can't grow.
     #[cold]
-    fn take_longer(&self, class: u32) -> Result<Option<Taken<'a>>, Trouble> {
+    fn longer(&self, class: u32) -> Result<Option<Candidate<'a>>, Trouble> {
         for longer in class + 1..self.arena.geo.classes {
-            if let Some(slot) = self.pop_free(longer)? {
+            if let Some(slot) = self.first_free(longer)? {
                 return Ok(Some(slot));
             }
-            if let Some(slot) = self.take_fresh(longer)? {
+            if let Some(slot) = self.next_fresh(longer)? {
                 return Ok(Some(slot));
             }
         }
@@ -505,24 +562,32 @@ impl<'a> Region<'a> {
             if !self.owns(slot) || kept.seq() == 0 || self.is_current(slot, &kept)? {
                 return Err(Trouble::Flaw("the queue of retired slots"));
             }
-            self.pop(SlotQueue::Retired)?;
             let hides = !is_marked && self.given_up_may_come_back()? && !fault::on(Fault::TombstoneEarly);
+            let intent = self.begin_unless_unnoted(Intent::Reclaim.with(0), |notes| {
+                notes.given_up.store(Reference::to(slot), Ordering::Relaxed);
+                notes.free_count.store_that_of(self.head.free_count());
+                notes.retired_count.store_that_of(self.head.retired_count());
+                notes.parked_count.store_that_of(self.head.parked_count());
+            });
+            self.pop(SlotQueue::Retired)?;
             if is_tombstone && hides {
                 let mark = if count(self.head.parked_count())? == 0 { SCRUBBED } else { 0 };
                 self.push(SlotQueue::Retired, slot, epoch.number() | mark)?;
+                intent.end();
                 continue;
             }
             if !is_tombstone {
                 self.head.reclaimed().store(epoch, Ordering::Relaxed);
             }
             self.release(slot)?;
+            intent.end();
             freed += 1;
         }
         Ok(freed != 0)
     }
 
     /// Whether a slot lies in an extent of the region, as the header of the extent says.
-    fn owns(&self, slot: u32) -> bool {
+    pub(super) fn owns(&self, slot: u32) -> bool {
         let Some(place) = self.arena.place(slot) else { return false };
         self.arena.extent_at(place.unit).is_some_and(|extent| {
             extent.region() == Some(self.number) && (extent.run, extent.slots) == (place.run, place.slots)
@@ -563,9 +628,15 @@ impl<'a> Region<'a> {
             if !self.owns(slot) || !header(words).is_parked() {
                 return Err(Trouble::Flaw("the queue of parked slots"));
             }
+            let intent = self.begin_unless_unnoted(Intent::Unpark.with(0), |notes| {
+                notes.given_up.store(Reference::to(slot), Ordering::Relaxed);
+                notes.free_count.store_that_of(self.head.free_count());
+                notes.parked_count.store_that_of(self.head.parked_count());
+            });
             self.pop(SlotQueue::Parked)?;
             self.head.reclaimed().store(epoch, Ordering::Relaxed);
             self.free(slot)?;
+            intent.end();
             freed += 1;
         }
         Ok(freed != 0)
@@ -573,10 +644,21 @@ impl<'a> Region<'a> {
 
     /// Step 1 of a write in place: takes a slot that the handle fills without the region's lock.
     pub(crate) fn reserve(&self, id: u64, len: usize, owner: Owner) -> Result<u32, Trouble> {
-        let (slot, words) = self.take_slot(len)?;
-        reserve(words, Header::reserved(id, owner.seat, owner.generation));
+        let candidate = self.candidate(len)?;
+        let intent = match candidate.origin {
+            Origin::FreeList(..) => Intent::Reserve,
+            Origin::Fresh(..) | Origin::Reserved => Intent::ReserveFresh,
+        };
+        let intent = self.begin(intent.with(0), |notes| {
+            notes.taken.store(Reference::to(candidate.slot).word(), Ordering::Relaxed);
+            notes.free_count.store_that_of(self.head.free_count());
+            notes.more.store_that_of(self.head.reserved());
+        });
+        self.take(&candidate)?;
+        reserve(candidate.words, Header::reserved(id, owner.seat, owner.generation));
         add(self.head.reserved(), 1)?;
-        Ok(slot)
+        intent.end();
+        Ok(candidate.slot)
     }
 
     /// Fails unless a slot is still reserved for this handle. If it isn't, another program broke the protocol, or a write of the
@@ -592,8 +674,15 @@ impl<'a> Region<'a> {
 
     /// Frees a reserved slot.
     pub(crate) fn cancel(&self, slot: u32) -> Result<(), Trouble> {
+        let intent = self.begin_unless_unnoted(Intent::Cancel.with(0), |notes| {
+            notes.taken.store(Reference::to(slot).word(), Ordering::Relaxed);
+            notes.free_count.store_that_of(self.head.free_count());
+            notes.more.store_that_of(self.head.reserved());
+        });
         self.free(slot)?;
-        add(self.head.reserved(), -1)
+        add(self.head.reserved(), -1)?;
+        intent.end();
+        Ok(())
     }
 
     /// Frees the slots that dead handles reserved. Returns whether any was freed. A pass over the region's slots, if any is
@@ -646,6 +735,6 @@ pub(crate) fn retired_in(link: Link<'_>) -> Option<Epoch> {
 
 /// The slot that a word refers to, if it refers to one.
 #[inline]
-fn referenced(word: ReferenceWord<'_>) -> Result<Option<u32>, Trouble> {
+pub(super) fn referenced(word: ReferenceWord<'_>) -> Result<Option<u32>, Trouble> {
     word.load(Ordering::Relaxed).slot().map_err(|NoReference| REFERENCE)
 }

@@ -3,6 +3,7 @@
 use crate::file::arena::Arena;
 use crate::file::grow::Growth;
 use crate::format::index::{ENTRIES, FIRST_LINES_LOG2, LINES_LOG2_MAX, Line, Shape};
+use crate::format::region::Intent;
 use crate::protocol::index::{fill_entry, load_line, store_line};
 use crate::protocol::slot::header;
 use crate::region::Trouble;
@@ -58,10 +59,13 @@ impl Region<'_> {
             }
         }
         step("index: new table filled");
+        let intent = self.begin_unless_unnoted(Intent::Move.with(new.version), |_| {});
         // A mark of a rebuild stays, so that the next owner rebuilds the region.
         self.set_shape(Shape { rebuilding: self.shape().rebuilding, ..new });
-        self.head.markers().store(0, Ordering::Relaxed);
         step("index: new table in use");
+        self.head.markers().store(0, Ordering::Relaxed);
+        intent.end();
+        step("index: markers counted");
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use crate::protocol::slot::{publish, publish_filled};
 use crate::region::Trouble;
 use crate::region::find::{Found, Place};
 use crate::region::head::{COUNT, Region, add, count};
+use crate::region::slots::{Candidate, Origin};
 use crate::region::table::load_max;
 use crate::sys::copy::copy_out_at;
 use crate::sys::step::step;
@@ -120,26 +121,22 @@ impl<'a> Region<'a> {
                 self.ensure_linked()?;
             }
         }
-        let (slot, words) = match content {
-            Content::Bytes(data, _) => self.take_slot(data.len())?,
+        let candidate = match content {
+            Content::Bytes(data, _) => self.candidate(data.len())?,
             Content::Reserved { slot, .. } => {
-                (slot, self.arena.slot(slot).ok_or(Trouble::Flaw("a reserved slot outside the file"))?)
+                let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a reserved slot outside the file"))?;
+                Candidate { slot, words, origin: Origin::Reserved }
             }
         };
+        let Candidate { slot, words, .. } = candidate;
         if !self.shape().holds(slot) {
             // The file outgrew the entries' width.
             let moved = self.widen_index(slot).and_then(|()| self.find(hash, id));
-            found = match moved {
-                Ok(found) => found,
-                Err(trouble) => {
-                    if !matches!(content, Content::Reserved { .. }) {
-                        self.free(slot)?; // A slot on no list would be lost until a rebuild.
-                    }
-                    return Err(self.explain_index(trouble));
-                }
-            };
+            found = moved.map_err(|trouble| self.explain_index(trouble))?;
         }
         let (place, old) = found.replaces()?;
+        let intent = self.begin_put(&candidate, &place, old.map(|(old, _)| old));
+        self.take(&candidate)?;
         self.set_next_seq(seq + 1);
         step("put: slot taken");
         let header = |len| {
@@ -161,6 +158,7 @@ impl<'a> Region<'a> {
             self.count_visible(old, before, epoch)
         });
         self.tell(id, seq, content.address());
+        intent.end();
         step("put: done");
         Ok(Written { seq, slot })
     }
@@ -196,7 +194,7 @@ impl<'a> Region<'a> {
     /// Step 3 of a write. Returns the entry that was there before.
     #[inline]
     pub(super) fn store_visible(&self, mut place: Place<'_>, hash: u64, slot: u32) -> u32 {
-        let before = place.line.0[place.entry];
+        let before = place.replaced();
         store_entry(place.words, &mut place.line, place.entry, self.shape().entry(hash, slot));
         step("put: version visible");
         before

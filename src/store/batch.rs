@@ -369,7 +369,7 @@ impl<'a> Batch<'a> {
     /// another, and writes in other regions go on meanwhile. O(changes). After a batch whose process died, the next batch waits
     /// for the process that heals a region of it, at most for the lock time-out.
     ///
-    /// Readers do not wait for a batch. Only a read of a region in which the batch has more than 16 changes may wait until they
+    /// Readers do not wait for a batch. Only a read of a region in which the batch has more than 14 changes may wait until they
     /// are made.
     ///
     /// ```

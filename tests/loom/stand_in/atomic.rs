@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicU64 as Plain;
 
 pub(crate) use loom::sync::atomic::{Ordering, fence};
+pub(crate) use std::sync::atomic::compiler_fence;
 
 loom::thread_local! {
     /// Stores up to the death of this thread, it included; 0: it lives.

@@ -8,8 +8,12 @@ pub(crate) mod decided;
 pub(crate) mod delete;
 #[path = "../../../src/region/find.rs"]
 pub(crate) mod find;
+#[path = "../../../src/region/finish.rs"]
+pub(crate) mod finish;
 #[path = "../../../src/region/head.rs"]
 pub(crate) mod head;
+#[path = "../../../src/region/intent.rs"]
+pub(crate) mod intent;
 #[path = "../../../src/region/read.rs"]
 pub(crate) mod read;
 #[path = "../../../src/region/slots.rs"]
