@@ -234,6 +234,7 @@ fn has_sound_words(region: &Region<'_>) -> bool {
     head.damaged().load(Ordering::Relaxed).map(Losses::of).is_some_and(|noted| noted.number() == 0)
         && head.reclaimed().load(Ordering::Relaxed).is_some()
         && head.pending().is_zero(Ordering::Relaxed)
+        && head.intent().is_zero(Ordering::Relaxed)
         && region.is_linked().is_ok()
         && region.noted_seq().is_ok_and(is_given_out)
 }

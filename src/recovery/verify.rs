@@ -206,6 +206,9 @@ pub(crate) fn check_region(
         check_index(region, &census, &mut flaws);
     }
     check_counts(region, &census, &mut flaws);
+    if !region.head.intent().is_zero(Ordering::Relaxed) {
+        flaws.push("its head says that a write was begun and not ended".to_owned());
+    }
     if let Some(missing) = missing(region, &census) {
         flaws.push(format!("{} records are missing: {}", missing.records, missing.what));
         report.missing.push(missing);

@@ -65,7 +65,7 @@ const SEAT_WORDS: [&str; 8] = [
     "seat: borrows",
     "seat: borrows",
 ];
-const HEAD_WORDS: [&str; 24] = [
+const HEAD_WORDS: [&str; 25] = [
     "head: lock",
     "head: next seq",
     "head: next seq, its complement",
@@ -90,6 +90,7 @@ const HEAD_WORDS: [&str; 24] = [
     "head: first parked slot",
     "head: last parked slot",
     "head: extents",
+    "head: intent",
 ];
 
 impl Parts {

@@ -12,6 +12,7 @@ use crate::format::slot::{Address, HEADER_WORDS, PRESENT};
 use crate::models::lock::{give_back, lock};
 use crate::models::read::set_epochs;
 use crate::recovery::rebuild::{Cause, rebuild};
+use crate::region::finish::finish;
 use crate::region::head::Region;
 use crate::region::read::{Look, look};
 use crate::region::write::Content;
@@ -22,16 +23,29 @@ const X: u64 = 1;
 /// The data of each version, as far as anybody has seen it. Not part of the model.
 type Known = Arc<Mutex<BTreeMap<u64, Vec<u8>>>>;
 
-fn enter(arena: &Arena) {
+/// The next owner's way to heal a region.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heals {
+    /// By the notes of the dead one, as `handle::lock` does.
+    ByNotes,
+    /// By a look at all slots, as if there were no notes.
+    BySlots,
+}
+
+fn enter(arena: &Arena, heals: Heals) {
     let took_over = lock(arena);
     let region = Region::new(arena, 0);
+    if took_over && heals == Heals::ByNotes {
+        assert!(finish(&region), "the notes don't explain a death");
+        return;
+    }
     if took_over || region.is_marked() {
         rebuild(&region, if took_over { Cause::Death } else { Cause::Process }).unwrap();
     }
 }
 
-fn put(arena: &Arena, data: &[u8]) -> u64 {
-    enter(arena);
+fn put(arena: &Arena, heals: Heals, data: &[u8]) -> u64 {
+    enter(arena, heals);
     let seq = Region::new(arena, 0)
         .put(arena.geo.hash(X), X, Content::Bytes(data, Address::Id), false)
         .unwrap()
@@ -41,8 +55,8 @@ fn put(arena: &Arena, data: &[u8]) -> u64 {
 }
 
 /// Takes room, fills it without the region's lock, and commits.
-fn reserve(arena: &Arena, data: &[u8]) -> u64 {
-    enter(arena);
+fn reserve(arena: &Arena, heals: Heals, data: &[u8]) -> u64 {
+    enter(arena, heals);
     let slot = Region::new(arena, 0).reserve(X, 8, arena.owner.unwrap()).unwrap();
     give_back(arena);
     for (word, bytes) in arena.slot(slot).unwrap()[HEADER_WORDS..].iter().zip(data.chunks(8)) {
@@ -50,7 +64,7 @@ fn reserve(arena: &Arena, data: &[u8]) -> u64 {
     }
     let mut sum = crc32fast::Hasher::new();
     sum.update(data);
-    enter(arena);
+    enter(arena, heals);
     let region = Region::new(arena, 0);
     region.check_reserved(slot).unwrap();
     let content = Content::Reserved { slot, address: Address::Id, len: data.len(), sum: &sum };
@@ -59,8 +73,8 @@ fn reserve(arena: &Arena, data: &[u8]) -> u64 {
     seq & !PRESENT
 }
 
-fn delete(arena: &Arena) {
-    enter(arena);
+fn delete(arena: &Arena, heals: Heals) {
+    enter(arena, heals);
     assert!(Region::new(arena, 0).delete(arena.geo.hash(X), X, Address::Id).unwrap());
     give_back(arena);
 }
@@ -101,6 +115,7 @@ struct Plan {
     does: Does,
     /// The successor overwrites the record; else it repairs the region, if need be, and that is all.
     writes: bool,
+    heals: Heals,
 }
 
 impl Plan {
@@ -123,7 +138,7 @@ impl Plan {
         let known = Known::default();
         let doomed = arena.attach(1);
         let successor = arena.attach(2);
-        assert_eq!(put(&doomed, b"before.."), 1);
+        assert_eq!(put(&doomed, self.heals, b"before.."), 1);
         known.lock().unwrap().insert(1, b"before..".to_vec());
         if self.flushed {
             set_epochs(&arena, 3, 2);
@@ -132,9 +147,9 @@ impl Plan {
             let notes = notes.clone();
             move || {
                 let done = die_before(death, || match self.does {
-                    Does::Delete => delete(&doomed),
-                    Does::Put => assert_eq!(put(&doomed, b"doomed.."), 2),
-                    Does::Reserve => assert_eq!(reserve(&doomed, b"doomed.."), 2),
+                    Does::Delete => delete(&doomed, self.heals),
+                    Does::Put => assert_eq!(put(&doomed, self.heals, b"doomed.."), 2),
+                    Does::Reserve => assert_eq!(reserve(&doomed, self.heals, b"doomed.."), 2),
                 });
                 notes.note(if done.is_some() { "lived" } else { "died" });
                 doomed.file.die();
@@ -143,9 +158,9 @@ impl Plan {
         });
         let successor = thread::spawn(move || {
             if self.writes {
-                return Some(put(&successor, b"after..."));
+                return Some(put(&successor, self.heals, b"after..."));
             }
-            enter(&successor);
+            enter(&successor, self.heals);
             give_back(&successor);
             None
         });
@@ -190,22 +205,28 @@ fn check_order(last: Option<u64>, found: Option<u64>, deletes: bool) {
     }
 }
 
+/// Explores a plan with each way to heal.
+fn both_ways(name: &'static str, flushed: bool, does: Does, writes: bool) {
+    for heals in [Heals::ByNotes, Heals::BySlots] {
+        Plan { name, flushed, does, writes, heals }.explore();
+    }
+}
+
 #[test]
 fn a_writer_that_dies_before_any_store_leaves_the_old_version_or_the_new_one() {
-    Plan { name: "put, then repaired", flushed: false, does: Does::Put, writes: false }.explore();
-    Plan { name: "put, old version kept, then repaired", flushed: true, does: Does::Put, writes: false }
-        .explore();
-    Plan { name: "put, then put", flushed: false, does: Does::Put, writes: true }.explore();
+    both_ways("put, then repaired", false, Does::Put, false);
+    both_ways("put, old version kept, then repaired", true, Does::Put, false);
+    both_ways("put, then put", false, Does::Put, true);
 }
 
 #[test]
 fn a_deleter_that_dies_before_any_store_leaves_the_record_or_none() {
-    Plan { name: "delete, then repaired", flushed: false, does: Does::Delete, writes: false }.explore();
-    Plan { name: "delete, then put", flushed: false, does: Does::Delete, writes: true }.explore();
+    both_ways("delete, then repaired", false, Does::Delete, false);
+    both_ways("delete, then put", false, Does::Delete, true);
 }
 
 #[test]
 fn who_dies_while_it_writes_in_place_leaves_the_old_version_or_the_new_one() {
-    Plan { name: "reserve, then repaired", flushed: false, does: Does::Reserve, writes: false }.explore();
-    Plan { name: "reserve, then put", flushed: false, does: Does::Reserve, writes: true }.explore();
+    both_ways("reserve, then repaired", false, Does::Reserve, false);
+    both_ways("reserve, then put", false, Does::Reserve, true);
 }
