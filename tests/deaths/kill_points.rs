@@ -872,6 +872,43 @@ fn at_once(me: &mut Me, stage: &Stage) {
     );
 }
 
+/// After each death, each bit of the intent and of its notes is flipped in turn. No record is then in part as before, in part as after, and a
+/// repair leaves a store without damage.
+fn flipped(me: &mut Me, stage: &Stage) {
+    const LINE: std::ops::Range<usize> = 19 * 4096 + 192..19 * 4096 + 256; // Of region 0.
+    let mut rng = common::seeded();
+    if may_be_rebuilt(stage.scenario.name) || stage.before.len() > 100 {
+        return;
+    }
+    for n in 1.. {
+        stage.set();
+        if !stage.dies_at(n) {
+            break;
+        }
+        let left = std::fs::read(&stage.path).unwrap();
+        let mut bit = 8 * LINE.start + rng.random_range(0..common::share(16)) as usize;
+        while bit < 8 * LINE.end {
+            let mut bytes = left.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&stage.path, &bytes).unwrap();
+            let store = Store::open(&stage.path).unwrap();
+            for id in 20_000..20_004 {
+                store.put(id, b"somebody else's").unwrap();
+            }
+            let found =
+                || content(&store).into_iter().filter(|(id, _)| !(20_000..KEYED).contains(id)).collect();
+            let before_repair: Content = found();
+            stage.check_content(&before_repair);
+            store.repair().unwrap();
+            assert_eq!(found(), before_repair, "bit {bit} after a death at step {n}: changed by a repair");
+            let report = store.verify().unwrap();
+            assert!(report.is_clean(), "bit {bit} after a death at step {n}: {report:?}");
+            bit += rng.random_range(1..=common::share(32)) as usize;
+        }
+        me.say(common::GOES_ON);
+    }
+}
+
 fn twice(me: &mut Me, stage: &Stage) {
     let mut rng = common::seeded();
     let stride = common::share(if stage.before.len() > 100 { 4 } else { 2 }); // A look at a large store takes long.
@@ -953,6 +990,7 @@ fn child_entry() {
         "twice" => play(&mut me, twice),
         "finally" => play(&mut me, finally),
         "at once" => play(&mut me, at_once),
+        "flipped" => play(&mut me, flipped),
         "finally twice" => play(&mut me, finally_twice),
         "create" => create(&mut me),
         "steps" => steps(&mut me),
@@ -985,6 +1023,11 @@ fn what_is_read_after_a_death_at_any_step_does_not_change_when_somebody_heals() 
 #[test]
 fn after_a_death_the_next_owner_looks_at_a_few_words() {
     run("at once", 0, 1);
+}
+
+#[test]
+fn after_a_death_no_flipped_bit_of_the_notes_loses_or_mixes_a_record() {
+    run("flipped", 0, 1);
 }
 
 #[test]
