@@ -94,6 +94,29 @@ impl<'a> Region<'a> {
         Ok(Found::Miss(place))
     }
 
+    /// Whether the index leads from `hash` to a slot of another id whose version is damaged: its id may be the damaged part, and the
+    /// version one of `id`. A search that finds a record, or a place for one, passes over it.
+    pub(crate) fn may_lead_to_damaged(&self, hash: u64, id: u64) -> bool {
+        let shape = self.shape();
+        for number in shape.walk(hash) {
+            let Some(line) = self.arena.line(&shape, number).map(load_line) else { return true };
+            let mut matching = candidates(&line, &shape, hash);
+            while matching != 0 {
+                let entry = line.0[matching.trailing_zeros() as usize];
+                matching &= matching - 1;
+                let Some(slot) = shape.slot(entry) else { continue };
+                let is_other = self.arena.slot(slot).is_none_or(|words| header(words).id() != id);
+                if is_other && !self.is_whole(slot) {
+                    return true;
+                }
+            }
+            if line.has_empty() {
+                break;
+            }
+        }
+        false
+    }
+
     /// Whether the table of `shape` leads from `hash` to `slot`, by lines whose checksums hold.
     pub(crate) fn leads_to(&self, shape: &Shape, hash: u64, slot: u32) -> bool {
         for number in shape.walk(hash) {

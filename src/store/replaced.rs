@@ -7,6 +7,7 @@
 //!    queue between two parts. Then the first slot, or its stamp, is another, and the pass begins anew.
 //! 4. At the end of the queue, and with the lock still held, the index is asked. If it leads to a later version, or has none, the newest
 //!    version of the moment's epoch or an earlier one is that of the moment. If there is none, there was no record.
+//!    A damaged version whose id is the damaged part is passed over when its record is written anew, and stays in the index.
 //! 5. If a part of the region is damaged, or the lock can't be had soon, nothing is told: the slots of the region are looked at.
 
 use std::time::Duration;
@@ -117,6 +118,9 @@ impl Replaced {
                     return Err(NotTold);
                 }
                 if is_end {
+                    if region.may_lead_to_damaged(hash, id) {
+                        return Err(NotTold);
+                    }
                     now = Some(look(arena, hash, id, true, Some(&mut buffer)));
                 }
             }
