@@ -15,14 +15,18 @@
 //! - *verify*: `Store::verify`, by itself; then beside a thread that overwrites records at random.
 //! - *recovery*: the first opening of a copy of the file, which was made while the store was in use. Its bytes are not known to be
 //!   those of the last users.
+//! - *death*: a process that puts is killed, which nearly always is inside a write. When it is gone, the worst of one put in each region: one
+//!   of them finishes the dead one's write. Of stores with up to 64 regions, beside the same puts without a death.
 //! - *snapshot*: 1,000 `Snapshot::get` of records that were replaced after the snapshot's moment, and the memory that the process has more
 //!   of after them.
 
 use std::hint::black_box;
+use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{Random, median, shuffled};
 use recstore::Store;
@@ -31,6 +35,12 @@ mod common;
 
 const SIZE: usize = 64;
 const CHANGED: u64 = 1_000;
+/// Processes that are killed in a round.
+const DEATHS: usize = 10;
+/// Stores with more regions are left out where each region gets a put.
+const REGIONS_TO_PUT_IN: u32 = 64;
+/// In the environment of a process that puts until it is killed: the path of the store, and its records.
+const VICTIM: [&str; 2] = ["RECSTORE_SCALE_STORE", "RECSTORE_SCALE_RECORDS"];
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -42,6 +52,9 @@ struct Settings {
 }
 
 fn main() -> Fallible<()> {
+    if let [Ok(path), Ok(records)] = VICTIM.map(std::env::var) {
+        return be_killed(&path, records.parse()?);
+    }
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let settings = parse(&arguments)?;
     let begin = Instant::now();
@@ -95,6 +108,8 @@ struct Row {
     put_p999_us: f64,
     put_worst_us: f64,
     recovery_ms: f64,
+    death_us: f64,
+    no_death_us: f64,
     snapshot_ms: f64,
     snapshot_mb: f64,
 }
@@ -108,6 +123,8 @@ struct Samples {
     put_p999_us: Vec<f64>,
     put_worst_us: Vec<f64>,
     recovery_ms: Vec<f64>,
+    death_us: Vec<f64>,
+    no_death_us: Vec<f64>,
     snapshot_ms: Vec<f64>,
     snapshot_mb: Vec<f64>,
 }
@@ -159,6 +176,15 @@ impl Samples {
         })?);
         assert_eq!(recovered.map(|store| store.len()).transpose()?, Some(records));
         std::fs::remove_file(&copy)?;
+
+        let regions = store.stats()?.regions.len() as u32;
+        if regions <= REGIONS_TO_PUT_IN {
+            for _ in 0..DEATHS {
+                self.no_death_us.push(worst_put_us(store, regions)?);
+                kill_one(path, records)?;
+                self.death_us.push(worst_put_us(store, regions)?);
+            }
+        }
 
         let snapshot = store.snapshot()?;
         let mut random = Random::new(round + 7);
@@ -213,10 +239,47 @@ impl Samples {
             put_p999_us: median(self.put_p999_us),
             put_worst_us: median(self.put_worst_us),
             recovery_ms: median(self.recovery_ms),
+            death_us: if self.death_us.is_empty() { f64::NAN } else { median(self.death_us) },
+            no_death_us: if self.no_death_us.is_empty() { f64::NAN } else { median(self.no_death_us) },
             snapshot_ms: median(self.snapshot_ms),
             snapshot_mb: median(self.snapshot_mb),
         }
     }
+}
+
+/// Puts random records until somebody kills this process.
+fn be_killed(path: &str, records: u64) -> Fallible<()> {
+    let store = Store::open(path)?;
+    let mut random = Random::new(std::process::id().into());
+    println!("ready");
+    loop {
+        store.put(random.below(records), [8; SIZE])?;
+    }
+}
+
+/// Starts a process that puts, and kills it when it has begun. Returns when it is gone.
+fn kill_one(path: &Path, records: u64) -> Fallible<()> {
+    let mut victim = Command::new(std::env::current_exe()?)
+        .env(VICTIM[0], path)
+        .env(VICTIM[1], records.to_string())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(victim.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+    std::thread::sleep(Duration::from_millis(5));
+    victim.kill()?;
+    victim.wait()?;
+    Ok(())
+}
+
+/// The longest of one put in each region.
+fn worst_put_us(store: &Store, regions: u32) -> Fallible<f64> {
+    let mut worst = 0.0_f64;
+    for region in 0..regions {
+        let id = (0..).find(|&id| store.region_of(id) == region).ok_or("no id of the region")?;
+        worst = worst.max(1e3 * ms(|| store.put(id, [6; SIZE]).map(drop))?);
+    }
+    Ok(worst)
 }
 
 fn check(store: &Store) -> recstore::Result<()> {
@@ -242,13 +305,13 @@ fn memory_mb() -> f64 {
 fn show(settings: &Settings, table: &[(u64, Vec<Row>)]) {
     println!(
         "| records | regions | load, s | scan, ms | verify, ms | beside puts, ms | put then, p99.9, us | worst, us | \
-         recovery, ms | snapshot, ms | MB |"
+         recovery, ms | first put after a death, us | without one, us | snapshot, ms | MB |"
     );
-    println!("|{}", " ---: |".repeat(11));
+    println!("|{}", " ---: |".repeat(13));
     for (records, rows) in table {
         for (regions, row) in settings.regions.iter().zip(rows) {
             println!(
-                "| {records} | {regions} | {:.2} | {:.1} | {:.1} | {:.1} | {:.0} | {:.0} | {:.1} | {:.2} | {:.1} |",
+                "| {records} | {regions} | {:.2} | {:.1} | {:.1} | {:.1} | {:.0} | {:.0} | {:.1} | {:.0} | {:.0} | {:.2} | {:.1} |",
                 row.load_s,
                 row.scan_ms,
                 row.verify_ms,
@@ -256,6 +319,8 @@ fn show(settings: &Settings, table: &[(u64, Vec<Row>)]) {
                 row.put_p999_us,
                 row.put_worst_us,
                 row.recovery_ms,
+                row.death_us,
+                row.no_death_us,
                 row.snapshot_ms,
                 row.snapshot_mb
             );

@@ -124,7 +124,7 @@ mod tests {
             (16, 1 << 40, Some(12)),
             (1000, 1 << 40, Some(8)),
             (16_384, 1 << 40, Some(6)),
-            (16, 1 << 20, Some(6)),
+            (16, 1 << 20, Some(7)),
             (16, 1 << 18, None),
         ] {
             let found = Board::Trails.size_log2(&geo(regions, max_size));

@@ -411,6 +411,7 @@ impl Region<'_> {
             return Ok(()); // Nothing was changed.
         }
         self.finish_pop(SlotQueue::Parked, self.noted(notes.parked_count)?)?;
+        self.head.reclaimed().store(self.arena.epoch()?, Ordering::Relaxed);
         self.finish_free(slot, self.noted_free()?)
     }
 
