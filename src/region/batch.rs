@@ -15,7 +15,7 @@ use crate::protocol::slot::{mark_taken, publish};
 use crate::region::Trouble;
 use crate::region::find::Found;
 use crate::region::head::Region;
-use crate::region::slots::{Candidate, SlotQueue};
+use crate::region::slots::{FreeSlot, SlotQueue};
 use crate::region::table::load_max;
 use crate::sys::atomic::Ordering;
 use crate::sys::step::step;
@@ -97,7 +97,7 @@ impl Region<'_> {
         for (member, _) in members.iter_mut().zip(is_needed).filter(|(_, is_needed)| *is_needed) {
             let candidate = self.candidate(member.data.map_or(0, <[u8]>::len))?;
             self.take(&candidate)?;
-            let Candidate { slot, words, .. } = candidate;
+            let FreeSlot { slot, words, .. } = candidate;
             member.slot = Some(slot);
             // Without this mark a free list that runs in a circle could give the slot again before it is written.
             mark_taken(words);

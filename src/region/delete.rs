@@ -10,7 +10,7 @@ use crate::protocol::slot::{bury, publish, retract};
 use crate::region::Trouble;
 use crate::region::find::{Found, Place};
 use crate::region::head::{Region, add, count};
-use crate::region::slots::{Candidate, SlotQueue};
+use crate::region::slots::{FreeSlot, SlotQueue};
 use crate::sys::step::step;
 
 impl Region<'_> {
@@ -75,7 +75,7 @@ impl Region<'_> {
         let Found::Hit { mut place, slot, .. } = self.find(hash, id)? else {
             return Ok(false);
         };
-        let Candidate { slot: new, words, .. } = candidate;
+        let FreeSlot { slot: new, words, .. } = candidate;
         self.begin_unnoted();
         self.take(&candidate)?;
         self.set_next_seq(seq + 1);

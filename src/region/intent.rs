@@ -12,7 +12,7 @@ use crate::format::region::{Head, Intent, Notes};
 use crate::format::word::Reference;
 use crate::region::find::Place;
 use crate::region::head::Region;
-use crate::region::slots::{Candidate, Origin};
+use crate::region::slots::{FreeSlot, Origin};
 use crate::sys::atomic::{Ordering, compiler_fence};
 
 /// Work that was begun.
@@ -89,7 +89,7 @@ impl<'a> Region<'a> {
     #[inline]
     pub(super) fn begin_put(
         &self,
-        candidate: &Candidate<'_>,
+        candidate: &FreeSlot<'_>,
         place: &Place<'_>,
         old: Option<u32>,
     ) -> Begun<'a> {

@@ -64,7 +64,7 @@ pub(crate) fn keep_longer(keep: bool) {
 }
 
 /// A slot that can be taken: nothing is changed yet.
-pub(super) struct Candidate<'a> {
+pub(super) struct FreeSlot<'a> {
     pub(super) slot: u32,
     pub(super) words: &'a [AtomicU64],
     pub(super) origin: Origin<'a>,
@@ -353,14 +353,14 @@ impl<'a> Region<'a> {
     /// Step 1: finds a free slot for a record of `len` bytes, in the free list of its class, the retired or the parked queue, the
     /// fresh slots, the reservations of dead handles or a new extent. If there is no room for an extent, finds a longer slot.
     #[inline]
-    pub(super) fn candidate(&self, len: usize) -> Result<Candidate<'a>, Trouble> {
+    pub(super) fn candidate(&self, len: usize) -> Result<FreeSlot<'a>, Trouble> {
         let class = self.arena.geo.class_for(len);
         if let Some(free) = self.first_free(class)? { Ok(free) } else { self.find_slot(class) }
     }
 
     /// Takes a slot that was just found.
     #[inline]
-    pub(super) fn take(&self, candidate: &Candidate<'a>) -> Result<(), Trouble> {
+    pub(super) fn take(&self, candidate: &FreeSlot<'a>) -> Result<(), Trouble> {
         match candidate.origin {
             Origin::FreeList(class, next) => {
                 class.free.store(next, Ordering::Relaxed); // It is checked when it is the first.
@@ -374,7 +374,7 @@ impl<'a> Region<'a> {
 
     /// The first slot of the free list of a class.
     #[inline]
-    fn first_free(&self, class: u32) -> Result<Option<Candidate<'a>>, Trouble> {
+    fn first_free(&self, class: u32) -> Result<Option<FreeSlot<'a>>, Trouble> {
         let of_class = self.class(class);
         let Some(slot) = referenced(of_class.free)? else { return Ok(None) };
         let (words, class_of) = self.arena.slot_and_class(slot).ok_or(Trouble::Flaw("the free list"))?;
@@ -382,11 +382,11 @@ impl<'a> Region<'a> {
         if !is_free(&header, self.number) || class_of != class {
             return Err(Trouble::Flaw("the free list names a slot that is not free"));
         }
-        Ok(Some(Candidate { slot, words, origin: Origin::FreeList(of_class, header.next_free()) }))
+        Ok(Some(FreeSlot { slot, words, origin: Origin::FreeList(of_class, header.next_free()) }))
     }
 
     /// A slot of a class whose free list is empty.
-    fn find_slot(&self, class: u32) -> Result<Candidate<'a>, Trouble> {
+    fn find_slot(&self, class: u32) -> Result<FreeSlot<'a>, Trouble> {
         self.free_until(class, ASKED_AT_MOST)?;
         loop {
             if let Some(slot) = self.first_free(class)? {
@@ -439,7 +439,7 @@ impl<'a> Region<'a> {
 
     /// The first fresh slot of a class.
     #[inline]
-    fn next_fresh(&self, class: u32) -> Result<Option<Candidate<'a>>, Trouble> {
+    fn next_fresh(&self, class: u32) -> Result<Option<FreeSlot<'a>>, Trouble> {
         let Some((next, place)) = self.first_fresh(class)? else { return Ok(None) };
         let words = self.arena.slot(next).ok_or(FRESH)?;
         populate_fresh(self.arena, self.number, &place, self.is_linked()?);
@@ -454,7 +454,7 @@ impl<'a> Region<'a> {
         }
         let left = place.slots.saturating_sub(place.within);
         let following = if left > 1 { Reference::to(next + 1) } else { Reference::NONE };
-        Ok(Some(Candidate { slot: next, words, origin: Origin::Fresh(self.class(class), following) }))
+        Ok(Some(FreeSlot { slot: next, words, origin: Origin::Fresh(self.class(class), following) }))
     }
 
     /// Frees retired and parked slots until one is of this class. The slots that are freed may be of other classes, so each queue is
@@ -486,7 +486,7 @@ impl<'a> Region<'a> {
 
     /// A free slot of a longer class, if there is one: when the file can't grow.
     #[cold]
-    fn longer(&self, class: u32) -> Result<Option<Candidate<'a>>, Trouble> {
+    fn longer(&self, class: u32) -> Result<Option<FreeSlot<'a>>, Trouble> {
         for longer in class + 1..self.arena.geo.classes {
             if let Some(slot) = self.first_free(longer)? {
                 return Ok(Some(slot));

@@ -10,7 +10,7 @@ use crate::protocol::slot::{publish, publish_filled};
 use crate::region::Trouble;
 use crate::region::find::{Found, Place};
 use crate::region::head::{COUNT, Region, add, count};
-use crate::region::slots::{Candidate, Origin};
+use crate::region::slots::{FreeSlot, Origin};
 use crate::region::table::load_max;
 use crate::sys::copy::copy_out_at;
 use crate::sys::step::step;
@@ -125,10 +125,10 @@ impl<'a> Region<'a> {
             Content::Bytes(data, _) => self.candidate(data.len())?,
             Content::Reserved { slot, .. } => {
                 let words = self.arena.slot(slot).ok_or(Trouble::Flaw("a reserved slot outside the file"))?;
-                Candidate { slot, words, origin: Origin::Reserved }
+                FreeSlot { slot, words, origin: Origin::Reserved }
             }
         };
-        let Candidate { slot, words, .. } = candidate;
+        let FreeSlot { slot, words, .. } = candidate;
         if !self.shape().holds(slot) {
             // The file outgrew the entries' width.
             let moved = self.widen_index(slot).and_then(|()| self.find(hash, id));

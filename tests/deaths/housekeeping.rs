@@ -134,9 +134,9 @@ fn assert_is(store: &Store, model: &BTreeMap<u64, Vec<u8>>, when: &str) {
     assert_eq!(store.len().unwrap(), model.len() as u64, "{when}: the count");
 }
 
-/// Has a writer of another record die, so that the region is rebuilt by the next call.
+/// Has the owner of a batch die, so that the region is rebuilt by the next call.
 fn rebuild(path: &Path) {
-    dies(path, "put another", "publish: data written");
+    dies(path, "batch", "batch: slots taken");
 }
 
 #[test]
@@ -278,7 +278,9 @@ fn a_region_is_read_on_a_full_disk_beside_a_pin_when_its_writer_died() {
     let pin = store.pin().unwrap();
     assert_is(&store, &model, "beside a pin");
     assert_eq!(pin.get(5).unwrap(), Some(&b"one"[..]));
-    // The only slot that is left is the dead writer's, from which somebody might borrow.
+    // The only slot that is left is the dead writer's, which nobody can have borrowed; then the one that was just replaced.
+    store.put(6, b"two").unwrap();
+    model.insert(6, b"two".to_vec());
     let said = store.put(5, b"two").unwrap_err().to_string();
     assert!(said.contains("1 slots wait for the end of a pin"), "{said}");
     assert_is(&store, &model, "after a write that was refused beside a pin");
@@ -323,7 +325,7 @@ fn every_reader_goes_on_beside_an_owner_that_is_stopped_anywhere() {
             let is_deletion = what == "delete";
             let is_rebuild = at.starts_with("rebuild");
             if is_rebuild {
-                dies(&path, "put another", "publish: data written");
+                rebuild(&path);
             }
             if is_deletion {
                 drop(snapshot);
@@ -494,7 +496,7 @@ fn a_reader_waits_no_longer_than_a_moment_whatever_the_lock_time_out_is() {
     let path = dir.path().join("store");
     let store = small().lock_timeout(Some(Duration::from_secs(3600))).create(&path).unwrap();
     store.put(1, b"one").unwrap();
-    dies(&path, "put another", "publish: data written");
+    rebuild(&path);
     let worker = stops(&path, "put another", "rebuild: marked");
     comes_back(|| assert_eq!(store.get(1).unwrap().as_deref(), Some(&b"one"[..])));
     drop(worker);
@@ -503,17 +505,23 @@ fn a_reader_waits_no_longer_than_a_moment_whatever_the_lock_time_out_is() {
 /// A reader finds a dead owner, and another process takes the lock before it, and is stopped while it heals.
 #[test]
 fn a_reader_that_would_heal_does_not_wait_for_another_healer() {
-    for what in ["len", "iter", "watch_all"] {
+    let heals = [
+        ("put another", "publish: data written", "finish: work finished"),
+        ("batch", "batch: slots taken", "rebuild: slots looked at"),
+    ];
+    for (what, (does, dies_at, stops_at)) in
+        ["len", "iter", "watch_all"].into_iter().flat_map(|w| heals.map(|h| (w, h)))
+    {
         let dir = common::scratch();
         let path = dir.path().join("store");
         let store = small().create(&path).unwrap();
         store.put(1, b"one").unwrap();
-        dies(&path, "put another", "publish: data written");
+        dies(&path, does, dies_at);
         let (to, healers) = channel();
         let theirs = path.clone();
         let found = comes_back(|| {
             at_step("heal: the owner is dead".to_owned(), move || {
-                to.send(stops(&theirs, "put another", "rebuild: slots looked at")).unwrap();
+                to.send(stops(&theirs, "put another", stops_at)).unwrap();
             });
             let found = match what {
                 "len" => store.len().unwrap(),

@@ -32,6 +32,7 @@ pub(crate) mod head {
     pub(crate) const PARKED_FIRST: usize = 168;
     pub(crate) const PARKED_LAST: usize = 176;
     pub(crate) const EXTENTS: usize = 184;
+    pub(crate) const INTENT: usize = 192;
 }
 
 /// A store of two regions in memory, with a lock time-out, and its file.
@@ -82,8 +83,9 @@ impl Lied {
         LAYOUT.head(REGION) + word
     }
 
-    /// Leaves the region as a writer of it does that is killed.
+    /// Leaves the region as the owner of a batch does that is killed: the next owner rebuilds the region.
     pub(crate) fn kill_writer(&self) {
+        self.set(self.head(head::INTENT), 1 | !1 << 48);
         self.set(self.head(head::LOCK), lock_word(900, 5));
     }
 
