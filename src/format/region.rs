@@ -162,7 +162,7 @@ pub(crate) struct Notes<'a> {
     pub(crate) retired_count: Checked<'a>,
     /// Slots in the parked queue.
     pub(crate) parked_count: Checked<'a>,
-    /// Entries that are marked deleted; where no entry changes, reserved slots.
+    /// Entries that are marked deleted; where no entry changes, reserved slots; where an extent is added, extents.
     pub(crate) more: Checked<'a>,
 }
 

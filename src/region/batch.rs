@@ -39,7 +39,8 @@ impl Region<'_> {
     /// none of them is taken.
     pub(crate) fn prepare(&self, members: &mut [Member<'_>], epoch: Epoch) -> Result<(), Trouble> {
         let prepared = self.try_prepare(members, epoch);
-        if prepared.is_err() {
+        // A flaw leaves the region to the rebuild, which frees the slots.
+        if let Err(Trouble::Error(_)) = prepared {
             self.give_back(members)?;
         }
         prepared

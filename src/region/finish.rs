@@ -124,7 +124,7 @@ impl Region<'_> {
         if referenced(first)? != Some(slot) {
             scrub(words, self.number, first.load(Ordering::Relaxed));
             step("finish: slot scrubbed");
-            first.store(Reference::to(slot), Ordering::Relaxed);
+            first.store(Reference::to(slot), Ordering::Release); // Says that the slot is scrubbed.
             step("finish: slot on the free list");
         }
         self.head.free_count().store(free_count + 1, Ordering::Relaxed);
@@ -148,7 +148,7 @@ impl Region<'_> {
             link.stamp.store(stamp, Ordering::Relaxed);
             before.store(Reference::to(slot), Ordering::Relaxed);
             step("finish: slot linked");
-            ends.last.store(Reference::to(slot), Ordering::Relaxed);
+            ends.last.store(Reference::to(slot), Ordering::Release); // Says that the slot is linked.
             step("finish: slot at the end of a queue");
         }
         ends.count.store(noted + 1, Ordering::Relaxed);
@@ -325,6 +325,9 @@ impl Region<'_> {
         if version.seq() != 0 && version.kind() != SlotKind::Tombstone {
             return Ok(()); // It took no effect, and nothing was changed.
         }
+        if version.seq() != 0 && !version.holds(&[]) {
+            return Err(NOTES); // A flipped bit made it one.
+        }
         let id = notes.taken.load(Ordering::Relaxed);
         let shape = self.shape();
         let marker = if leaves_marker { shape.deleted() } else { 0 };
@@ -376,7 +379,15 @@ impl Region<'_> {
         // It is the first one still, or it was the only one and is so again, or it has gone to the end.
         let is_back = first == Some(slot)
             || first.is_some() && (last == Some(slot) || self.follows_last(SlotQueue::Retired, slot)?);
-        let is_kept = header(self.words(slot)?).seq() != 0;
+        let version = header(self.words(slot)?);
+        let is_kept = version.seq() != 0;
+        if is_kept && !is_back && version.kind() == SlotKind::Tombstone {
+            // It was to go to the end, and its link may say when.
+            self.head.free_count().store(free_count, Ordering::Relaxed);
+            self.finish_pop(SlotQueue::Retired, noted)?;
+            let stamp = self.arena.epoch()?.number();
+            return self.finish_push(SlotQueue::Retired, slot, stamp, noted - 1);
+        }
         if is_back || is_kept {
             if !is_back {
                 self.link(SlotQueue::Retired, slot)?
@@ -424,7 +435,7 @@ impl Region<'_> {
             return Err(NOTES);
         }
         let extents = self.arena.data_extents(self.number)?;
-        let counted = self.noted(self.head.extents())?;
+        let (before, counted) = (self.noted(self.head.notes().more)?, self.noted(self.head.extents())?);
         let has_fresh = referenced(self.class(class).fresh)?.is_some();
         let is_unused = |extent: &&Extent| {
             extent.class == class
@@ -434,14 +445,15 @@ impl Region<'_> {
                     .is_some_and(|words| header(words).words() == [0; HEADER_WORDS])
         };
         let mut unused = extents.iter().filter(is_unused);
-        match (unused.next(), unused.next(), extents.len() as u64) {
-            (Some(_), None, count) if count == counted && has_fresh => Ok(()),
-            (Some(extent), None, count) if count == counted && !has_fresh => {
+        let new = unused.next().filter(|_| unused.next().is_none() && !has_fresh);
+        match (new, (extents.len() as u64).checked_sub(before)) {
+            (None, Some(0)) if counted == before => Ok(()),
+            (Some(extent), Some(1)) if counted == before => self.count_extent(extent),
+            (Some(extent), Some(1)) if counted == before + 1 => {
                 self.set_fresh(class, extent.slot_numbers(&self.arena.geo));
                 Ok(())
             }
-            (Some(extent), None, count) if count == counted + 1 && !has_fresh => self.count_extent(extent),
-            (None, None, count) if count == counted => Ok(()),
+            (None, Some(1)) if counted == before + 1 && has_fresh => Ok(()),
             _ => Err(NOTES),
         }
     }

@@ -218,7 +218,7 @@ impl<'a> Region<'a> {
         link.next.store(Reference::NONE, Ordering::Relaxed);
         link.stamp.store(stamp, Ordering::Relaxed);
         before.store(Reference::to(slot), Ordering::Relaxed);
-        ends.last.store(Reference::to(slot), Ordering::Relaxed);
+        ends.last.store(Reference::to(slot), Ordering::Release); // To `finish` it says that the slot is linked.
         add(ends.count, 1)?;
         step("queue: slot added");
         Ok(())
@@ -344,7 +344,7 @@ impl<'a> Region<'a> {
             self.arena.slot_and_class(slot).ok_or(Trouble::Flaw("a slot outside the file"))?;
         let first = self.class(class).free;
         scrub(words, self.number, first.load(Ordering::Relaxed));
-        first.store(Reference::to(slot), Ordering::Relaxed);
+        first.store(Reference::to(slot), Ordering::Release); // To `finish` it says that the slot is scrubbed.
         add(self.head.free_count(), 1)?;
         step("free: slot on the free list");
         Ok(())
@@ -417,11 +417,16 @@ impl<'a> Region<'a> {
     /// Adds an extent of a class whose fresh slots are used up.
     fn grow(&self, class: u32) -> Result<(), Trouble> {
         let with_links = self.is_linked()?;
-        let intent = self.begin_unless_unnoted(Intent::Grow.with(class), |_| {});
+        let intent = self.begin_unless_unnoted(Intent::Grow.with(class), |notes| {
+            notes.more.store_that_of(self.head.extents());
+        });
         let added = Growth::lock(self.arena)
             .and_then(|mut growth| growth.add_data_extent(self.number, class, with_links));
-        if let Ok(extent) = &added {
-            self.count_extent(extent)?;
+        match &added {
+            Ok(extent) => self.count_extent(extent)?,
+            Err(Error::Full { .. } | Error::Busy { .. }) => {}
+            // The extent may be there: the region is marked, and a rebuild finds it.
+            Err(_) => return Ok(added.map(drop)?),
         }
         intent.end();
         Ok(added.map(drop)?)

@@ -59,7 +59,8 @@ impl Region<'_> {
             }
         }
         step("index: new table filled");
-        let intent = self.begin_unless_unnoted(Intent::Move.with(new.version), |_| {});
+        let intent =
+            self.begin_unless_unnoted(Intent::Move.with(Shape::decode(new.encode()).version), |_| {});
         // A mark of a rebuild stays, so that the next owner rebuilds the region.
         self.set_shape(Shape { rebuilding: self.shape().rebuilding, ..new });
         step("index: new table in use");
