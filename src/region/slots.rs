@@ -422,11 +422,8 @@ impl<'a> Region<'a> {
         });
         let added = Growth::lock(self.arena)
             .and_then(|mut growth| growth.add_data_extent(self.number, class, with_links));
-        match &added {
-            Ok(extent) => self.count_extent(extent)?,
-            Err(Error::Full { .. } | Error::Busy { .. }) => {}
-            // The extent may be there: the region is marked, and a rebuild finds it.
-            Err(_) => return Ok(added.map(drop)?),
+        if let Ok(extent) = &added {
+            self.count_extent(extent)?;
         }
         intent.end();
         Ok(added.map(drop)?)
