@@ -7,7 +7,6 @@
 //! 3. Without a board, watchers and feeds do without: a watcher wakes for every change of its region, and a feed compares regions.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use crate::error::Result;
 use crate::file::arena::Arena;
@@ -18,11 +17,7 @@ use crate::format::geometry::EXTENT_HEADER_BYTES;
 use crate::protocol::bell::Bells;
 use crate::protocol::trail::Trail;
 use crate::sys::atomic::{AtomicU64, Ordering};
-use crate::sys::deadline::Deadline;
 use crate::sys::step::step;
-
-/// The time to wait for the growth lock: nobody needs a board.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The word of the control page that leads to a board.
 #[inline]
@@ -100,7 +95,7 @@ impl Arena {
             return Ok(true);
         }
         let Some(size_log2) = board.size_log2(&self.geo) else { return Ok(false) };
-        let mut growth = Growth::lock_by(self, &Deadline::after(Some(PATIENCE)))?;
+        let mut growth = Growth::lock_soon(self)?;
         if self.board(board).is_some() {
             return Ok(true); // Another handle has made it.
         }

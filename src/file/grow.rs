@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::sync::{MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use crate::error::{Error, Holder, Lock, Result};
 use crate::fault::{self, Fault, Refusal};
@@ -33,6 +34,9 @@ const PIECE_BYTES: u64 = 32 << 10;
 /// cheaper, and makes a flush write more for one changed byte. A record of that size is written as a whole anyway.
 const FOLIO_BYTES: std::ops::RangeInclusive<u64> = 2 * PAGE_BYTES..=64 << 10;
 
+/// A look for room, and a healer, wait at most this long for the owner of a lock: a region's lock is held while the growth lock is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
+
 /// The growth lock, held.
 pub(crate) struct Growth<'a> {
     arena: &'a Arena,
@@ -51,8 +55,13 @@ impl<'a> Growth<'a> {
         Self::lock_by(arena, &arena.deadline())
     }
 
+    /// [`lock`](Self::lock) for at most [`PATIENCE`].
+    pub(crate) fn lock_soon(arena: &'a Arena) -> Result<Self> {
+        Self::lock_by(arena, &Deadline::after(Some(PATIENCE)))
+    }
+
     /// [`lock`](Self::lock), with the patience of the caller.
-    pub(crate) fn lock_by(arena: &'a Arena, deadline: &Deadline) -> Result<Self> {
+    fn lock_by(arena: &'a Arena, deadline: &Deadline) -> Result<Self> {
         match fault::refused_growth() {
             None => {}
             Some(Refusal::Full) => {
@@ -173,6 +182,15 @@ impl<'a> Growth<'a> {
             self.extents.add(&Extent { kind: Some(kind), ..*extent }, geo);
         }
         Ok(Extent { kind: Some(kind), ..*extent })
+    }
+
+    /// Does what is left for an extent whose header is there, if its process died while it added the extent. The header may still lack
+    /// its copy, and the units that are in use may not reach to the extent's end.
+    pub(crate) fn finish_data_extent(&mut self, extent: &Extent) -> Result<()> {
+        if let Some(kind) = extent.kind {
+            self.arena.write_extent_header(extent, kind)?;
+        }
+        self.note_units(extent.end())
     }
 
     /// Allocates room for an index table of `bytes` bytes. Returns its file offset in lines.

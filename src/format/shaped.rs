@@ -1,7 +1,7 @@
 //! Shaped values: values of keys that say what they are.
 //!
 //! The chapter on the format has the bytes (*Shaped value*). A shaped value ends with a word that no text ends with, and that a value
-//! which was not written as a shape ends with by a chance of 1 in 2^48 at most.
+//! which was not written as a shape ends with by a chance of 1 in 2^32 at most.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -9,12 +9,13 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::file::grow::PATIENCE;
 use crate::format::extent::Extent;
 use crate::handle::Handle;
 use crate::handle::lock::in_region;
 use crate::handle::turn::{Had, LastLook};
 use crate::region::head::Region;
-use crate::region::room::{PATIENCE, Spare};
+use crate::region::room::Spare;
 use crate::sys::atomic::Ordering;
 use crate::sys::deadline::Deadline;
 

@@ -119,7 +119,12 @@ pub(crate) fn look(region: &Region<'_>, extents: &[Extent], shape: &Shape) -> Re
         for (hash, version) in versions.drain(..) {
             match ask(region, hash, version) {
                 Lead::Here => seen.records += 1,
-                Lead::ToNewer => seen.replaced += 1,
+                Lead::ToNewer => {
+                    seen.replaced += 1;
+                    if !region.has_sound_link(SlotQueue::Retired, version.2) {
+                        seen.slots_in_doubt.push(version.2);
+                    }
+                }
                 Lead::Nowhere => without_entry.push(version),
                 Lead::Wrong => seen.slots_in_doubt.push(version.2),
             }
@@ -250,6 +255,7 @@ pub(crate) fn is_sound_slot(region: &Region<'_>, slot: u32, unexplained: &mut Ve
             let place = place(slot, &header);
             let is_current = match ask(region, arena.geo.hash(header.id()), place) {
                 Lead::Here => true,
+                Lead::ToNewer if !region.has_sound_link(SlotQueue::Retired, slot) => return false,
                 Lead::ToNewer => false,
                 Lead::Nowhere => {
                     unexplained.push(place);
@@ -261,11 +267,11 @@ pub(crate) fn is_sound_slot(region: &Region<'_>, slot: u32, unexplained: &mut Ve
         }
         SlotState::Tombstone(header) => {
             let answer = ask(region, arena.geo.hash(header.id()), place(slot, &header));
-            matches!(answer, Lead::Nowhere | Lead::ToNewer)
+            matches!(answer, Lead::Nowhere | Lead::ToNewer) && region.has_sound_link(SlotQueue::Retired, slot)
         }
         SlotState::Free => links_to_free(region, words, class),
         SlotState::Fresh | SlotState::Reserved(..) => true,
-        SlotState::CutOff => header(words).is_parked(),
+        SlotState::CutOff => header(words).is_parked() && region.has_sound_link(SlotQueue::Parked, slot),
         SlotState::FreeButForSeq | SlotState::Damaged(..) | SlotState::Moved => false,
     }
 }
@@ -358,6 +364,10 @@ pub(crate) fn look_again(
                 if !links_to_free(region, words, extent.class) {
                     in_doubt.push(slot);
                 }
+            } else if header.is_parked() && !region.has_sound_link(SlotQueue::Parked, slot)
+                || header.kind() == SlotKind::Tombstone && !region.has_sound_link(SlotQueue::Retired, slot)
+            {
+                in_doubt.push(slot);
             } else if header.kind() == SlotKind::Tombstone
                 && let Some(hides) = wanted.get_mut(&header.id())
             {

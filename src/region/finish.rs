@@ -15,6 +15,7 @@
 
 use crate::fault;
 use crate::file::borrow;
+use crate::file::grow::Growth;
 use crate::format::extent::Extent;
 use crate::format::index::{ENTRIES, LINE_WORDS, Line};
 use crate::format::region::Intent;
@@ -332,12 +333,12 @@ impl Region<'_> {
         let shape = self.shape();
         let marker = if leaves_marker { shape.deleted() } else { 0 };
         // The note has no check. The header says the same until the slot is free, and that is after the entry is gone.
-        for id in [id, version.id()] {
-            match self.hash_of(id) {
-                Ok(hash) => self.finish_removal(hash, shape.entry(hash, slot), marker)?,
-                Err(_) if id == version.id() => {}
-                Err(trouble) => return Err(trouble),
-            }
+        let hash = self.hash_of(id)?;
+        self.finish_removal(hash, shape.entry(hash, slot), marker)?;
+        if version.id() != id
+            && let Ok(hash) = self.hash_of(version.id())
+        {
+            self.finish_removal(hash, shape.entry(hash, slot), marker)?;
         }
         let (live, markers) = (self.noted(notes.live)?, self.noted(notes.more)?);
         self.head.live().store(live.checked_sub(1).ok_or(NOTES)?, Ordering::Relaxed);
@@ -448,7 +449,11 @@ impl Region<'_> {
         let new = unused.next().filter(|_| unused.next().is_none() && !has_fresh);
         match (new, (extents.len() as u64).checked_sub(before)) {
             (None, Some(0)) if counted == before => Ok(()),
-            (Some(extent), Some(1)) if counted == before => self.count_extent(extent),
+            (Some(extent), Some(1)) if counted == before => {
+                Growth::lock_soon(self.arena)?.finish_data_extent(extent)?;
+                step("finish: extent whole");
+                self.count_extent(extent)
+            }
             (Some(extent), Some(1)) if counted == before + 1 => {
                 self.set_fresh(class, extent.slot_numbers(&self.arena.geo));
                 Ok(())

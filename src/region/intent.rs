@@ -14,6 +14,7 @@ use crate::region::find::Place;
 use crate::region::head::Region;
 use crate::region::slots::{FreeSlot, Origin};
 use crate::sys::atomic::{Ordering, compiler_fence};
+use crate::sys::step::step;
 
 /// Work that was begun.
 #[must_use]
@@ -42,6 +43,7 @@ impl<'a> Region<'a> {
         note(self.head.notes());
         self.head.intent().store(intent, Ordering::Release);
         compiler_fence(Ordering::SeqCst); // No store of the work comes first.
+        step("intent: noted");
         Begun(Some(self.head))
     }
 
@@ -50,7 +52,7 @@ impl<'a> Region<'a> {
         let _ = self.begin(Intent::Unnoted.with(0), |_| {});
     }
 
-    /// The same for work that may be part of other work, of which nothing is noted.
+    /// [`begin`](Self::begin) for work that may be part of other work, of which nothing is noted.
     pub(super) fn begin_unless_unnoted(&self, intent: u64, note: impl FnOnce(Notes<'a>)) -> Begun<'a> {
         if self.is_unnoted() { Begun(None) } else { self.begin(intent, note) }
     }

@@ -10,7 +10,6 @@
 //!    then the extent is the region's, as it was. Whatever versions come back with it have successors that are on disk.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use crate::file::grow::Growth;
 use crate::format::extent::Extent;
@@ -20,11 +19,7 @@ use crate::protocol::slot::{header, is_free, scrub};
 use crate::region::Trouble;
 use crate::region::head::{Region, add, count};
 use crate::sys::atomic::Ordering;
-use crate::sys::deadline::Deadline;
 use crate::sys::step::step;
-
-/// A look for room waits at most this long for the owner of a lock: a region's lock is held while the growth lock is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What a region may give back.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +70,7 @@ impl Region<'_> {
             return Ok(0);
         }
         let epoch = arena.epoch()?;
-        let mut growth = Growth::lock_by(arena, &Deadline::after(Some(PATIENCE)))?; // First: if another process holds it, nothing is changed.
+        let mut growth = Growth::lock_soon(arena)?; // First: if another process holds it, nothing is changed.
         self.begin_unnoted();
         self.take_off(&given)?;
         add(self.head.extents(), -(given.len() as i64))?;

@@ -155,7 +155,7 @@ impl<'a> Region<'a> {
         }
     }
 
-    /// Whether a version that was replaced in `epoch` has to stay in its slot for now. Then links are allocated.
+    /// Whether a version that was replaced in `epoch` stays in its slot, in the retired queue. If it stays, links are allocated.
     #[inline]
     pub(super) fn must_retire(&self, old: u32, header: &Header, epoch: Epoch) -> Result<bool, Trouble> {
         let is_wanted = header.is_wanted_after(epoch)
@@ -217,8 +217,11 @@ impl<'a> Region<'a> {
         }
         link.next.store(Reference::NONE, Ordering::Relaxed);
         link.stamp.store(stamp, Ordering::Relaxed);
+        step("queue: link written");
         before.store(Reference::to(slot), Ordering::Relaxed);
+        step("queue: slot linked");
         ends.last.store(Reference::to(slot), Ordering::Release); // To `finish` it says that the slot is linked.
+        step("queue: slot at the end");
         add(ends.count, 1)?;
         step("queue: slot added");
         Ok(())
@@ -243,8 +246,10 @@ impl<'a> Region<'a> {
             return Err(QUEUE);
         }
         first.store(next, Ordering::Relaxed); // It is checked when it is the first.
+        step("queue: another slot is the first");
         if is_last {
             last.store(next, Ordering::Relaxed);
+            step("queue: no slot is the last");
         }
         add(slots, -1)?;
         step("queue: first slot taken");
@@ -301,6 +306,14 @@ impl<'a> Region<'a> {
         Ok(false)
     }
 
+    /// Whether a slot that is in a queue leads to another slot, or to none, and says since when it is there.
+    pub(crate) fn has_sound_link(&self, queue: SlotQueue, slot: u32) -> bool {
+        self.link(queue, slot).is_ok_and(|link| {
+            referenced(link.next).is_ok_and(|next| next != Some(slot))
+                && link.stamp.load(Ordering::Relaxed).is_some()
+        })
+    }
+
     /// Whether a slot can be appended to a queue, and one be taken out of it, by its ends.
     pub(crate) fn has_sound_ends(&self, queue: SlotQueue) -> bool {
         let ends = self.ends(queue);
@@ -345,6 +358,7 @@ impl<'a> Region<'a> {
         let first = self.class(class).free;
         scrub(words, self.number, first.load(Ordering::Relaxed));
         first.store(Reference::to(slot), Ordering::Release); // To `finish` it says that the slot is scrubbed.
+        step("free: slot not counted");
         add(self.head.free_count(), 1)?;
         step("free: slot on the free list");
         Ok(())
@@ -364,6 +378,7 @@ impl<'a> Region<'a> {
         match candidate.origin {
             Origin::FreeList(class, next) => {
                 class.free.store(next, Ordering::Relaxed); // It is checked when it is the first.
+                step("take: slot off the free list");
                 add(self.head.free_count(), -1)?;
             }
             Origin::Fresh(class, next) => class.fresh.store(next, Ordering::Relaxed),

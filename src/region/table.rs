@@ -48,11 +48,16 @@ impl Region<'_> {
             if !line.holds(old.seed(self.number, number)) {
                 return Err(Trouble::Flaw("a line of the index"));
             }
-            for slot in line.slots(&old) {
+            for &entry in &line.0[..ENTRIES] {
+                let Some(slot) = old.slot(entry) else { continue };
                 let words =
                     self.arena.slot(slot).ok_or(Trouble::Flaw("the index names a slot outside the file"))?;
                 let id = header(words).id();
                 let hash = self.arena.geo.hash(id);
+                // A version whose id is damaged must not be lost from the sight of those that look for its record.
+                if old.entry(hash, slot) != entry || self.arena.geo.region_of(hash) != self.number {
+                    return Err(Trouble::Flaw("the index names a slot of another record"));
+                }
                 if !table.insert(hash, slot)? {
                     return Err(Trouble::Flaw("an index without room"));
                 }

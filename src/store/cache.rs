@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::record::{Durability, Record, Version};
 use crate::store::Store;
-use crate::store::cache_sample::{TICK_BYTES, sample, split_tick};
+use crate::store::cache_sample::{sample, split_tick};
 use crate::store::cache_stamps::{GROUP_BYTES, Stamps};
 use crate::store::cache_usage::{CACHE, Count, Load, Usage};
 use crate::store::entry::Life;
@@ -151,8 +151,9 @@ impl Store {
     /// word in the memory of this handle. A write of a new value into a full cache is three writes to the store and one deletion.
     ///
     /// What the cache holds is counted exactly. Each process that dies in the middle of a write leaves the count too high by the
-    /// values of that call, until [`recount`](Cache::recount), and never too low; so the bound holds. It is exceeded by the values that are
-    /// being written at the moment, one a call. A loss of power loses what any [`Space`] loses; the first [`Store::cache`] after it counts
+    /// values of that call, until [`recount`](Cache::recount), and not too low; so the bound holds. It is exceeded by the values that are
+    /// being written at the moment, one a call. A recount beside writes may be wrong by the values that they write or delete at its
+    /// moment; a put does one if the count says that the cache is full and no value is found that may go. A loss of power loses what any [`Space`] loses; the first [`Store::cache`] after it counts
     /// anew, in a pass over the store.
     ///
     /// Only the calls of this type count. The values are in the space `cache NAME`, each with 8 bytes behind it, for dumps, copies and the
@@ -319,26 +320,34 @@ impl Cache<'_> {
             return Err(Error::InvalidOption { what });
         }
         let mut data = Vec::new();
-        let before = match self.space.get_into(key, &mut data)? {
-            Some(_) => Load::of(key, data.len().saturating_sub(TICK_BYTES)),
+        let mut before = match self.space.get_into(key, &mut data)? {
+            Some(_) => Load::of_stored(key, data.len()),
             None => Load::default(),
         };
-        let assumed = mine.less(before).growth();
-        let usage = self.count_in(usage, assumed, key)?;
-        let stored = [value, &usage.ticks.to_le_bytes()].concat();
-        let written = self.space.change_any(key, durability, life, |old| {
-            let old =
-                old.map_or(Load::default(), |old| Load::of(key, old.value.len().saturating_sub(TICK_BYTES)));
-            (Action::Put(&stored), old)
-        });
-        let (version, actual) = match written {
-            Ok((version, old)) => (Ok(version), mine.less(old)),
-            Err(error) => (Err(error), Load::default()),
+        let mut usage = usage;
+        let version = loop {
+            let assumed = mine.less(before).growth();
+            usage = self.count_in(usage, assumed, key)?;
+            let stored = [value, &usage.ticks.to_le_bytes()].concat();
+            let mut is_put = false;
+            let written = self.space.change_any(key, durability, life, |old| {
+                before = old.map_or(Load::default(), |old| Load::of_stored(key, old.value.len()));
+                is_put = assumed.covers(mine.less(before));
+                (if is_put { Action::Put(&stored) } else { Action::Keep }, ())
+            });
+            // A flush that fails leaves the value there.
+            let is_there =
+                is_put && matches!(written, Ok(_) | Err(Error::FlushFailed { .. } | Error::Io { .. }));
+            let actual = if is_there { mine.less(before) } else { Load::default() };
+            let wrong = actual.less(assumed);
+            if wrong != Load::default() {
+                usage = self.count.change(wrong, 0)?.unwrap_or(usage);
+            }
+            match written {
+                Ok(_) if !is_put => {} // Rule 4.
+                written => break written.map(|(version, ())| version),
+            }
         };
-        let wrong = actual.less(assumed);
-        if wrong != Load::default() {
-            self.count.change(wrong, 0)?;
-        }
         if let Some((stamps, space)) = &self.stamps {
             stamps.learn(usage.ticks);
             let _ = stamps.exchange(space); // The value is written. A later write exchanges them.
@@ -386,8 +395,7 @@ impl Cache<'_> {
             let (_, gone) =
                 self.space.change_any(&oldest.key, Durability::Process, Life::Kept(None), |old| {
                     let old = old.filter(|old| old.version == oldest.version);
-                    let gone =
-                        old.map(|old| Load::of(&oldest.key, old.value.len().saturating_sub(TICK_BYTES)));
+                    let gone = old.map(|old| Load::of_stored(&oldest.key, old.value.len()));
                     (if gone.is_some() { Action::<&[u8]>::Delete } else { Action::Keep }, gone)
                 })?;
             if let Some(gone) = gone {
@@ -444,7 +452,7 @@ impl Cache<'_> {
         let key = key.as_ref();
         let durability = self.space.store.handle.durability;
         let (_, old) = self.space.change_any(key, durability, Life::Kept(None), |old| {
-            let of = old.map(|old| (Load::of(key, old.value.len().saturating_sub(TICK_BYTES)), !old.is_over));
+            let of = old.map(|old| (Load::of_stored(key, old.value.len()), !old.is_over));
             (Action::<&[u8]>::Delete, of)
         })?;
         let Some((gone, was_there)) = old else { return Ok(false) };

@@ -1,11 +1,13 @@
 //! The bound of a cache, and the count of what it holds: one record for each cache.
 //!
-//! 1. What a write adds is counted before the write, and what it takes away after it. So the count is never too low, and a death
+//! 1. What a write adds is counted before the write, and what it takes away after it. So the count is not too low, but after a count beside writes (rule 3). A death
 //!    leaves it too high by the values of the one call that the process died in.
 //! 2. A loss of power may bring back an older count. So the record names the life of the store in which it was written last. In
 //!    another life the values are counted anew.
 //! 3. A count is made from a snapshot: the values of its moment, beside the record of its moment. The record is changed by the
-//!    difference, so that what others count meanwhile is kept.
+//!    difference, so that what others count meanwhile is kept. A value that was counted and not written at the moment, or deleted and
+//!    not counted, makes the count wrong by as much.
+//! 4. A write that finds the key otherwise than it was counted for, so that more is added, writes nothing, and counts once more.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -51,6 +53,16 @@ impl Load {
         Self { records: 1, bytes: (key.len() + value_len) as i64 }
     }
 
+    /// That of a value as it is stored, with its time behind it.
+    pub(super) fn of_stored(key: &[u8], stored_len: usize) -> Self {
+        Self::of(key, stored_len.saturating_sub(TICK_BYTES))
+    }
+
+    /// Whether neither part of `other` is more.
+    pub(super) fn covers(self, other: Self) -> bool {
+        other.records <= self.records && other.bytes <= self.bytes
+    }
+
     pub(super) fn add(self, other: Self) -> Self {
         Self { records: self.records + other.records, bytes: self.bytes + other.bytes }
     }
@@ -85,8 +97,10 @@ impl Usage {
         let most = |max: u64, of: &str| (max != u64::MAX).then(|| format!("{max} {of}"));
         let both = [most(self.max_records, "values"), most(self.max_bytes, "bytes")];
         let both = both.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+        let both =
+            if both.is_empty() { "any number of values".to_owned() } else { format!("at most {both}") };
         let policy = if self.policy == 0 { "oldest" } else { "least recently used" };
-        format!("a cache of at most {both}, {policy} out")
+        format!("a cache of {both}, {policy} out")
     }
 }
 
@@ -174,20 +188,21 @@ impl<'a> Count<'a> {
         let mut there = Load::default();
         for found in snapshot.all_in(&values) {
             let (key, value) = found?;
-            there = there.add(Load::of(key, value.len().saturating_sub(TICK_BYTES)));
+            there = there.add(Load::of_stored(key, value.len()));
         }
-        let noted = noted.map_or(Load::default(), |noted| Load {
-            records: i64::try_from(noted.records).unwrap_or(i64::MAX),
-            bytes: i64::try_from(noted.bytes).unwrap_or(i64::MAX),
-        });
+        let noted = noted.unwrap_or(Usage::zeroed());
         drop(snapshot);
-        let wrong = there.less(noted);
         let mut counted = Usage::zeroed();
         self.usages.update_with(&*self.name, Durability::Process, |usage| {
             let usage = usage?;
+            // The values of the moment, and what others have counted since.
+            let now = |there: i64, now: u64, noted: u64| {
+                let by = i128::from(there) + i128::from(now) - i128::from(noted);
+                by.clamp(0, u64::MAX.into()) as u64
+            };
             counted = Usage {
-                records: usage.records.saturating_add_signed(wrong.records),
-                bytes: usage.bytes.saturating_add_signed(wrong.bytes),
+                records: now(there.records, usage.records, noted.records),
+                bytes: now(there.bytes, usage.bytes, noted.bytes),
                 life,
                 ..usage
             };

@@ -59,7 +59,7 @@ impl<'a> Space<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::OtherShape`]; [`Error::InvalidOption`] if `capacity` is 0, the name is not 1 to 255 bytes long, or a value does not fit
+    /// [`Error::OtherShape`]; [`Error::InvalidOption`] if `capacity` is 0 or above 2^32, the name is not 1 to 255 bytes long, or a value does not fit
     /// into a record; [`Error::KeyTooLong`] if the key is longer than 65,527 bytes; as [`put`](Self::put).
     pub fn ring<T: Pod>(
         &self,

@@ -31,6 +31,9 @@ use crate::store::space::Space;
 /// Bytes behind the key of a ring in the key of a place.
 const PLACE_KEY_BYTES: usize = 9;
 
+/// Values of a ring, at most: each is a record.
+const CAPACITY_MAX: u64 = 1 << 32;
+
 /// A ring of values of any one length.
 #[derive(Clone, Copy, Debug)]
 pub struct RawRing<'r, 'a> {
@@ -61,6 +64,8 @@ impl<'r, 'a> RawRing<'r, 'a> {
         let (bytes, max) = (size.saturating_add(PLACE_BYTES), space.store.record_size());
         let what = if capacity == 0 {
             "a ring of no values".to_owned()
+        } else if capacity > CAPACITY_MAX {
+            format!("a ring of {capacity} values, and a store holds at most {CAPACITY_MAX} records")
         } else if bytes > max {
             format!("a ring takes {bytes} bytes a value, and a record of the store at most {max}")
         } else {

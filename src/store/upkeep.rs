@@ -160,6 +160,10 @@ impl Store {
             return Ok(Glance::InDoubt);
         }
         let extents = around.extents;
+        let counted = region.head.extents().load(Ordering::Relaxed);
+        if counted.is_some_and(|counted| counted > extents.len() as u64) {
+            return Ok(if is_free { Glance::InDoubt } else { Glance::Changed }); // One is lost, or was just added.
+        }
         let seen = sound::look(region, &extents, &shape)?;
         let adds_up = is_free && seen.adds_up(region, &extents);
         if !arena.has_layout(layout) {
@@ -215,8 +219,9 @@ impl Store {
             }
         }
         let _locked = lock()?;
+        // Extents that were added meanwhile are left out: the look is as of its beginning.
         let counted = region.head.extents().load(Ordering::Relaxed);
-        if region.shape() != *shape || counted.is_some_and(|counted| counted != extents.len() as u64) {
+        if region.shape() != *shape || counted.is_some_and(|counted| counted < extents.len() as u64) {
             return Ok(Glance::Changed);
         }
         Ok(match region.live() {

@@ -20,6 +20,14 @@ impl<'a> Growth<'a> {
         Err(Error::Full { path, region, limit: 0, why: "the model's end".to_owned(), source: None })
     }
 
+    pub(crate) fn lock_soon(arena: &'a Arena) -> Result<Self> {
+        Self::lock(arena)
+    }
+
+    pub(crate) fn finish_data_extent(&mut self, _extent: &Extent) -> Result<()> {
+        Ok(())
+    }
+
     pub(crate) fn index_space(&mut self, region: u32, _bytes: u64) -> Result<u64> {
         let shape = self.0.head(region).shape().load(crate::sys::atomic::Ordering::Relaxed);
         Ok(self.0.other_table(&shape))
