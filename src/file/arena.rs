@@ -720,7 +720,7 @@ impl Arena {
     }
 
     /// Whether the table of `shape` can be `region`'s: it is the region's first table, or lies in an index run and does not
-    /// overlap another region's table.
+    /// overlap another region's table, or a board.
     pub(crate) fn table_is_sound(&self, region: u32, shape: &index::Shape) -> bool {
         if shape.lines_log2 > index::LINES_LOG2_MAX {
             return false;
@@ -738,6 +738,7 @@ impl Arena {
         });
         walked.is_ok()
             && inside
+            && !self.has_board_in(&(from..to))
             && self.words(to - 8, 1).is_some()
             && (0..self.geo.regions).filter(|&r| r != region).all(|r| {
                 let other = self.shape(r);

@@ -17,7 +17,11 @@ use crate::format::geometry::EXTENT_HEADER_BYTES;
 use crate::protocol::bell::Bells;
 use crate::protocol::trail::Trail;
 use crate::sys::atomic::{AtomicU64, Ordering};
+use crate::sys::file;
 use crate::sys::step::step;
+
+/// A new trail begins at a count of so many random bits.
+const TRAIL_BEGIN_BITS: u32 = 44;
 
 /// The word of the control page that leads to a board.
 #[inline]
@@ -79,7 +83,8 @@ impl Arena {
         let walked = self.each_extent(|extent| {
             if extent.kind == Some(ExtentKind::Index) {
                 let room = extent.range(&self.geo);
-                inside |= room.start + EXTENT_HEADER_BYTES <= range.start && range.end <= room.end;
+                let end = room.end - if self.geo.grows { EXTENT_HEADER_BYTES } else { 0 };
+                inside |= room.start + EXTENT_HEADER_BYTES <= range.start && range.end <= end;
             }
         });
         let is_beside = |other: Range<u64>| other.end <= range.start || range.end <= other.start;
@@ -105,10 +110,37 @@ impl Arena {
         for word in self.words(place.offset(), (bytes / 8) as usize).unwrap_or_default() {
             word.store(0, Ordering::Relaxed);
         }
+        if board == Board::Trails {
+            // The place may be that of trails which a feed knows: no trail begins at a count that a feed may have.
+            let begin =
+                file::random().map_err(self.io("asking for a random number"))? >> (64 - TRAIL_BEGIN_BITS);
+            for region in 0..self.geo.regions {
+                let at = place.offset() + u64::from(region) * trail_bytes(size_log2);
+                let trail = self.words(at, (trail_bytes(size_log2) / 8) as usize).and_then(Trail::of);
+                trail.into_iter().for_each(|trail| trail.begin_at(begin));
+            }
+        }
         word_of(self, board).store(place.encode(), Ordering::SeqCst);
         step("board: in use");
         drop(growth);
         Ok(self.board(board).is_some())
+    }
+
+    /// Notes that the store has no trails, if there is a place for them that this handle does not believe. Feeds see that, and compare
+    /// the regions.
+    #[cold]
+    pub(crate) fn withdraw_trails(&self) {
+        let word = word_of(self, Board::Trails);
+        let place = word.load(Ordering::Acquire);
+        if place != 0 && self.trails_are_at().is_none() {
+            let _ = word.compare_exchange(place, 0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether bytes are part of a board.
+    pub(crate) fn has_board_in(&self, bytes: &Range<u64>) -> bool {
+        let overlaps = |range: Range<u64>| range.start < bytes.end && bytes.start < range.end;
+        BOARDS.into_iter().filter_map(|board| self.board_range(board)).any(overlaps)
     }
 
     /// Notes that the store has no board. For recovery: no handle is attached.

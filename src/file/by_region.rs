@@ -182,6 +182,7 @@ impl ByRegion {
         };
         let before = self.tables[..behind].iter().zip(&self.ends[..behind]).rev();
         let is_alone = !before.take_while(|(_, end)| **end > table.start).any(|(other, _)| overlaps(other));
+        let is_alone = is_alone && !arena.has_board_in(&table);
         Ok(self.may_hold(&table) && is_alone && arena.words(table.end - 8, 1).is_some())
     }
 

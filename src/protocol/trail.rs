@@ -91,6 +91,11 @@ impl<'a> Trail<'a> {
         &self.places[at..at + ENTRY_WORDS]
     }
 
+    /// Makes a new trail, which nobody follows, begin with this entry.
+    pub(crate) fn begin_at(self, number: u64) {
+        self.count.store(checked::encode(number), Ordering::Relaxed);
+    }
+
     /// Step 1, the entry. Returns its number, for [`Self::raise`].
     pub(crate) fn write(self, entry: TrailEntry) -> u64 {
         let number = self.count().unwrap_or_else(|| self.jump());

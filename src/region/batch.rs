@@ -168,7 +168,7 @@ impl Region<'_> {
             self.afterwards(|| self.show(member, epoch));
             match (member.slot, member.data) {
                 (Some(_), Some(_)) => self.tell(member.id, member.seq, member.address),
-                (Some(_), None) => self.tell_deleted(member.id, member.address),
+                (Some(_), None) => self.tell_deleted(member.id, Some(member.seq), member.address),
                 (None, _) => {}
             }
         }

@@ -53,7 +53,7 @@ impl Region<'_> {
             self.remove_entry(&mut place)?;
             if bury_it { self.push(SlotQueue::Retired, slot, epoch.number()) } else { self.release(slot) }
         });
-        self.tell_deleted(id, address);
+        self.tell_deleted(id, None, address);
         intent.end();
         self.afterwards(|| self.clear_markers());
         step("delete: done");
@@ -85,7 +85,7 @@ impl Region<'_> {
             self.push(SlotQueue::Retired, slot, epoch.number())?;
             self.push(SlotQueue::Retired, new, epoch.number())
         });
-        self.tell_deleted(id, address);
+        self.tell_deleted(id, Some(seq), address);
         self.end();
         self.afterwards(|| self.clear_markers());
         step("delete: done, with a tombstone");

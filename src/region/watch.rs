@@ -122,24 +122,42 @@ impl Region<'_> {
     /// Step 4: tells a change that has become visible.
     #[inline]
     pub(crate) fn tell(&self, id: u64, seq: u64, address: Address) {
-        if self.head.watched().load(Ordering::Relaxed) & IS_FOLLOWED != 0 {
+        if self.is_followed() {
             self.tell_feeds(TrailEntry { id, seq, is_deleted: false, is_keyed: address == Address::Key });
         }
     }
 
-    /// The same of a deletion.
+    /// The same of a deletion. `seq`: its own number, if it has one. No feed may take it for a later one: a feed from now on takes all
+    /// versions before it to be told.
     #[inline]
-    pub(super) fn tell_deleted(&self, id: u64, address: Address) {
-        if self.head.watched().load(Ordering::Relaxed) & IS_FOLLOWED != 0 {
+    pub(super) fn tell_deleted(&self, id: u64, seq: Option<u64>, address: Address) {
+        if self.is_followed() {
             // The last one that was used: not below that of the deleted version, and below that of any later one.
-            let seq = self.head.next_seq().load(Ordering::Relaxed).wrapping_sub(1);
-            self.tell_feeds(TrailEntry { id, seq, is_deleted: true, is_keyed: address == Address::Key });
+            match seq.or_else(|| self.head.noted_seq().map(|next| next - 1)) {
+                Some(seq) => {
+                    self.tell_feeds(TrailEntry {
+                        id,
+                        seq,
+                        is_deleted: true,
+                        is_keyed: address == Address::Key,
+                    });
+                }
+                None => self.tell_all(),
+            }
         }
+    }
+
+    /// Whether a feed follows the region. SeqCst: the feed sets its bit before it looks whether the lock is held.
+    #[inline]
+    fn is_followed(&self) -> bool {
+        self.head.watched().load(Ordering::SeqCst) & IS_FOLLOWED != 0
     }
 
     #[cold]
     fn tell_feeds(&self, entry: TrailEntry) {
-        let Some(trail) = self.arena.trail(self.number) else { return };
+        let Some(trail) = self.arena.trail(self.number) else {
+            return self.arena.withdraw_trails(); // A feed may believe in them, and waits for this entry.
+        };
         let number = trail.write(entry);
         step("feed: entry written");
         let begins_lap = trail.raise(number);
@@ -160,8 +178,9 @@ impl Region<'_> {
 
     /// Tells all feeds and watchers that any record of the region may have changed: after a rebuild, and after the death of an owner.
     pub(crate) fn tell_all(&self) {
-        if let Some(trail) = self.arena.trail(self.number) {
-            trail.jump();
+        match self.arena.trail(self.number) {
+            Some(trail) => _ = trail.jump(),
+            None => self.arena.withdraw_trails(),
         }
         ring_all(self.arena, self.head);
     }

@@ -38,7 +38,7 @@ use crate::region::watch::{Changed, follow};
 use crate::store::Store;
 use crate::store::iter::{gather, gather_beside_owner};
 use crate::store::read::{Looked, look_again};
-use crate::store::watch::{LOOK_EVERY, RegionState, heal_all, wait_in_store};
+use crate::store::watch::{LOOK_EVERY, RegionState, heal_all, make_board, wait_in_store};
 use crate::sys::atomic::Ordering;
 use crate::sys::deadline::Deadline;
 
@@ -293,8 +293,7 @@ impl Store {
     pub(super) fn changes_of(&self, address: Address) -> Result<Changes<'_>> {
         self.handle.check_writable()?;
         let arena = &self.handle.arena;
-        // A feed works without: nothing is wrong if there is no room, or if another process keeps the growth lock.
-        let _ = arena.ensure_board(Board::Trails);
+        make_board(self, Board::Trails);
         let followed = |_| Followed {
             last: None,
             is_open: false,
@@ -420,7 +419,7 @@ impl Changes<'_> {
                 self.ready.push_back(Err(error));
             }
             if self.trails.is_none() {
-                let _ = self.store.handle.arena.ensure_board(Board::Trails);
+                make_board(self.store, Board::Trails);
             }
         }
         let trails = self.store.handle.arena.trails_are_at();

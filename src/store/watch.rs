@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::board::Board;
+use crate::format::control::Mark;
+use crate::format::region::Intent;
 use crate::protocol::lock;
 use crate::record::Version;
+use crate::recovery::recover::leave_clean;
 use crate::region::watch::{BELLS, REGION, STORE};
 use crate::store::Store;
 use crate::sys::atomic::{AtomicU64, Ordering, fence};
@@ -135,12 +138,11 @@ pub(super) fn wait_for_record<T>(
         return Ok(None);
     }
     let arena = &store.handle.arena;
-    // A watch works without them: nothing is wrong if there is no room, or if another process keeps the growth lock.
-    let _ = arena.ensure_board(Board::Bells);
+    make_board(store, Board::Bells);
     let hash = arena.geo.hash(id);
     let region = arena.geo.region_of(hash);
     let head = arena.head(region);
-    let arm = || match arena.bells() {
+    let arm = || match arena.bells().filter(|_| is_in_use(store)) {
         Some(bells) => {
             let count = bells.arm(hash);
             head.watched().fetch_or(BELLS, Ordering::SeqCst);
@@ -153,6 +155,21 @@ pub(super) fn wait_for_record<T>(
         }
     };
     sleep_until(timeout, arm, look, || store.handle.heal(region))
+}
+
+/// Makes a board, if the store has none. Watches and feeds work without: nothing is wrong if there is no room, or if another process
+/// keeps the growth lock.
+pub(super) fn make_board(store: &Store, board: Board) {
+    if is_in_use(store) {
+        let _ = store.handle.arena.ensure_board(board);
+    }
+}
+
+/// Whether the store is noted as in use, from now on if not before: a clean one is not written to, and may lack blocks.
+fn is_in_use(store: &Store) -> bool {
+    let arena = &store.handle.arena;
+    arena.control().mark().load(Ordering::SeqCst) == Some(Mark::InUse)
+        || store.handle.is_writable() && leave_clean(arena).is_ok()
 }
 
 impl<'a> Watch<'a> {
@@ -291,12 +308,17 @@ pub(super) struct RegionState {
 impl RegionState {
     pub(super) fn of(store: &Store, region: u32) -> Self {
         let head = store.handle.arena.head(region);
-        let next = head.next_seq().load(Ordering::SeqCst);
+        // If a bit of one of them was flipped, no version between the two is taken to be visible.
+        let next = head.said_seqs().into_iter().min().unwrap_or(0);
         let live = head.live().load(Ordering::SeqCst);
         let shape = head.shape().bits(Ordering::SeqCst);
-        // While the lock is held, the last version may not be visible yet.
+        // While the lock is held, the last version may not be visible yet; of a batch, its members.
         let is_held = !lock::is_free(head.lock());
-        Self { cut: if is_held { next.wrapping_sub(1) } else { next }, live, shape, is_held }
+        let is_noted = head.intent().load(Ordering::SeqCst).is_some_and(|n| n != Intent::Unnoted.with(0));
+        let members =
+            if is_noted { 1 } else { head.members().load(Ordering::SeqCst).unwrap_or(u64::MAX).max(1) };
+        let cut = if is_held { next.saturating_sub(members) } else { next };
+        Self { cut, live, shape, is_held }
     }
 
     /// All versions before this `seq` are visible.

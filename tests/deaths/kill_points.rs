@@ -10,12 +10,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::common::superblock::create_seeded;
 use crate::common::{self, End, Me, in_fork, wait_for};
 use rand::Rng;
 use recstore::testing::{arm, set_hook, steps_seen};
-use recstore::{Error, Store};
+use recstore::{Change, Commit, Error, Options, Store};
 
 use self::scenarios::{KEYED, SCENARIOS, Scenario, key, put, tiny};
 
@@ -387,6 +388,48 @@ fn flipped(me: &mut Me, stage: &Stage) {
     }
 }
 
+/// The owner of a batch dies at each step, beside a feed from now on that takes what it is told before somebody heals. In the end the feed
+/// has told all members of a batch that counts.
+fn told(me: &mut Me) {
+    let dir = PathBuf::from(me.var("DIR"));
+    let members = || 10..16;
+    for n in 1.. {
+        let path = dir.join(format!("store {n}"));
+        let store = Options::new().record_size(64).regions(1).create(&path).unwrap();
+        (1..4).for_each(|id| _ = store.put(id, b"before").unwrap());
+        let mut feed = store.changes_from_now().unwrap();
+        let child = in_fork(|| {
+            let store = Store::open(&path).unwrap();
+            let mut batch = store.batch();
+            batch.delete(1);
+            members().for_each(|id| batch.put(id, &b"of the batch"[..]).unwrap());
+            arm(n);
+            assert!(matches!(batch.commit().unwrap(), Commit::Done(_)));
+            arm(0);
+            0
+        });
+        let died = wait_for(child) == End::Killed;
+        let mut told = BTreeSet::new();
+        let mut take = |patience: Duration| {
+            let change = feed.next_timeout(patience).unwrap();
+            if let Some(Change::Written { id, .. }) = change {
+                told.insert(id);
+            }
+            change.is_some()
+        };
+        (0..4).for_each(|_| while take(Duration::from_millis(1)) {});
+        store.put(99, b"by the healer").unwrap();
+        let is_there = store.get(10).unwrap().is_some();
+        while take(Duration::from_millis(20)) {}
+        let all: BTreeSet<u64> = members().filter(|_| is_there).chain([99]).collect();
+        assert!(told.is_superset(&all), "died at step {n}: told are {told:?} and not {all:?}");
+        me.say(common::GOES_ON);
+        if !died {
+            return;
+        }
+    }
+}
+
 fn twice(me: &mut Me, stage: &Stage) {
     let mut rng = common::seeded();
     let stride = common::share(if stage.before.len() > 100 { 4 } else { 2 }); // A look at a large store takes long.
@@ -471,6 +514,7 @@ fn child_entry() {
         "flipped" => play(&mut me, flipped),
         "finally twice" => play(&mut me, finally_twice),
         "create" => create(&mut me),
+        "told" => told(&mut me),
         "steps" => steps(&mut me),
         other => panic!("no role {other}"),
     }
@@ -526,6 +570,11 @@ fn a_process_that_dies_in_the_repair_of_another_leaves_the_same_second_half() {
 #[test]
 fn a_process_that_dies_while_it_creates_a_store_leaves_a_whole_one_or_none() {
     run("create", 0, 1);
+}
+
+#[test]
+fn a_feed_tells_all_of_a_batch_whose_owner_died_at_any_step() {
+    run("told", 0, 1);
 }
 
 #[test]

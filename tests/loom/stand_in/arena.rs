@@ -185,6 +185,8 @@ impl Arena {
         Bells::of(&self.words.bells)
     }
 
+    pub(crate) fn withdraw_trails(&self) {}
+
     pub(crate) fn trail(&self, region: u32) -> Option<Trail<'_>> {
         Trail::of(&self.words.trails[region as usize])
     }
