@@ -31,7 +31,7 @@ def main() -> None:
         for process in processes[1:]:
             process.join()
         for event in store.watch("of the victim"):  # It has done its share.
-            if int.from_bytes(event.value, "little") > 100:
+            if event.value and store.counter("of the victim").value > 100:
                 break
         processes[0].kill()
         processes[0].join()
